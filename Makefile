@@ -1,0 +1,55 @@
+# Every command a person needs, and the order in which they need each other; `make` alone lists them.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint demo up down status bench lock clean
+
+BUILD := build
+BIN := $(BUILD)/venv/bin
+ONLY ?=
+
+# Nothing is written outside build/: not caches, not byte code.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(BUILD)/pycache
+export PIP_CACHE_DIR := $(CURDIR)/$(BUILD)/cache/pip
+export UV_CACHE_DIR := $(CURDIR)/$(BUILD)/cache/uv
+
+help: ## list the targets
+	@echo 'make <target>, where <target> is one of:'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make build/venv, install what is locked, fetch the broker and Redis (again: takes a second)
+	@sh deploy/local/set_up.sh
+
+test: setup ## everything that CI checks: lint, types, layers, all tests (ONLY='-k claim' narrows pytest)
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/pytest $(ONLY)
+
+lint: setup ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir $(BUILD)/import-linter
+
+demo: setup ## start everything, play the town, follow one patient, check, write build/demo.json
+	$(BIN)/medchain demo
+
+up: setup ## keep the platform running in the background, and print where to find what
+	@$(BIN)/python -m deploy.local up
+
+down: ## stop what `make up` started
+	@$(BIN)/python -m deploy.local down
+
+status: ## what runs, and where
+	@$(BIN)/python -m deploy.local status
+
+bench: setup ## the measurements, which a busy machine makes worthless
+	$(BIN)/pytest tests/benchmark -m benchmark -s $(ONLY)
+
+lock: setup ## choose versions anew from pyproject.toml (with hashes, for every platform and Python)
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		--extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		deploy/local/fallback.in -o deploy/local/fallback.lock
+
+clean: ## stop the platform and remove build/ whole
+	@test ! -x $(BIN)/python || $(BIN)/python -m deploy.local down
+	rm -rf $(BUILD)

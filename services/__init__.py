@@ -1,0 +1,1 @@
+"""The processes of the chain, and the capabilities that they share."""

@@ -1,0 +1,1 @@
+"""The tests: unit, contract, integration, simulation, benchmark, and the independent oracle."""
