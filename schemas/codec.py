@@ -1,0 +1,182 @@
+"""Bytes to events and back: Avro single-object encoding, or Confluent framing where a registry is configured.
+
+The entry functions are `decode` (topic -> event) and `encode` (event -> topic). A record names its writer's schema by
+fingerprint; it is decoded with that schema, and the Python type fills defaults. Resolving inside the Avro library would
+cost twice as much.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+from schemas.events import BODIES, EFFECTS, Body, Event, Submission
+
+AVRO_FOLDER = Path(__file__).parent / "avro"
+SINGLE_OBJECT = b"\xc3\x01"
+CONFLUENT = b"\x00"
+_NATIVE = (date, Decimal, bytes)
+# Instants and ids stay what they are on the wire (long, string): building datetime and UUID objects for each would
+# cost more than the fold itself.
+_KEPT_PLAIN = frozenset({"uuid", "timestamp-millis"})
+
+
+class UndecodableError(Exception):
+    """A record that cannot be read. `reason` is a park reason; the text never holds content of the record."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class UnknownSchemaError(UndecodableError):
+    """A well-framed record whose writer's schema this release does not have; `schema` names it."""
+
+    def __init__(self, schema: str) -> None:
+        super().__init__("unknown_schema", f"no schema {schema}")
+        self.schema = schema
+
+
+class Registry(Protocol):
+    """A Confluent-compatible registry: a number for a schema, and back."""
+
+    def id_of(self, name: str, schema: Mapping[str, Any]) -> int:
+        """The registry's id of that schema, registered if it was not."""
+
+    def schema_of(self, schema_id: int) -> Mapping[str, Any] | None:
+        """The schema with that id, None when the registry has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One released version of one contract type: how to read what it wrote."""
+
+    name: str
+    version: int
+    schema: Mapping[str, Any]
+    header: bytes
+
+
+def contract_types() -> dict[str, Any]:
+    """Name -> Python type, of everything that travels over a topic."""
+    named: dict[str, Any] = {effect.__name__: effect for effect in EFFECTS}
+    for body in BODIES:
+        named[body.__name__] = Event[body]  # type: ignore[valid-type]  # a type for each member of a closed union
+        named[f"Submission{body.__name__}"] = Submission[body]  # type: ignore[valid-type]  # as above
+    return named
+
+
+TYPES = contract_types()
+
+
+def encode(message: Any, *, registry: Registry | None = None) -> bytes:
+    """Bytes of an event, a submission or an outgoing record, written with the newest schema of its type.
+
+    Raises ValueError when a value does not fit the schema (the door has turned such values away before).
+    """
+    release = newest(name_of(message))
+    out = io.BytesIO()
+    if registry is None:
+        out.write(release.header)
+    else:
+        out.write(CONFLUENT + registry.id_of(release.name, release.schema).to_bytes(4, "big"))
+    schemaless_writer(out, _parsed(release.name, release.version), msgspec.to_builtins(message, builtin_types=_NATIVE))
+    return out.getvalue()
+
+
+def decode(value: bytes | None, *, registry: Registry | None = None) -> Any:
+    """The event, submission or outgoing record in these bytes; told apart by the first byte. Raises UndecodableError."""
+    if not value:
+        raise UndecodableError("empty", "the record has no value")
+    if value[:2] == SINGLE_OBJECT:
+        release = _releases().get(value[2:10])
+        if release is None:
+            raise UnknownSchemaError(value[2:10].hex())
+        return _read(release.name, _parsed(release.name, release.version), value, 10)
+    if value[:1] == CONFLUENT and registry is not None:
+        schema = registry.schema_of(int.from_bytes(value[1:5], "big"))
+        if schema is None:
+            raise UnknownSchemaError(f"registry id {int.from_bytes(value[1:5], 'big')}")
+        name = str(schema["name"]).rsplit(".", 1)[-1]
+        return _read(name, parse_schema(_plain(schema)), value, 5)
+    raise UndecodableError("wrong_magic", "the record begins with neither C3 01 nor a registry's framing")
+
+
+def _read(name: str, schema: Any, value: bytes, start: int) -> Any:
+    source = io.BytesIO(value)
+    source.seek(start)
+    try:
+        plain = schemaless_reader(source, schema, None)
+        message = msgspec.convert(plain, TYPES[name])
+    except Exception as error:  # whatever a damaged record provokes in the reader, it is one thing: unreadable
+        raise UndecodableError("unreadable", type(error).__name__) from None
+    if source.tell() != len(value):
+        raise UndecodableError("unreadable", "bytes are left over after the record")
+    return message
+
+
+def name_of(message: Any) -> str:
+    """The contract name of a message: an event's is its body's."""
+    if isinstance(message, Event):
+        return type(message.body).__name__
+    if isinstance(message, Submission):
+        return f"Submission{type(message.bodies[0]).__name__}"
+    return type(message).__name__
+
+
+def releases() -> Iterable[Release]:
+    """Every version ever released, oldest first within a name."""
+    return _releases().values()
+
+
+@cache
+def newest(name: str) -> Release:
+    """The newest released version of a contract type."""
+    return max((release for release in releases() if release.name == name), key=lambda release: release.version)
+
+
+@cache
+def _releases() -> dict[bytes, Release]:
+    found: dict[bytes, Release] = {}
+    for path in sorted(AVRO_FOLDER.glob("*/*.avsc"), key=lambda path: (path.parent.name, int(path.stem))):
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        mark = bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+        found[mark] = Release(path.parent.name, int(path.stem), schema, SINGLE_OBJECT + mark)
+    return found
+
+
+@cache
+def _parsed(name: str, version: int) -> Any:
+    schema = next(release.schema for release in releases() if (release.name, release.version) == (name, version))
+    return parse_schema(_plain(schema))
+
+
+def _plain(schema: Any) -> Any:
+    """The schema without the logical types that we read as they lie on the wire."""
+    if isinstance(schema, list):
+        return [_plain(member) for member in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    if schema.get("logicalType") in _KEPT_PLAIN:
+        return schema["type"]
+    return {key: _plain(value) if key in ("type", "items", "fields") else value for key, value in schema.items()}
+
+
+def is_event(message: object) -> bool:
+    """Whether a decoded message is an event of the log (and not a submission or an outgoing record)."""
+    return isinstance(message, Event)
+
+
+def content_of(event: Event[Body]) -> bytes:
+    """What makes two reports the same: the body and the sending organisation, without the rest of the envelope."""
+    return msgspec.json.encode((event.source.organisation, type(event.body).__name__, event.body))
