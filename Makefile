@@ -48,7 +48,7 @@ lock: setup ## choose versions anew from pyproject.toml (with hashes, for every 
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 		--extra dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-		deploy/local/fallback.in -o deploy/local/fallback.lock
+		deploy/local/java.in -o deploy/local/java.lock
 
 clean: ## stop the platform and remove build/ whole
 	@test ! -x $(BIN)/python || $(BIN)/python -m deploy.local down

@@ -20,6 +20,7 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from schemas.events import BODIES, EFFECTS, Body, Event, Submission
+from schemas.reasons import ParkReason
 
 AVRO_FOLDER = Path(__file__).parent / "avro"
 SINGLE_OBJECT = b"\xc3\x01"
@@ -33,7 +34,7 @@ _KEPT_PLAIN = frozenset({"uuid", "timestamp-millis"})
 class UndecodableError(Exception):
     """A record that cannot be read. `reason` is a park reason; the text never holds content of the record."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: ParkReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -43,7 +44,7 @@ class UnknownSchemaError(UndecodableError):
     """A well-framed record whose writer's schema this release does not have; `schema` names it."""
 
     def __init__(self, schema: str) -> None:
-        super().__init__("unknown_schema", f"no schema {schema}")
+        super().__init__(ParkReason.UNKNOWN_SCHEMA, f"no schema {schema}")
         self.schema = schema
 
 
@@ -97,7 +98,7 @@ def encode(message: Any, *, registry: Registry | None = None) -> bytes:
 def decode(value: bytes | None, *, registry: Registry | None = None) -> Any:
     """The event, submission or outgoing record in these bytes; told apart by the first byte. Raises UndecodableError."""
     if not value:
-        raise UndecodableError("empty", "the record has no value")
+        raise UndecodableError(ParkReason.NO_VALUE, "the record has no value")
     if value[:2] == SINGLE_OBJECT:
         release = _releases().get(value[2:10])
         if release is None:
@@ -109,7 +110,7 @@ def decode(value: bytes | None, *, registry: Registry | None = None) -> Any:
             raise UnknownSchemaError(f"registry id {int.from_bytes(value[1:5], 'big')}")
         name = str(schema["name"]).rsplit(".", 1)[-1]
         return _read(name, parse_schema(_plain(schema)), value, 5)
-    raise UndecodableError("wrong_magic", "the record begins with neither C3 01 nor a registry's framing")
+    raise UndecodableError(ParkReason.UNREADABLE, "the record begins with neither C3 01 nor a registry's framing")
 
 
 def _read(name: str, schema: Any, value: bytes, start: int) -> Any:
@@ -119,9 +120,9 @@ def _read(name: str, schema: Any, value: bytes, start: int) -> Any:
         plain = schemaless_reader(source, schema, None)
         message = msgspec.convert(plain, TYPES[name])
     except Exception as error:  # whatever a damaged record provokes in the reader, it is one thing: unreadable
-        raise UndecodableError("unreadable", type(error).__name__) from None
+        raise UndecodableError(ParkReason.UNREADABLE, type(error).__name__) from None
     if source.tell() != len(value):
-        raise UndecodableError("unreadable", "bytes are left over after the record")
+        raise UndecodableError(ParkReason.UNREADABLE, "bytes are left over after the record")
     return message
 
 
