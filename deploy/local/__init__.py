@@ -1,0 +1,1 @@
+"""The whole platform on one machine without a container engine: broker, Redis, topics and services under build/."""

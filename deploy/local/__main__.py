@@ -1,0 +1,123 @@
+"""`python -m deploy.local fetch|up|run|down|status`: what the Makefile calls."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deploy.local import artifacts
+from deploy.local.broker import make_class_archive
+from deploy.local.layout import CHECKOUT, PLATFORM, RUN, SCRATCH
+from deploy.local.platform import WORKERS, Platform
+from deploy.local.state import State, held, running
+from deploy.local.waiting import NeverCameTrueError, wait_until
+
+UP_WITHIN_S: Final = 120.0
+DOWN_WITHIN_S: Final = 60.0
+LOG: Final = RUN / "platform.log"
+
+app = typer.Typer(name="deploy.local", help="The platform on this machine.", no_args_is_help=True)
+out = Console(soft_wrap=True)
+Workers = Annotated[int, typer.Option("--workers", min=1, help="How many processors.")]
+
+
+@app.command()
+def fetch() -> None:
+    """Bring broker and Redis onto this machine; does nothing where they are."""
+    try:
+        artifacts.fetch()
+        if not artifacts.class_archive()[0].exists():
+            out.print("setup: starting a broker once, so that later starts are faster", highlight=False)
+            make_class_archive(SCRATCH / "first-broker")
+            shutil.rmtree(SCRATCH / "first-broker")
+    except artifacts.CannotSetUpError as error:
+        sys.stderr.write(f"setup: {error}\n")
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def up(workers: Workers = WORKERS) -> None:
+    """Start the platform in the background, and print where to find what."""
+    if not held():
+        RUN.mkdir(parents=True, exist_ok=True)
+        with LOG.open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603  our own command line, no shell
+                [sys.executable, "-m", "deploy.local", "run", f"--workers={workers}"],
+                cwd=CHECKOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            wait_until(
+                lambda: process.poll() is not None or _is_ready(), within_s=UP_WITHIN_S, what="the platform is up"
+            )
+        except NeverCameTrueError:
+            process.terminate()
+        if not _is_ready():
+            sys.stderr.write(f"The platform did not start; {LOG} says:\n{LOG.read_text(errors='replace')[-3000:]}\n")
+            raise typer.Exit(1)
+    status()
+
+
+@app.command()
+def run(workers: Workers = WORKERS) -> None:
+    """Run the platform in the foreground until SIGTERM or Ctrl-C."""
+    with Platform(PLATFORM, workers=workers) as platform:
+        platform.supervisor.run_until_signalled()
+
+
+@app.command()
+def down() -> None:
+    """End the platform that `up` started."""
+    state = running()
+    if state is None:
+        out.print("nothing runs")
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(state.supervisor, signal.SIGTERM)
+    wait_until(lambda: not held(), within_s=DOWN_WITHIN_S, what="the platform is down")
+    out.print("the platform is down")
+
+
+@app.command()
+def status() -> None:
+    """Print what runs, and where. Exit 1 if nothing does."""
+    state = running()
+    if state is None:
+        out.print("nothing runs; `make up` starts the platform")
+        raise typer.Exit(1)
+    out.print(_table(state))
+
+
+def _is_ready() -> bool:
+    state = running()
+    return state is not None and state.ready
+
+
+def _table(state: State) -> Table:
+    table = Table(
+        "part",
+        "where",
+        "process",
+        "log",
+        title="The platform" + ("" if state.ready else " (starting)"),
+        title_justify="left",
+    )
+    addresses = {"kafka": state.kafka, "redis": state.redis}
+    for name, program in state.programs.items():
+        log = program.log.removeprefix(f"{CHECKOUT}/")
+        table.add_row(name, program.url or addresses.get(name, ""), str(program.pid or "-"), log)
+    return table
+
+
+if __name__ == "__main__":
+    app()

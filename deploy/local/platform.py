@@ -1,0 +1,191 @@
+"""The whole platform of one machine: broker, Redis, topics, and every service, started in that order and watched."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, Self
+
+import httpx
+
+from deploy.local.broker import Broker
+from deploy.local.keys import keys_of
+from deploy.local.layout import BUILD, CHECKOUT, PLATFORM, RUN
+from deploy.local.ports import LOOPBACK, choose_port
+from deploy.local.program import Child, Program
+from deploy.local.redis import RedisServer
+from deploy.local.state import Claim, Running, State
+from deploy.local.supervisor import Supervisor
+from deploy.services import SERVICES, Service
+from services.topics import cluster
+from services.topics.registry import Parties, load
+
+KAFKA_PORT: Final = 19092
+REDIS_PORT: Final = 16379
+WORKERS: Final = 1
+
+
+class Platform:
+    """A platform whose data lie in `directory` and whose state others find in `run`.
+
+    Args:
+        directory: broker and Redis data, keys and logs; started there again, it goes on where it was.
+        run: where platform.json is written; one platform at a time per folder.
+        services: the processes to start, all of them by default.
+        workers: how many of each service of which several may run (the processor).
+        usual_ports: whether to take the well-known ports where they are free, else any free ones.
+        parties: outside parties that get topics besides those in topics.yaml.
+    """
+
+    def __init__(
+        self,
+        directory: Path = PLATFORM,
+        *,
+        run: Path = RUN,
+        services: Iterable[Service] = SERVICES,
+        workers: int = WORKERS,
+        usual_ports: bool = True,
+        parties: Parties | None = None,
+    ) -> None:
+        self.directory = directory.resolve()
+        self.services = tuple(services)
+        self.workers = workers
+        self.parties = parties
+        self.broker = Broker(self.directory / "kafka", port=choose_port(KAFKA_PORT if usual_ports else None))
+        self.redis = RedisServer(self.directory / "redis", port=choose_port(REDIS_PORT if usual_ports else None))
+        self._ports = {
+            each.name: choose_port(each.port if usual_ports else None) for each in self.services if each.port
+        }
+        self.supervisor = Supervisor(self._write_state)
+        self._claim = Claim(run)
+        self._held = contextlib.ExitStack()
+        self._programs: dict[str, Program] = {}
+        self._ready = False
+
+    @property
+    def kafka_address(self) -> str:
+        """Bootstrap servers."""
+        return self.broker.address
+
+    @property
+    def redis_url(self) -> str:
+        """The URL of the database that the view lies in."""
+        return self.redis.address
+
+    def url(self, service: str) -> str:
+        """The base URL of a service that listens.
+
+        Raises:
+            KeyError: no service of that name listens.
+        """
+        return f"http://{LOOPBACK}:{self._ports[service]}"
+
+    def environment(self, service: Service) -> dict[str, str]:
+        """What a service is told: its own variables, and nothing that it has no use for."""
+        known = {
+            "MEDCHAIN_KAFKA": self.kafka_address,
+            "MEDCHAIN_REDIS": self.redis_url,
+            **keys_of(self.directory),
+        }
+        if service.name in self._ports:
+            known["MEDCHAIN_PORT"] = str(self._ports[service.name])
+        if "medication-list" in self._ports:
+            known["MEDCHAIN_LIST_URL"] = self.url("medication-list")
+        return {name: known[name] for name in service.variables}
+
+    def start(self) -> None:
+        """Start everything, and return when all of it is ready; on an error all of it is stopped again.
+
+        Raises:
+            AlreadyRunsError: another process runs a platform from the same run folder.
+            ProgramDiedError, NeverCameTrueError: a part did not become ready; the text holds the end of its log.
+        """
+        self._held.enter_context(self._claim)
+        try:
+            self.broker.prepare()
+            self.redis.prepare()
+            self._start(self.broker.program(), self.redis.program())
+            cluster.create(self.kafka_address, load(), self.parties, one_broker=True)
+            self._start(*(program for service in self.services for program in self._programs_of(service)))
+        except BaseException:
+            self.stop()
+            raise
+        self._ready = True
+        self._write_state()
+
+    def stop(self) -> None:
+        """End everything, the services first. Twice does no harm."""
+        self._ready = False
+        self.supervisor.stop()
+        self._held.close()
+
+    def child(self, name: str) -> Child:
+        """The process of a part by its name (`kafka`, `redis`, `prescriber`, `processor-1`, ...), to kill it, say."""
+        return self.supervisor.child(name)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self, *programs: Program) -> None:
+        # A new dictionary each time: the watching thread may be reading the old one.
+        self._programs = {**self._programs, **{program.name: program for program in programs}}
+        self._write_state()
+        self.supervisor.start(*programs)
+        self._write_state()
+
+    def _programs_of(self, service: Service) -> Iterable[Program]:
+        names = [f"{service.name}-{number + 1}" for number in range(self.workers)] if service.many else [service.name]
+        return (self._program(service, name) for name in names)
+
+    def _program(self, service: Service, name: str) -> Program:
+        def ready() -> bool:
+            return service.port is None or is_ready(self.url(service.name))
+
+        return Program(
+            name=name,
+            argv=(sys.executable, "-m", service.module),
+            log=self.directory / "logs" / f"{name}.log",
+            ready=ready,
+            environment=_python_environment() | self.environment(service),
+        )
+
+    def _write_state(self) -> None:
+        pids = self.supervisor.pids
+        self._claim.write(
+            State(
+                supervisor=os.getpid(),
+                ready=self._ready,
+                directory=str(self.directory),
+                kafka=self.kafka_address,
+                redis=self.redis_url,
+                programs={
+                    name: Running(
+                        pid=pids.get(name),
+                        log=str(program.log),
+                        url=self.url(name) if name in self._ports else None,
+                    )
+                    for name, program in self._programs.items()
+                },
+            ),
+        )
+
+
+def is_ready(url: str) -> bool:
+    """Whether the service at this URL says that it is ready."""
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/health/ready", timeout=2).is_success
+    return False
+
+
+def _python_environment() -> Mapping[str, str]:
+    return {
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONPYCACHEPREFIX": str(BUILD / "pycache"),
+        # A log that is read while the process runs must not wait for a full buffer.
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,145 @@
+"""Keeps named programs running: starts them, starts one that died again, and ends all of them with itself."""
+
+import atexit
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final, Self
+
+from deploy.local.program import Child, Program
+
+FIRST_BACKOFF_S: Final = 0.2
+LONGEST_BACKOFF_S: Final = 5.0
+# One that ran this long before it died is started at once, as if it had never died.
+STEADY_S: Final = 30.0
+LOOK_EVERY_S: Final = 0.05
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Watched:
+    child: Child
+    started_at_s: float
+    backoff_s: float = FIRST_BACKOFF_S
+    restart_at_s: float | None = None
+    restarts: int = 0
+
+
+class Supervisor:
+    """Start programs with `start`, in the order in which they need each other; `stop` ends them in the opposite order.
+
+    `changed` is called (from the watching thread) whenever a program has been started again.
+    """
+
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        self._changed = changed
+        self._watched: dict[str, _Watched] = {}
+        # Guards the starts and the dictionary: the watching thread must start nothing once stopping has begun.
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._stopped = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each program that has one, by name."""
+        with self._lock:
+            return {name: each.child.pid for name, each in self._watched.items() if each.child.pid is not None}
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each program was started again."""
+        with self._lock:
+            return {name: each.restarts for name, each in self._watched.items()}
+
+    def start(self, *programs: Program) -> None:
+        """Start these together, and return once all are ready. If one is not, everything is stopped before this raises.
+
+        Raises:
+            ProgramDiedError: one ended before it was ready.
+            NeverCameTrueError: one is not ready in its time.
+        """
+        atexit.register(self.stop)
+        children = [Child(program) for program in programs]
+        try:
+            for child in children:
+                with self._lock:
+                    child.start()
+                    self._watched[child.program.name] = _Watched(child, time.monotonic())
+                    # Until it is ready its death is an answer to the caller, not a case for a restart.
+                    self._watched[child.program.name].restart_at_s = float("inf")
+            for child in children:
+                child.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        with self._lock:
+            for child in children:
+                self._watched[child.program.name].restart_at_s = None
+        if not self._watcher.is_alive():
+            self._watcher.start()
+
+    def child(self, name: str) -> Child:
+        """The child of that name, to look at or to kill."""
+        return self._watched[name].child
+
+    def stop(self) -> None:
+        """End all programs, the last started first. Twice does no harm."""
+        with self._lock:
+            self._stopping.set()
+        for watched in reversed(self._watched.values()):
+            watched.child.stop()
+        # Only now: what the watching thread started would be killed with it.
+        self._stopped.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        atexit.unregister(self.stop)
+
+    def run_until_signalled(self) -> None:
+        """Return when SIGTERM or SIGINT has come and everything is stopped. To be called from the main thread."""
+        signalled = threading.Event()
+
+        def note(_number: int, _frame: FrameType | None) -> None:
+            signalled.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, note)
+        signalled.wait()
+        self.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(LOOK_EVERY_S):
+            with self._lock:
+                watched = () if self._stopping.is_set() else tuple(self._watched.values())
+                revived = [self._revive(each) for each in watched]
+            if any(revived):
+                self._changed()
+
+    def _revive(self, watched: _Watched) -> bool:
+        """Start a program that died, once its backoff is over; says whether it did."""
+        if watched.child.alive:
+            return False
+        now_s = time.monotonic()
+        if watched.restart_at_s is None:
+            if now_s - watched.started_at_s > STEADY_S:
+                watched.backoff_s = FIRST_BACKOFF_S
+            watched.restart_at_s = now_s + watched.backoff_s
+            log.warning("%s ended; starting it again in %.1f s", watched.child.program.name, watched.backoff_s)
+        if now_s < watched.restart_at_s:
+            return False
+        watched.child.start()
+        watched.restarts += 1
+        watched.started_at_s, watched.restart_at_s = now_s, None
+        watched.backoff_s = min(watched.backoff_s * 2, LONGEST_BACKOFF_S)
+        return True

@@ -1,0 +1,54 @@
+"""Every process of the chain: how it is started and what it must be told. Local platform and compose file both follow it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+KEYS: Final = ("MEDCHAIN_PSEUDONYM_KEY", "MEDCHAIN_SEALING_KEY", "MEDCHAIN_READ_TOKEN_KEY")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One process: `python -m <module>`, told `variables` by its environment.
+
+    `port`: the one it listens on if it is free, None if it listens on none. `many`: whether several may run.
+    """
+
+    name: str
+    module: str
+    variables: tuple[str, ...]
+    port: int | None = None
+    many: bool = False
+
+
+# Only the medication list is told where Redis is: access control and the access log have one place.
+SERVICES: Final = (
+    Service(
+        name="medication-list",
+        module="services.medication_list.app",
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS", "MEDCHAIN_PORT", *KEYS),
+        port=8803,
+    ),
+    Service(
+        name="processor",
+        module="services.medication_list.processor",
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS"),
+        many=True,
+    ),
+    Service(
+        name="relay",
+        module="services.medication_list.outbox",
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS", *KEYS),
+    ),
+    Service(
+        name="prescriber",
+        module="services.prescriber.app",
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_PORT", "MEDCHAIN_LIST_URL", *KEYS),
+        port=8801,
+    ),
+    Service(
+        name="pharmacy",
+        module="services.pharmacy.app",
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_PORT", "MEDCHAIN_LIST_URL", *KEYS),
+        port=8802,
+    ),
+)

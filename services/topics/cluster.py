@@ -1,0 +1,101 @@
+"""Topics on a cluster: make those that are missing, and name every difference from what is declared."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Any, NamedTuple
+
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from services.topics.registry import Parties, Topic, Topics, UndeclaredTopicError
+
+
+class Difference(NamedTuple):
+    """One way in which a cluster differs: of which topic, in what, what is declared and what is there ("" = nothing)."""
+
+    topic: str
+    what: str
+    declared: str
+    found: str
+
+    def __str__(self) -> str:
+        match self.what:
+            case "missing":
+                return f"{self.topic}: missing"
+            case "unexpected":
+                return f"{self.topic}: there, and not declared"
+            case _:
+                return f"{self.topic}: {self.what} is {self.found}, declared {self.declared}"
+
+
+def create(kafka: str, topics: Topics, parties: Parties | None = None, *, one_broker: bool = False) -> list[str]:
+    """Make every declared topic that is missing, wait until they have leaders, and return their names.
+
+    Topics that are there already are left as they are: `differences` tells where they are wrong.
+
+    Raises:
+        KafkaError: the cluster cannot be reached, or does not take a setting (too few brokers for the replication, say).
+    """
+    with closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin:
+        there = set(admin.list_topics())
+        missing = {
+            topic.name: _as_request(topic)
+            for topic in topics.wanted(parties, one_broker=one_broker)
+            if topic.name not in there
+        }
+        if missing:
+            admin.create_topics(missing, wait_for_metadata=True)
+        return list(missing)
+
+
+def differences(
+    kafka: str, topics: Topics, parties: Parties | None = None, *, one_broker: bool = False
+) -> list[Difference]:
+    """Every difference between the cluster and what is declared, by topic.
+
+    A party's topic that is there is compared even if the party is not known here. Kafka's internal topics do not count.
+
+    Raises:
+        KafkaError: the cluster cannot be reached.
+    """
+    wanted = {topic.name: topic for topic in topics.wanted(parties, one_broker=one_broker)}
+    with closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin:
+        there = {each["name"]: each for each in admin.describe_topics() if not each["is_internal"]}
+        found: list[Difference] = [Difference(name, "missing", name, "") for name in wanted if name not in there]
+        for name in there:
+            try:
+                wanted.setdefault(name, topics.topic(name, one_broker=one_broker))
+            except UndeclaredTopicError:
+                found.append(Difference(name, "unexpected", "", name))
+        present = [wanted[name] for name in there if name in wanted]
+        settings = _settings(admin, [topic.name for topic in present])
+    for topic in present:
+        found.extend(_compare(topic, there[topic.name]["partitions"], settings[topic.name]))
+    return sorted(found)
+
+
+def _compare(topic: Topic, partitions: list[dict[str, Any]], settings: dict[str, str]) -> Iterator[Difference]:
+    if len(partitions) != topic.partitions:
+        yield Difference(topic.name, "partitions", str(topic.partitions), str(len(partitions)))
+    for replicas in sorted({len(partition["replica_nodes"]) for partition in partitions} - {topic.replication}):
+        yield Difference(topic.name, "replication", str(topic.replication), str(replicas))
+    for setting, declared in topic.settings.items():
+        if settings.get(setting) != declared:
+            yield Difference(topic.name, setting, declared, settings.get(setting, ""))
+
+
+def _settings(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Every setting of these topics as it is in force, defaults included."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    if not resources:
+        return {}
+    described = admin.describe_configs(resources, config_filter="all")["topic"]
+    return {name: {key: value["value"] for key, value in settings.items()} for name, settings in described.items()}
+
+
+def _as_request(topic: Topic) -> dict[str, Any]:
+    return {
+        "num_partitions": topic.partitions,
+        "replication_factor": topic.replication,
+        "configs": topic.settings,
+    }
