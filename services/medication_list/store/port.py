@@ -1,0 +1,125 @@
+"""The store as the processor and the read API see it: bytes in, bytes out, one atomic step a partition; no fold in it.
+
+Two implementations stand beside it, `redis_store` and `memory_store`, held to one contract suite.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+
+class StoreUnavailableError(Exception):
+    """The store did not answer, or cannot take writes now. What a write did before that is unknown: read again."""
+
+
+class ViewLostError(StoreUnavailableError):
+    """The store answers, but holds no role for a partition: the view was lost, and a new one must be begun."""
+
+    def __init__(self, partition: int) -> None:
+        super().__init__(f"the store holds no role for partition {partition}: the view was lost, or never begun")
+        self.partition = partition
+
+
+class Wanted(NamedTuple):
+    """What a fold needs of one patient: fields of its hash, entries of its event index."""
+
+    patient: str
+    fields: Sequence[str]
+    remembered: Sequence[bytes]
+
+
+class Snapshot(NamedTuple):
+    """What one partition held at one moment.
+
+    `fields` and `remembered` have one list per Wanted, in the order asked, None where nothing is stored.
+    `limit` is the offset up to which this generation may write now: None for the live one (it has no limit), else the
+    live one's offset. A batch that goes beyond it is cut there, or waits.
+    """
+
+    offset: int
+    epoch: int
+    limit: int | None
+    fields: Sequence[Sequence[bytes | None]]
+    remembered: Sequence[Sequence[bytes | None]]
+
+
+class PatientChange(NamedTuple):
+    """What changes in one patient's hash (put, drop) and event index (remember)."""
+
+    patient: str
+    put: Mapping[str, bytes]
+    drop: Sequence[str] = ()
+    remember: Mapping[bytes, bytes] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionWrite:
+    """All that one batch changes in its partition.
+
+    `expected_offset` is the batch's own first offset, `epoch` the one that was read with the state; the write stands
+    only if the store still holds both. `effects` are encoded outbox entries (`effects.encode_effect`) in log order.
+    `opened` gives a prescription id or reference number its patient: the first one stays. `closed` takes ids back that
+    belong to that patient; it happens before `opened`. `parked` maps an offset to why it was parked.
+    """
+
+    partition: int
+    expected_offset: int
+    epoch: int
+    next_offset: int
+    changes: Sequence[PatientChange] = ()
+    effects: Sequence[bytes] = ()
+    opened: Mapping[str, bytes] = field(default_factory=dict)
+    closed: Mapping[str, bytes] = field(default_factory=dict)
+    parked: Mapping[int, bytes] = field(default_factory=dict)
+
+
+class RefusedWhy(StrEnum):
+    """Why a write was refused."""
+
+    OFFSET = "offset"
+    """Another offset stands: another worker was faster, or the store was rolled back."""
+    EPOCH = "epoch"
+    """Another epoch stands: somebody else wrote a patient of the partition; what was read is stale."""
+    ROLE = "role"
+    """The partition is frozen, or another generation is live than this worker believed: read again."""
+    CAPPED = "capped"
+    """Not live, and the batch goes beyond the live generation's offset."""
+
+
+class Written(NamedTuple):
+    """The write stands. `taken` names opened ids that belong to another patient already, with that patient."""
+
+    next_offset: int
+    taken: Mapping[str, bytes]
+
+
+class Refused(NamedTuple):
+    """Nothing was written. `offset` and `epoch` are what stands; `limit` as in Snapshot."""
+
+    why: RefusedWhy
+    offset: int
+    epoch: int
+    limit: int | None
+
+
+class Store(Protocol):
+    """One generation's state, as its workers read and write it. Blocking, callable from several threads.
+
+    Every method raises StoreUnavailableError when the store does not answer, ViewLostError when it has lost the view.
+    """
+
+    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """The offset that the store expects next, for each partition; 0 where this generation holds nothing yet."""
+        ...
+
+    def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:
+        """Offset, epoch and what is wanted, atomically per partition; one round trip for all partitions."""
+        ...
+
+    def write(self, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:
+        """Each partition's write whole or not at all; one round trip for all partitions.
+
+        Raises ValueError when a write contradicts itself (two writes of one partition, an offset that goes back).
+        """
+        ...
