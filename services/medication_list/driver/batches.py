@@ -1,0 +1,114 @@
+"""What the driver hands to the processor and what it hears back: fetches, verdicts, and the ports on either side."""
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Record(Protocol):
+    """One record of the log, as the driver hands it on: undecoded.
+
+    aiokafka's ``ConsumerRecord`` is one; ``timestamp`` is in milliseconds since the epoch, by the broker's clock.
+    """
+
+    @property
+    def offset(self) -> int:
+        """The record's offset in its partition."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The record's key."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """The record's value; None for a record that carries nothing."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Name and value of each header, in the sender's order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionBatch:
+    """Consecutive records of one partition.
+
+    ``first_offset`` is where the batch begins: where the partition was sought, or where the batch before it ended. It can
+    lie below the first record's offset, for transaction markers and aborted records take offsets and are not handed on.
+    ``next_offset`` is where the batch after it begins: above the last record, and above the markers that follow it.
+    So batches join without a hole, and a batch of markers alone has no records. ``turn`` tells which batches a rewind or
+    a new assignment has made stale (``LogReader.is_current``).
+    """
+
+    partition: int
+    first_offset: int
+    next_offset: int
+    records: Sequence[Record]
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Everything that one fetch brought, at most one batch a partition."""
+
+    batches: tuple[PartitionBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The store took the batch and now expects ``next_offset``."""
+
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """The store refused the batch, for it expects ``offset``."""
+
+    offset: int
+
+
+Verdict = Applied | Rewind
+
+Process = Callable[[Fetch], Mapping[int, Verdict]]
+"""Folds and stores one fetch and gives one verdict a partition. It may block on the store, and may raise: then every
+batch of the fetch comes again, so it must lean on the store's compare-and-set."""
+
+
+class Positions(Protocol):
+    """The store's word on how far each partition has come: the only authority."""
+
+    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Return the offset that the store expects next, for each partition; 0 where it holds nothing.
+
+        It is called in a worker thread, may block, and raises whatever the store's client raises.
+        """
+        ...
+
+
+class LogReader(Protocol):
+    """The log as the processing loop sees it: Kafka through Faust, or a log in memory under a simulation."""
+
+    def fetches(self) -> AsyncIterator[Fetch]:
+        """Yield fetches for as long as the worker lives."""
+        ...
+
+    def is_current(self, batch: PartitionBatch) -> bool:
+        """Tell whether the batch is still wanted: no rewind and no new assignment came after it was read."""
+        ...
+
+    def applied(self, batch: PartitionBatch) -> None:
+        """Note that the store has taken the batch."""
+        ...
+
+    def rewind(self, partition: int, offset: int) -> None:
+        """Read the partition again from ``offset``; what is still queued of it is no longer current."""
+        ...

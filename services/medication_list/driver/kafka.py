@@ -1,0 +1,409 @@
+"""Kafka's side of the driver: reads one fetch of all partitions through aiokafka and hands it to Faust as one message.
+
+Everything that touches aiokafka's consumer runs in the consumer's own thread; the rest of the worker reaches it through
+``Cursors`` alone.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, ClassVar, cast
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
+from aiokafka.errors import (  # type: ignore[import-untyped]
+    ConsumerStoppedError,
+    CorruptRecordException,
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    RecordTooLargeError,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+from faust.transport.consumer import RecordMap
+from faust.transport.drivers import TRANSPORTS
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP, ConsumerMessage
+from mode import Service
+
+from services.medication_list.driver.batches import Fetch, PartitionBatch, Positions, Record
+from services.medication_list.driver.cursors import Cursors, StopReason, rolled_back
+
+_log = structlog.get_logger(__name__)
+
+_FETCH_MAX_WAIT_MS = 500
+"""How long the broker holds an empty fetch back. Faust fixes 1,500: a seek on a quiet log would wait as long."""
+
+_IDLE_S = 0.25
+"""How long one round waits for records, and so how soon a rewind on a quiet log is noticed."""
+
+_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
+    (OffsetOutOfRangeError, StopReason.OFFSET_OUT_OF_RANGE),
+    (TopicAuthorizationFailedError, StopReason.NOT_READABLE),
+    (RecordTooLargeError, StopReason.CORRUPT_BATCH),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """How often the driver looks around, in seconds."""
+
+    rollback_check_s: float = 2.0
+    partition_count_check_s: float = 30.0
+    offset_publication_s: float = 5.0
+    retry_stopped_s: float = 30.0
+    stuck_after_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one registered driver reads, and who knows its offsets."""
+
+    positions: Positions
+    topic: str
+    declared_partitions: int
+    intervals: Intervals
+    cursors: Cursors = field(default_factory=Cursors)
+
+
+_plans: dict[str, Plan] = {}
+_scheme_numbers = count(1)
+
+
+def register(
+    positions: Positions, *, topic: str, declared_partitions: int, intervals: Intervals | None = None
+) -> str:
+    """Make the driver known to Faust for this topic and this store; return the scheme of its URLs.
+
+    Faust builds a transport from the broker's URL alone, so the scheme is what leads from there to the store.
+    """
+    scheme = f"batch{next(_scheme_numbers)}"
+    _plans[scheme] = Plan(positions, topic, declared_partitions, intervals or Intervals())
+    TRANSPORTS.aliases[scheme] = f"{__name__}:BatchTransport"
+    return scheme
+
+
+class PartitionReader:
+    """Reads the assigned partitions of one topic with aiokafka, from the store's offsets.
+
+    Its coroutines run in the consumer's thread. It seeks nowhere else than at the beginning of ``read``.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._cursors = plan.cursors
+        self._halted = False
+        self._topic_missed = False
+        self._rounds = count()
+        self._published: dict[int, int] = {}
+
+    async def read(self, consumer: AIOKafkaConsumer, max_records: int) -> tuple[PartitionBatch, ...]:
+        """Return the next batches, at most one a partition, or none after a moment's wait.
+
+        Raises:
+            ConsumerStoppedError: the worker is leaving.
+            KafkaError: the consumer group is broken; the worker has to start anew.
+        """
+        with consumer._subscription.fetch_context():  # noqa: SLF001 — else standing still would count as a dead poller
+            if self._halted:
+                await asyncio.sleep(_IDLE_S)
+                return ()
+            turns = await self._place(consumer)
+            batches = await self._take_ready(consumer, turns, max_records)
+            if not batches:
+                await self._wait_for_records(consumer)
+            return batches
+
+    async def check_partition_count(self, consumer: AIOKafkaConsumer) -> None:
+        """Halt the worker while the topic has another number of partitions than declared, and go on when it has not."""
+        found = len(consumer.partitions_for_topic(self._plan.topic) or ())
+        if not found and not self._topic_missed:
+            self._topic_missed = True  # perhaps the first answer of the broker is still to come
+            return
+        self._topic_missed = not found
+        halted = found != self._plan.declared_partitions
+        if halted:
+            # Repeated at every check: while this lasts nothing is read, and the last line of the log says why.
+            _log.error(
+                StopReason.PARTITION_COUNT.value,
+                topic=self._plan.topic,
+                declared_partitions=self._plan.declared_partitions,
+                found_partitions=found,
+            )
+        elif self._halted:
+            _log.info("partition_count_restored", topic=self._plan.topic, found_partitions=found)
+        self._halted = halted
+
+    async def publish_offsets(self, consumer: AIOKafkaConsumer, within_s: float) -> None:
+        """Commit to Kafka how far the store has come, for lag displays.
+
+        Nothing ever starts from these offsets, so an error or a broker that is away costs a display its freshness and
+        nothing else: both are swallowed, and an unbounded wait would hold up the thread that reads.
+        """
+        assigned = {tp.partition for tp in consumer.assignment()}
+        offsets = {p: offset for p, (_, offset) in self._cursors.believed().items() if p in assigned}
+        changed = {p: offset for p, offset in offsets.items() if self._published.get(p) != offset}
+        if not changed:
+            return
+        try:
+            commit = consumer.commit({self._tp(p): OffsetAndMetadata(offset, "") for p, offset in changed.items()})
+            await asyncio.wait_for(commit, within_s)
+        except Exception as error:  # noqa: BLE001 — see above
+            _log.info("offset_publication_failed", error=type(error).__name__)
+        else:
+            self._published = offsets
+
+    def _tp(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._plan.topic, partition)
+
+    async def _place(self, consumer: AIOKafkaConsumer) -> dict[int, int]:
+        """Seek every partition that needs it; return the turn of each that can be read."""
+        assigned = {tp.partition for tp in consumer.assignment()}
+        self._cursors.retry_stopped(asyncio.get_running_loop().time())
+        unplaced = self._cursors.unplaced(assigned)
+        if unplaced:
+            await self.check_partition_count(consumer)
+            if self._halted:
+                return {}
+            await self._ask_store(unplaced)
+        for partition, offset in self._cursors.take_seeks(assigned).items():
+            try:
+                consumer.seek(self._tp(partition), offset)
+            except IllegalStateError:
+                continue  # revoked while the store was asked; the next assignment places it again
+            consumer.resume(self._tp(partition))
+        return self._cursors.readable(assigned)
+
+    async def _ask_store(self, unplaced: Mapping[int, int]) -> None:
+        try:
+            offsets = await asyncio.to_thread(self._plan.positions.next_offsets, tuple(unplaced))
+        except Exception as error:  # noqa: BLE001 — a store that is away is waited for, at start too
+            _log.warning("store_unreachable", error=type(error).__name__)
+            await asyncio.sleep(1.0)
+            return
+        for partition, turn in unplaced.items():
+            self._cursors.place(partition, turn, offsets.get(partition, 0))
+
+    async def _take_ready(
+        self, consumer: AIOKafkaConsumer, turns: Mapping[int, int], max_records: int
+    ) -> tuple[PartitionBatch, ...]:
+        """Take what has been fetched already, one partition after the other, so that an error has a partition."""
+        batches = []
+        for partition in _rotated(sorted(turns), next(self._rounds)):
+            batch = await self._take(consumer, partition, turns[partition], max_records)
+            if batch is None:
+                continue
+            batches.append(batch)
+            max_records -= len(batch.records)
+            if max_records <= 0:
+                break
+        return tuple(batches)
+
+    async def _take(
+        self, consumer: AIOKafkaConsumer, partition: int, turn: int, max_records: int
+    ) -> PartitionBatch | None:
+        tp = self._tp(partition)
+        try:
+            got = await consumer.getmany(tp, max_records=self._cursors.room(partition, max_records))
+            records: Sequence[Record] = got.get(tp, ())
+            # aiokafka steps over a batch that it finds too large, and tells by an error afterwards. An error that is
+            # waiting means that the position without a record cannot be trusted.
+            if not records and tp in consumer._fetcher._records:  # noqa: SLF001
+                return None
+            position = await consumer.position(tp)
+            end = consumer.last_stable_offset(tp)
+        except (ConsumerStoppedError, IllegalStateError, AssertionError) as error:
+            if isinstance(error, ConsumerStoppedError):
+                raise
+            return None  # revoked meanwhile
+        except NoOffsetForPartitionError:
+            return None  # aiokafka looked for Kafka's offset before the store's was sought
+        except Exception as error:  # noqa: BLE001 — decompression raises whatever its library raises
+            self._stop_reading(consumer, partition, turn, error, max_records)
+            return None
+        return self._cursors.take(partition, turn, records, position, end)
+
+    def _stop_reading(
+        self, consumer: AIOKafkaConsumer, partition: int, turn: int, error: Exception, within: int
+    ) -> None:
+        reason = _stop_reason(error)
+        if reason is StopReason.CORRUPT_BATCH and self._cursors.suspect(partition, turn, within):
+            return
+        retry_at_s = asyncio.get_running_loop().time() + self._plan.intervals.retry_stopped_s
+        stop = self._cursors.stop(partition, turn, reason, retry_at_s)
+        if stop is not None:
+            consumer.pause(self._tp(partition))
+            _log.error(reason.value, topic=self._plan.topic, partition=partition, offset=stop.offset, error=type(error).__name__)
+
+    async def _wait_for_records(self, consumer: AIOKafkaConsumer) -> None:
+        """Wait until something was fetched, without taking it: ``getmany`` would not say whose error it raises."""
+        waiter = consumer._fetcher._create_fetch_waiter()  # noqa: SLF001
+        done, _ = await asyncio.wait([waiter], timeout=_IDLE_S)
+        if done:
+            waiter.result()
+        else:
+            waiter.cancel()
+
+
+def _stop_reason(error: Exception) -> StopReason:
+    """Return what stops the partition.
+
+    Raises:
+        KafkaError: ``error`` is not about one partition but about the whole consumer.
+    """
+    for kind, reason in _REASONS:
+        if isinstance(error, kind):
+            return reason
+    if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
+        raise error
+    return StopReason.CORRUPT_BATCH
+
+
+def _rotated(partitions: Sequence[int], by: int) -> Iterable[int]:
+    """Begin with another partition each time, so that a full fetch starves none."""
+    start = by % len(partitions) if partitions else 0
+    return (*partitions[start:], *partitions[:start])
+
+
+class BatchConsumerThread(AIOKafkaConsumerThread):
+    """The thread that owns aiokafka's consumer."""
+
+    reader: PartitionReader
+
+    def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust ties this to its own exactly-once mode, which cannot cover Redis: without it, records of an aborted
+        # transaction would be read. aiokafka takes both over when it starts.
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
+        consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS  # noqa: SLF001
+        return consumer
+
+    async def _fetch_records(
+        self,
+        consumer: AIOKafkaConsumer,
+        active_partitions: set[TP],  # noqa: ARG002 — Cursors knows better which can be read
+        timeout: float | None = None,  # noqa: ASYNC109, ARG002 — Faust's signature
+        max_records: int | None = None,
+    ) -> RecordMap:
+        if not self.consumer.flow_active:
+            return {}
+        batches = await self.reader.read(consumer, max_records or 1)
+        if not batches:
+            return {}
+        return {TP(cast("BatchConsumer", self.consumer).plan.topic, batches[0].partition): [Fetch(batches)]}
+
+
+class BatchConsumer(Consumer):
+    """Faust's consumer, with one message a fetch and the store as the authority on offsets."""
+
+    plan: Plan
+    _thread: BatchConsumerThread
+    _messages: "count[int]"
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        transport = cast("BatchTransport", self.transport)
+        self.plan = transport.plan
+        self._messages = count()
+        thread = BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread.reader = PartitionReader(self.plan)
+        return thread
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Have every assigned partition begin at the store's offset.
+
+        Faust calls this after each assignment, and whenever it dropped what it had fetched. The seek itself happens with
+        the next fetch; the empty answer leaves Faust's own bookkeeping of offsets empty.
+        """
+        self.plan.cursors.assign((tp.partition for tp in self.assignment()), self.loop.time())
+        return {}
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Make all that is queued stale: the partitions may be another worker's by now."""
+        self.plan.cursors.assign((), self.loop.time())
+        await super().on_partitions_revoked(revoked)
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        fetch = cast("Fetch", record)
+        # Faust drops a message whose offset is below the last one's, so messages are numbered, not placed.
+        return ConsumerMessage(
+            tp.topic, tp.partition, next(self._messages), 0.0, 0, None, None, cast("Any", fetch), None, 0, 0, tp,
+            generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Do nothing: Faust would take the partition out and sleep a second; its full queue holds us back already."""
+
+    def highwater(self, tp: TP) -> int:
+        """Return the partition's last known end; asking aiokafka would reach into its thread."""
+        return next((s.end for s in self.plan.cursors.status() if s.partition == tp.partition and s.end is not None), 0)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Do nothing: Faust's watch knows only its own acknowledgements. ``_watch_progress`` is ours."""
+
+    @Service.task
+    async def _watch_store(self) -> None:
+        """Notice a store that was emptied or restored while nothing was being written to it."""
+        cursors = self.plan.cursors
+        async for _ in self.itertimer(self.plan.intervals.rollback_check_s, name="rollback_check"):
+            believed = cursors.believed()
+            if not believed:
+                continue
+            try:
+                stored = await asyncio.to_thread(self.plan.positions.next_offsets, tuple(believed))
+            except Exception as error:  # noqa: BLE001 — the next tick asks again
+                _log.warning("store_unreachable", error=type(error).__name__)
+                continue
+            for partition in rolled_back(cursors, believed, stored):
+                _log.warning(
+                    "store_rolled_back",
+                    partition=partition, offset=believed[partition][1], stored_offset=stored[partition],
+                )  # fmt: skip
+
+    @Service.task
+    async def _watch_progress(self) -> None:
+        """Raise an alarm for a partition that has records waiting and does not advance."""
+        limit_s = self.plan.intervals.stuck_after_s
+        async for _ in self.itertimer(limit_s / 10, name="progress_check"):
+            for status in self.plan.cursors.stuck(self.loop.time(), limit_s):
+                _log.error("partition_stuck", partition=status.partition, offset=status.applied, end_offset=status.end)
+
+    @Service.task
+    async def _watch_partition_count(self) -> None:
+        async for _ in self.itertimer(self.plan.intervals.partition_count_check_s, name="partition_count_check"):
+            await self._thread.call_thread(self._thread.reader.check_partition_count, self._thread._ensure_consumer())  # noqa: SLF001
+
+    @Service.task
+    async def _publish_offsets(self) -> None:
+        async for _ in self.itertimer(self.plan.intervals.offset_publication_s, name="offset_publication"):
+            await self._publish_once(within_s=5.0)
+
+    async def on_stop(self) -> None:
+        """Leave lag displays with the last offset, then let Faust leave the group."""
+        await self._publish_once(within_s=1.0)
+        await super().on_stop()
+
+    async def _publish_once(self, within_s: float) -> None:
+        thread = self._thread
+        if thread._consumer is None or thread.should_stop:  # noqa: SLF001
+            return
+        # Bounded a second time: a thread that has died answers nothing.
+        with suppress(TimeoutError):
+            call = thread.call_thread(thread.reader.publish_offsets, thread._consumer, within_s)  # noqa: SLF001
+            await asyncio.wait_for(call, within_s + 1.0)
+
+
+class BatchTransport(Transport):
+    """What Faust builds from a broker URL with a scheme from ``register``."""
+
+    Consumer: ClassVar[type[BatchConsumer]] = BatchConsumer
+
+    @property
+    def plan(self) -> Plan:
+        """The driver that was registered under this transport's scheme."""
+        return _plans[self.url[0].scheme]
+
+

@@ -1,0 +1,273 @@
+"""The batch driver on a real broker and a real Redis: exactly once through kills, rollbacks, codecs and transactions.
+
+Run as a program, this file is the worker under test. Its store is the least that the driver leans on: one script that
+counts events and moves the offset, valid only if the batch begins where the store stands.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import redis
+from aiokafka import AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete  # type: ignore[import-untyped]
+
+from services.medication_list.driver import (
+    Applied,
+    DriverSettings,
+    Fetch,
+    Intervals,
+    LogReader,
+    Rewind,
+    Verdict,
+    create_app,
+    pump,
+    run,
+)
+
+pytestmark = pytest.mark.integration
+
+PARTITIONS = 4
+
+COUNT_ONCE = """
+local stored = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
+if stored ~= tonumber(ARGV[2]) then return {0, stored} end
+for i = 5, #ARGV do redis.call('HINCRBY', KEYS[2], ARGV[i], 1) end
+redis.call('HINCRBY', KEYS[3], ARGV[4], #ARGV - 4)
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return {1, tonumber(ARGV[3])}
+"""
+
+
+class CountingStore:
+    """Counts each event by its value, with the offset, in one script call."""
+
+    def __init__(self, redis_url: str, prefix: str) -> None:
+        self.client = redis.Redis.from_url(redis_url, socket_timeout=2.0, decode_responses=True)
+        self.offsets, self.counts, self.workers = (f"{prefix}:{name}" for name in ("offsets", "counts", "workers"))
+        self._count_once = self.client.register_script(COUNT_ONCE)
+
+    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+        stored = self.client.hmget(self.offsets, [str(p) for p in partitions])
+        return {p: int(offset or 0) for p, offset in zip(partitions, stored, strict=True)}
+
+    def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
+        verdicts: dict[int, Verdict] = {}
+        for batch in fetch.batches:
+            values = [(record.value or b"").decode() for record in batch.records]
+            taken, offset = self._count_once(
+                keys=[self.offsets, self.counts, self.workers],
+                args=[batch.partition, batch.first_offset, batch.next_offset, os.getpid(), *values],
+            )
+            verdicts[batch.partition] = Applied(offset) if taken else Rewind(offset)
+        return verdicts
+
+    def count(self) -> int:
+        return self.client.hlen(self.counts)
+
+    def counted_once(self) -> set[str]:
+        return {value for value, times in self.client.hgetall(self.counts).items() if times == "1"}
+
+    def roll_back(self) -> None:
+        self.client.delete(self.offsets, self.counts)
+
+
+class Stage:
+    """One topic, one store, and the workers between them."""
+
+    def __init__(self, kafka: str, redis_url: str, folder: Path) -> None:
+        self.kafka, self.redis_url, self.folder = kafka, redis_url, folder
+        self.topic = f"driver-{uuid4().hex[:8]}"
+        self.store = CountingStore(redis_url, self.topic)
+
+    async def create_topic(self) -> None:
+        async with self._admin() as admin:
+            await admin.create_topics([NewTopic(self.topic, PARTITIONS, 1)])
+
+    async def add_partition(self) -> None:
+        async with self._admin() as admin:
+            await admin.create_partitions({self.topic: NewPartitions(PARTITIONS + 1)})
+
+    async def delete_records(self, partition: int, before: int) -> None:
+        async with self._admin() as admin:
+            await admin.delete_records({TopicPartition(self.topic, partition): RecordsToDelete(before)})
+
+    async def send(self, values: Collection[str], **producer_settings: object) -> None:
+        async with AIOKafkaProducer(bootstrap_servers=self.kafka, linger_ms=5, **producer_settings) as producer:
+            sent = [
+                await producer.send(self.topic, value.encode(), partition=number % PARTITIONS)
+                for number, value in enumerate(values)
+            ]
+            await asyncio.gather(*sent)
+
+    async def send_in_transaction(self, values: Collection[str], *, commit: bool) -> None:
+        async with AIOKafkaProducer(bootstrap_servers=self.kafka, transactional_id=uuid4().hex) as producer:
+            await producer.begin_transaction()
+            for number, value in enumerate(values):
+                await producer.send_and_wait(self.topic, value.encode(), partition=number % PARTITIONS)
+            await (producer.commit_transaction() if commit else producer.abort_transaction())
+
+    @contextmanager
+    def worker(self, **overrides: float) -> Iterator["Worker"]:
+        worker = Worker(self, overrides)
+        try:
+            yield worker
+        finally:
+            worker.stop()
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka)
+        await admin.start()
+        try:
+            yield admin
+        finally:
+            await admin.close()
+
+
+class Worker:
+    """A worker process and what it logs."""
+
+    def __init__(self, stage: Stage, overrides: Mapping[str, float]) -> None:
+        self.log = stage.folder / f"{uuid4().hex}.log"
+        intervals = {"partition_count_check_s": 1.0, **overrides}
+        arguments = [stage.kafka, stage.redis_url, stage.topic, json.dumps(intervals)]
+        with self.log.open("wb") as log:
+            command = [sys.executable, "-W", "error", "-m", __name__, *arguments]
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
+
+    def logged(self, *words: str) -> bool:
+        return any(all(word in line for word in words) for line in self.log.read_text().splitlines())
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+
+async def until(reached: Callable[[], bool], within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not reached():
+        assert time.monotonic() < deadline, "not reached in time"
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def stage(kafka: str, redis_url: str, tmp_path: Path) -> Stage:
+    stage = Stage(kafka, redis_url, tmp_path)
+    await stage.create_topic()
+    return stage
+
+
+async def test_fifty_thousand_events_take_effect_once_though_a_worker_is_killed(stage: Stage) -> None:
+    warm_up = [f"w{n}" for n in range(400)]
+    first, second = ([f"{half}{n}" for n in range(25_000)] for half in "ab")
+    with stage.worker() as killed, stage.worker() as survivor:
+        await stage.send(warm_up)
+        await until(lambda: stage.store.count() == len(warm_up))
+        while len(stage.store.client.hkeys(stage.store.workers)) < 2:  # until both own partitions
+            warm_up += [f"w{len(warm_up) + n}" for n in range(PARTITIONS)]
+            await stage.send(warm_up[-PARTITIONS:])
+        await stage.send(first)
+        killed.kill()
+        await stage.send(second)
+        everything = {*warm_up, *first, *second}
+        await until(lambda: stage.store.count() == len(everything))
+        assert stage.store.counted_once() == everything
+        assert survivor.stop() == 0
+
+
+async def test_a_store_that_was_emptied_while_idle_is_filled_again(stage: Stage) -> None:
+    values = {f"v{n}" for n in range(1_000)}
+    await stage.send(values)
+    with stage.worker(rollback_check_s=0.5) as worker:
+        await until(lambda: stage.store.count() == len(values))
+        stage.store.roll_back()
+        await until(lambda: stage.store.counted_once() == values)
+        assert worker.logged("store_rolled_back")
+        assert worker.stop() == 0
+
+
+async def test_a_refused_batch_sends_the_partition_to_where_the_store_stands(stage: Stage) -> None:
+    values = {f"v{n}" for n in range(1_000)}
+    await stage.send(values)
+    with stage.worker(rollback_check_s=3600.0) as worker:
+        await until(lambda: stage.store.count() == len(values))
+        stage.store.roll_back()
+        more = {f"m{n}" for n in range(PARTITIONS)}
+        await stage.send(more)
+        await until(lambda: stage.store.counted_once() == values | more)
+        assert worker.logged("batch_refused", "stored_offset=0")
+        assert worker.stop() == 0
+
+
+async def test_every_codec_and_transactions_are_read_up_to_the_end_of_the_log(stage: Stage) -> None:
+    read: set[str] = set()
+    with stage.worker() as worker:
+        for codec in ("gzip", "snappy", "lz4", "zstd"):
+            values = {f"{codec}{n}" for n in range(400)}
+            await stage.send(values, compression_type=codec)
+            read |= values
+        committed = {f"committed{n}" for n in range(20)}
+        await stage.send_in_transaction(committed, commit=True)
+        await stage.send_in_transaction({f"aborted{n}" for n in range(20)}, commit=False)
+        read |= committed
+        # Beside the records, each transaction leaves one marker a partition, and the aborted one its records.
+        end = (len(read) + 20) // PARTITIONS + 2
+        await until(lambda: set(stage.store.next_offsets(range(PARTITIONS)).values()) == {end})
+        assert stage.store.counted_once() == read
+        assert worker.stop() == 0
+
+
+async def test_an_offset_outside_the_log_stops_its_partition_with_an_alarm(stage: Stage) -> None:
+    await stage.send([f"v{n}" for n in range(40)])
+    stage.store.client.hset(stage.store.offsets, mapping={"0": 10_000})
+    await stage.delete_records(1, before=5)
+    with stage.worker(retry_stopped_s=1.0) as worker:
+        await until(lambda: worker.logged("offset_out_of_range", "partition=0", "offset=10000"))
+        await until(lambda: worker.logged("offset_out_of_range", "partition=1", "offset=0"))
+        await until(lambda: stage.store.next_offsets((2, 3)) == {2: 10, 3: 10})
+        assert stage.store.next_offsets((0, 1)) == {0: 10_000, 1: 0}
+        stage.store.client.hset(stage.store.offsets, mapping={"0": 4, "1": 5})  # what an operator decides
+        await until(lambda: stage.store.next_offsets((0, 1)) == {0: 10, 1: 10})
+        assert worker.stop() == 0
+
+
+async def test_another_partition_count_than_declared_halts_the_worker(stage: Stage) -> None:
+    await stage.send([f"v{n}" for n in range(40)])
+    with stage.worker() as worker:
+        await until(lambda: stage.store.count() == 40)
+        await stage.add_partition()
+        await until(lambda: worker.logged("partition_count", "declared_partitions=4", "found_partitions=5"))
+        await stage.send([f"x{n}" for n in range(40)])
+        before = worker.log.read_text().count("found_partitions=5")
+        await until(lambda: worker.log.read_text().count("found_partitions=5") >= before + 2)
+        assert stage.store.count() == 40
+        assert worker.stop() == 0
+
+
+def main(kafka: str, redis_url: str, topic: str, intervals: str) -> None:
+    store = CountingStore(redis_url, topic)
+    settings = DriverSettings(topic, [kafka], topic, PARTITIONS, intervals=Intervals(**json.loads(intervals)))
+
+    async def agent(log: LogReader) -> None:
+        await pump(log, store.process)
+
+    run(create_app(settings, store), agent)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
