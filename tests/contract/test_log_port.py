@@ -1,0 +1,236 @@
+"""What every log promises to its writers, on the log in memory and on the real broker."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.partitioner.default import murmur2 as murmur2_of_the_library
+
+from services.clock import SystemClock
+from services.publishing.kafka_log import KafkaLog
+from services.publishing.log import (
+    LARGEST_RECORD_BYTES,
+    Log,
+    LogUnavailable,
+    PartitionCountDiffers,
+    RecordTooLarge,
+    cloud_event_headers,
+)
+from services.publishing.memory_log import MemoryLog, StoredRecord
+from services.publishing.partitioning import murmur2, partition_of
+
+PARTITIONS = 3
+KEY = b"6f1c0a523c1e4d0e9e430a7f5a1b2c3d"
+BOTH = [pytest.param("memory"), pytest.param("kafka", marks=pytest.mark.integration)]
+
+
+def declared(topic: str) -> int:
+    """The declaration of these tests: a topic of theirs has three partitions, no other exists."""
+    if not topic.startswith("log-port-"):
+        raise KeyError(topic)
+    return PARTITIONS
+
+
+class Written:
+    """A log under test, a topic of its own, and what lies there afterwards."""
+
+    def __init__(self, log: Log, topic: str, read: Callable[[str], list[tuple[bytes, bytes]]]) -> None:
+        self.log = log
+        self.topic = topic
+        self.read = read
+
+
+@pytest.fixture(params=BOTH)
+async def written(request: pytest.FixtureRequest) -> AsyncIterator[Written]:
+    """Each promise is checked on both; the broker is the one of `tests/conftest.py` (its address: host:port)."""
+    topic = f"log-port-{uuid.uuid4()}"
+    log: Log
+    if request.param == "memory":
+        log = memory = MemoryLog(declared, SystemClock())
+
+        def read(name: str) -> list[tuple[bytes, bytes]]:
+            return [(record.key, record.value) for record in memory.records(name)]
+    else:
+        bootstrap = address(request)
+        create(bootstrap, topic, PARTITIONS)
+        log = KafkaLog(bootstrap, declared)
+
+        def read(name: str) -> list[tuple[bytes, bytes]]:
+            return consume(bootstrap, name)
+
+    yield Written(log, topic, read)
+    await log.close()
+
+
+def address(request: pytest.FixtureRequest) -> str:
+    """The broker's address from the `kafka` fixture, whether that is the address or holds it."""
+    broker = request.getfixturevalue("kafka")
+    return str(getattr(broker, "address", broker))
+
+
+def create(bootstrap: str, topic: str, partitions: int) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    admin.create_topics([NewTopic(topic, partitions, 1, topic_configs={"message.timestamp.type": "LogAppendTime"})])
+    admin.close()
+
+
+def consume(bootstrap: str, topic: str) -> list[tuple[bytes, bytes]]:
+    """All that lies in the topic, by partition, then by offset."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False)
+    partitions = [TopicPartition(topic, each) for each in range(PARTITIONS)]
+    consumer.assign(partitions)
+    ends = consumer.end_offsets(partitions)
+    found: dict[int, list[tuple[bytes, bytes]]] = {each: [] for each in range(PARTITIONS)}
+    while any(consumer.position(each) < ends[each] for each in partitions):
+        for partition, records in consumer.poll(timeout_ms=200).items():
+            found[partition.partition] += [(record.key, record.value) for record in records]
+    consumer.close()
+    return [record for each in range(PARTITIONS) for record in found[each]]
+
+
+async def test_an_appended_record_can_be_read_where_the_answer_said(written: Written) -> None:
+    before_ms = time.time_ns() // 1_000_000
+    position = await written.log.append(written.topic, KEY, b"value", [("ce_id", b"1")])
+    assert position.partition == partition_of(KEY, PARTITIONS)
+    assert position.offset == 0
+    assert before_ms - 1_000 <= position.broker_time_ms <= time.time_ns() // 1_000_000 + 1_000
+    assert written.read(written.topic) == [(KEY, b"value")]
+
+
+async def test_records_of_one_key_keep_the_order_in_which_they_were_asked_for(written: Written) -> None:
+    values = [f"{number}".encode() for number in range(200)]
+    positions = await asyncio.gather(*(written.log.append(written.topic, KEY, value) for value in values))
+    assert [position.offset for position in positions] == list(range(200))
+    assert written.read(written.topic) == [(KEY, value) for value in values]
+
+
+async def test_every_key_lies_in_its_own_partition(written: Written) -> None:
+    keys = [uuid.UUID(int=number).hex.encode() for number in range(60)]
+    positions = await asyncio.gather(*(written.log.append(written.topic, key, b"x") for key in keys))
+    assert [position.partition for position in positions] == [partition_of(key, PARTITIONS) for key in keys]
+    assert {position.partition for position in positions} == set(range(PARTITIONS))
+
+
+async def test_a_record_of_the_largest_size_is_taken(written: Written) -> None:
+    value = bytes(LARGEST_RECORD_BYTES - len(KEY))
+    await written.log.append(written.topic, KEY, value)
+    assert written.read(written.topic) == [(KEY, value)]
+
+
+async def test_a_larger_record_is_refused_and_nothing_lies_there(written: Written) -> None:
+    with pytest.raises(RecordTooLarge):
+        await written.log.append(written.topic, KEY, bytes(LARGEST_RECORD_BYTES), [("ce_id", b"1")])
+    assert written.read(written.topic) == []
+
+
+async def test_a_topic_that_is_not_declared_is_refused(written: Written) -> None:
+    with pytest.raises(KeyError):
+        await written.log.append("undeclared", KEY, b"value")
+
+
+async def test_a_caller_that_goes_away_takes_nothing_back(written: Written) -> None:
+    await written.log.append(written.topic, KEY, b"first")
+    leaving = asyncio.ensure_future(written.log.append(written.topic, KEY, b"second"))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await written.log.append(written.topic, KEY, b"third")
+    assert written.read(written.topic) == [(KEY, b"first"), (KEY, b"second"), (KEY, b"third")]
+
+
+async def test_a_closed_log_takes_nothing_more(written: Written) -> None:
+    await written.log.append(written.topic, KEY, b"first")
+    await written.log.close()
+    with pytest.raises(LogUnavailable):
+        await written.log.append(written.topic, KEY, b"second")
+    assert written.read(written.topic) == [(KEY, b"first")]
+
+
+async def test_a_broker_that_is_not_there_is_told_in_time() -> None:
+    log = KafkaLog("127.0.0.1:1", declared)
+    with pytest.raises(LogUnavailable):
+        await asyncio.wait_for(log.append("log-port-x", KEY, b"value"), timeout=8)
+    with pytest.raises(LogUnavailable):
+        await log.start(["log-port-x"])
+    await log.close()
+
+
+@pytest.mark.integration
+async def test_another_partition_count_at_the_broker_is_refused_with_both_numbers(
+    request: pytest.FixtureRequest,
+) -> None:
+    bootstrap = address(request)
+    topic = f"log-port-{uuid.uuid4()}"
+    create(bootstrap, topic, PARTITIONS + 1)
+    log = KafkaLog(bootstrap, declared)
+    with pytest.raises(PartitionCountDiffers, match="has 4 partitions, but 3 are declared"):
+        await log.start([topic])
+    with pytest.raises(PartitionCountDiffers):
+        await log.append(topic, KEY, b"value")
+    await log.close()
+    assert consume(bootstrap, topic) == []
+
+
+@pytest.mark.integration
+async def test_a_topic_that_does_not_exist_is_not_made_by_accident(request: pytest.FixtureRequest) -> None:
+    bootstrap = address(request)
+    topic = f"log-port-{uuid.uuid4()}"
+    log = KafkaLog(bootstrap, declared)
+    with pytest.raises(LogUnavailable):
+        await log.append(topic, KEY, b"value")
+    await log.close()
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    assert topic not in admin.list_topics()
+    admin.close()
+
+
+async def test_a_log_in_memory_that_is_away_takes_nothing() -> None:
+    log = MemoryLog(declared, SystemClock())
+    log.is_available = False
+    with pytest.raises(LogUnavailable):
+        await log.append("log-port-x", KEY, b"value")
+    log.is_available = True
+    position = await log.append("log-port-x", KEY, b"value", [("a", b"b")])
+    assert log.records("log-port-x", position.partition) == [StoredRecord(position, KEY, b"value", (("a", b"b"),))]
+
+
+@pytest.mark.parametrize(
+    ("key", "java"),
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_the_hash_is_that_of_the_java_client(key: bytes, java: int) -> None:
+    assert int.from_bytes(murmur2(key).to_bytes(4, "big"), "big", signed=True) == java
+
+
+@given(st.binary(max_size=80), st.integers(min_value=1, max_value=200))
+def test_the_partition_is_where_the_library_would_put_the_key(key: bytes, partitions: int) -> None:
+    assert partition_of(key, partitions) == (murmur2_of_the_library(key) & 0x7FFFFFFF) % partitions
+
+
+def test_the_headers_of_a_record_are_cloud_events_with_the_trace() -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = cloud_event_headers(
+        event_id="e1", event_type="PrescriptionIssued", source="emr-a", time_ms=1_772_400_000_123, traceparent=trace
+    )
+    assert dict(headers) == {
+        "ce_specversion": b"1.0",
+        "ce_id": b"e1",
+        "ce_type": b"PrescriptionIssued",
+        "ce_source": b"emr-a",
+        "ce_time": b"2026-03-01T21:20:00.123Z",
+        "traceparent": trace.encode(),
+    }
+    assert "traceparent" not in dict(cloud_event_headers(event_id="e", event_type="t", source="s", time_ms=0))
