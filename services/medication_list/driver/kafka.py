@@ -98,7 +98,7 @@ class PartitionReader:
         self._cursors = plan.cursors
         self._halted = False
         self._topic_missed = False
-        self._rounds = count()
+        self._queue: list[int] = []
         self._published: dict[int, int] = {}
 
     async def read(self, consumer: AIOKafkaConsumer, max_records: int) -> tuple[PartitionBatch, ...]:
@@ -191,16 +191,22 @@ class PartitionReader:
     async def _take_ready(
         self, consumer: AIOKafkaConsumer, turns: Mapping[int, int], max_records: int
     ) -> tuple[PartitionBatch, ...]:
-        """Take what has been fetched already, one partition after the other, so that an error has a partition."""
-        batches = []
-        for partition in _rotated(sorted(turns), next(self._rounds)):
+        """Take what has been fetched already, one partition after the other, so that an error has a partition.
+
+        What is left of a partition comes first the next time: only when aiokafka has handed out everything of some
+        partition does it fetch more. Then that partition goes to the end of the queue, so that none starves.
+        """
+        batches: list[PartitionBatch] = []
+        self._queue = [p for p in self._queue if p in turns] + sorted(turns.keys() - set(self._queue))
+        for partition in tuple(self._queue):
             batch = await self._take(consumer, partition, turns[partition], max_records)
-            if batch is None:
-                continue
-            batches.append(batch)
-            max_records -= len(batch.records)
+            if batch is not None:
+                batches.append(batch)
+                max_records -= len(batch.records)
             if max_records <= 0:
                 break
+            self._queue.remove(partition)
+            self._queue.append(partition)
         return tuple(batches)
 
     async def _take(
@@ -261,12 +267,6 @@ def _stop_reason(error: Exception) -> StopReason:
     if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
         raise error
     return StopReason.CORRUPT_BATCH
-
-
-def _rotated(partitions: Sequence[int], by: int) -> Iterable[int]:
-    """Begin with another partition each time, so that a full fetch starves none."""
-    start = by % len(partitions) if partitions else 0
-    return (*partitions[start:], *partitions[:start])
 
 
 class BatchConsumerThread(AIOKafkaConsumerThread):
