@@ -1,0 +1,90 @@
+"""What is wrong with a message, field by field, in the field's words and never with the value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from schemas.events import ReceiptError
+from schemas.reasons import DoorReason, text_of
+
+Place = tuple[str | int, ...]
+"""Where in a message: the names of fields and indices of lists that lead there."""
+
+MOST_ERRORS: Final = 200
+"""*Policy*: as many errors as one answer holds; a message with more of them was not made by a working system."""
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_OURS: Final = frozenset(reason.value for reason in DoorReason)
+_OF_PYDANTIC: Final = {
+    "missing": DoorReason.MISSING,
+    "extra_forbidden": DoorReason.UNEXPECTED_FIELD,
+    "too_long": DoorReason.TOO_MANY,
+    "too_short": DoorReason.TOO_FEW,
+    "union_tag_invalid": DoorReason.UNKNOWN_CODE,
+}
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong: where, and why."""
+
+    place: Place
+    reason: DoorReason
+
+    def under(self, place: Place) -> Finding:
+        """The same, seen from further out."""
+        return Finding(place + self.place, self.reason)
+
+
+class TurnedAway(Exception):  # noqa: N818 - named for what happened
+    """A message is turned away at the door; `findings` holds everything that is wrong with it."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = tuple(dict.fromkeys(findings))[:MOST_ERRORS]
+        super().__init__(f"turned away with {len(self.findings)} errors")
+
+    def errors(self) -> tuple[ReceiptError, ...]:
+        """Each error as an answer or a receipt states it: JSON pointer, reason, text. Never a value."""
+        return tuple(
+            ReceiptError(pointer=pointer_of(finding.place), reason=finding.reason.value, text=text_of(finding.reason))
+            for finding in self.findings
+        )
+
+
+def refusal(reason: DoorReason) -> PydanticCustomError:
+    """What a field's validator raises; the text comes from the vocabulary when the answer is made."""
+    return PydanticCustomError(reason.value, "turned away")
+
+
+def pointer_of(place: Place) -> str:
+    """The JSON pointer (RFC 6901) of a place."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in place)
+
+
+def findings_of(error: ValidationError) -> Sequence[Finding]:
+    """All that pydantic found, in our words. The tags of unions, written `<package>`, are no part of a message."""
+    return [_finding(detail) for detail in error.errors(include_url=False, include_context=False)]
+
+
+def _finding(detail: ErrorDetails) -> Finding:
+    place: Place = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
+    reason = _reason(detail)
+    if reason is DoorReason.UNEXPECTED_FIELD and not _NAME.fullmatch(str(place[-1])):
+        # A sender's own field name could be anything, a person's number too: then the answer names what holds it.
+        place = place[:-1]
+    return Finding(place, reason)
+
+
+def _reason(detail: ErrorDetails) -> DoorReason:
+    kind = detail["type"]
+    if detail["input"] is None and kind not in ("extra_forbidden", "missing"):
+        return DoorReason.NULL_NOT_ALLOWED
+    if kind == "union_tag_invalid" and "kind" not in detail["input"]:
+        return DoorReason.NOT_EXACTLY_ONE
+    if kind in _OF_PYDANTIC:
+        return _OF_PYDANTIC[kind]
+    return DoorReason(kind) if kind in _OURS else DoorReason.WRONG_TYPE

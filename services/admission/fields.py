@@ -1,0 +1,242 @@
+"""The contract's kinds of field as pydantic types: what each accepts at the door, and the one form that it leaves in."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from functools import cache
+from typing import Annotated, Any, Final
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from schemas.codes import CODES
+from schemas.fields import Rule
+from schemas.reasons import DoorReason
+from services.admission.errors import refusal
+from services.identity.registers import (
+    InvalidIdentifier,
+    parse_atc,
+    parse_hpr,
+    parse_organisation_number,
+    parse_uuid,
+)
+
+FIRST_YEAR: Final = 1900
+LAST_YEAR: Final = 2200
+PLACES: Final = Decimal("0.0001")
+"""Quantities have four decimal places on the wire; more cannot be kept, so more is not taken."""
+SET_BY_THE_LIST_ALONE: Final = {"recall_reason": frozenset({"withdrawn", "death"})}
+"""Codes that the fold writes and no sender may use."""
+
+_LONGEST_NUMBER: Final = 40
+_DECOMPOSED: Final = 4
+"""Text may shrink to a quarter of its length when it is composed; what is longer than that need not be looked at."""
+_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?")
+_ITEM_NUMBER: Final = re.compile(r"[0-9]{6}")
+_DATE: Final = re.compile(r"([+-]?[0-9]{4,})-([0-9]{2})-([0-9]{2})")
+_INSTANT: Final = re.compile(
+    _DATE.pattern + r"[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+)
+
+Judge = Callable[[Any], Any]
+
+
+@cache
+def field_type(plain: type, rule: Rule | None) -> Any:
+    """The pydantic type of a field that the contract marks with this rule (none: a bool or a date)."""
+    judge, schema = _judged(plain, rule)
+    return Annotated[plain, PlainValidator(judge), WithJsonSchema(schema)]
+
+
+def _judged(plain: type, rule: Rule | None) -> tuple[Judge, dict[str, Any]]:
+    if rule is None:
+        if plain is bool:
+            return boolean, {"type": "boolean"}
+        if plain is int:
+            return _count(0, 2**63 - 1), {"type": "integer"}
+        assert plain is date, f"the door knows no rule for {plain}"
+        return day, {"type": "string", "format": "date"}
+    match rule.kind:
+        case "uuid":
+            return _registered(parse_uuid), {"type": "string", "format": "uuid"}
+        case "hpr":
+            return _registered(parse_hpr), {"type": "string", "description": "HPR number"}
+        case "organisation":
+            return _registered(parse_organisation_number), {"type": "string", "description": "organisation number"}
+        case "atc":
+            return _registered(parse_atc), {"type": "string", "description": "ATC code, any level"}
+        case "item_number":
+            return item_number, {"type": "string", "pattern": "^[0-9]{6}$"}
+        case "text":
+            return _text(rule.max_length), {"type": "string", "minLength": 1, "maxLength": rule.max_length}
+        case "code":
+            return _code(rule.codes), {"type": "string", "enum": sorted(allowed_codes(rule.codes))}
+        case "number":
+            bounds = (Decimal(rule.least), Decimal(rule.most))
+            return _number(*bounds), {"type": "number", "minimum": float(bounds[0]), "maximum": float(bounds[1])}
+        case "count":
+            return _count(int(rule.least), int(rule.most)), {
+                "type": "integer",
+                "minimum": int(rule.least),
+                "maximum": int(rule.most),
+            }
+        case "instant":
+            return instant, {"type": "string", "format": "date-time"}
+        case _:
+            raise AssertionError(f"the door knows no rule of kind {rule.kind}")
+
+
+def allowed_codes(name: str) -> frozenset[str]:
+    """The codes of a list that a sender may use."""
+    return frozenset(CODES[name]) - SET_BY_THE_LIST_ALONE.get(name, frozenset())
+
+
+def boolean(value: Any) -> bool:
+    """True or false; no number or word stands for it."""
+    if not isinstance(value, bool):
+        raise refusal(DoorReason.WRONG_TYPE)
+    return value
+
+
+def text(value: Any, max_length: int) -> str:
+    """Text in NFC, of any script. Control characters (but newline and tab) and halves of surrogate pairs are refused."""
+    if not isinstance(value, str):
+        raise refusal(DoorReason.WRONG_TYPE)
+    if len(value) > _DECOMPOSED * max_length:
+        raise refusal(DoorReason.TOO_LONG)
+    composed = unicodedata.normalize("NFC", value)
+    # What is printable holds neither; most text is, and is then not looked at character by character.
+    for character in "" if composed.isprintable() else composed:
+        category = unicodedata.category(character)
+        if category == "Cs":
+            raise refusal(DoorReason.UNPAIRED_SURROGATE)
+        if category == "Cc" and character not in "\n\t":
+            raise refusal(DoorReason.CONTROL_CHARACTER)
+    if len(composed) > max_length:
+        raise refusal(DoorReason.TOO_LONG)
+    if not composed.strip():
+        raise refusal(DoorReason.TOO_SHORT)
+    return composed
+
+
+def item_number(value: Any) -> str:
+    """A package's number in the catalogue: six digits."""
+    if not _ITEM_NUMBER.fullmatch(_string(value)):
+        raise refusal(DoorReason.WRONG_FORMAT)
+    return str(value)
+
+
+def day(value: Any) -> date:
+    """A date as YYYY-MM-DD, in a year from 1900 to 2200."""
+    found = _DATE.fullmatch(_string(value))
+    if found is None:
+        raise refusal(DoorReason.WRONG_FORMAT)
+    year, month, of_month = (int(part) for part in found.groups())
+    _check_year(year)
+    try:
+        return date(year, month, of_month)
+    except ValueError:
+        raise refusal(DoorReason.WRONG_FORMAT) from None
+
+
+def instant(value: Any) -> int:
+    """RFC 3339 with an offset -> milliseconds since the epoch, UTC; what is finer than a millisecond is cut off."""
+    found = _INSTANT.fullmatch(_string(value))
+    if found is None:
+        raise refusal(DoorReason.WRONG_FORMAT)
+    *numbers, fraction, sign, offset_hours, offset_minutes = found.groups()
+    year, month, of_month, hour, minute, second = (int(part) for part in numbers)
+    _check_year(year)
+    ahead = timedelta(hours=int(offset_hours or 0), minutes=int(offset_minutes or 0))
+    try:
+        zone = timezone(-ahead if sign == "-" else ahead)
+        at = datetime(year, month, of_month, hour, minute, second, tzinfo=zone)
+    except ValueError:
+        raise refusal(DoorReason.WRONG_FORMAT) from None
+    milliseconds = int((fraction or "0")[:3].ljust(3, "0"))
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1) + milliseconds
+
+
+def number(value: Any, least: Decimal, most: Decimal) -> Decimal:
+    """A finite decimal within its bounds, as a number or in digits, with four places as it lies on the wire."""
+    exact = _decimal(value)
+    if not exact.is_finite():
+        raise refusal(DoorReason.NOT_A_NUMBER)
+    if exact <= 0 < least:
+        raise refusal(DoorReason.NOT_POSITIVE)
+    if exact > most or exact < 0:
+        raise refusal(DoorReason.OUT_OF_RANGE)
+    # Within the bounds, so that rounding to four places cannot fail; it must change nothing.
+    rounded = exact.quantize(PLACES)
+    if rounded != exact:
+        raise refusal(DoorReason.TOO_PRECISE)
+    if rounded < least:
+        raise refusal(DoorReason.OUT_OF_RANGE)
+    return abs(rounded)
+
+
+def _decimal(value: Any) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    digits = _string(value)
+    if len(digits) > _LONGEST_NUMBER:
+        raise refusal(DoorReason.OUT_OF_RANGE)
+    if not _NUMBER.fullmatch(digits) or not digits.isascii():
+        raise refusal(DoorReason.NOT_A_NUMBER)
+    return Decimal(digits)
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise refusal(DoorReason.WRONG_TYPE)
+    return value
+
+
+def _check_year(year: int) -> None:
+    if not FIRST_YEAR <= year <= LAST_YEAR:
+        raise refusal(DoorReason.DATE_OUT_OF_RANGE)
+
+
+def _registered(parse: Callable[[str], str]) -> Judge:
+    def judge(value: Any) -> str:
+        try:
+            return parse(_string(value))
+        except InvalidIdentifier as error:
+            raise refusal(error.reason) from None
+
+    return judge
+
+
+def _text(max_length: int) -> Judge:
+    return lambda value: text(value, max_length)
+
+
+def _code(name: str) -> Judge:
+    allowed = allowed_codes(name)
+
+    def judge(value: Any) -> str:
+        if _string(value) not in allowed:
+            raise refusal(DoorReason.UNKNOWN_CODE)
+        return str(value)
+
+    return judge
+
+
+def _number(least: Decimal, most: Decimal) -> Judge:
+    return lambda value: number(value, least, most)
+
+
+def _count(least: int, most: int) -> Judge:
+    def judge(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise refusal(DoorReason.WRONG_TYPE)
+        if not least <= value <= most:
+            raise refusal(DoorReason.OUT_OF_RANGE)
+        return value
+
+    return judge
