@@ -1,0 +1,32 @@
+"""The names of everything in Redis; the hash tag is the partition, so that what changes together lies on one node."""
+
+LIVE = "live"
+"""The commit point of switches, the identity of the log, and one record per generation."""
+
+
+class PartitionKeys:
+    """The keys of one partition that no generation owns."""
+
+    __slots__ = ("announcements", "lease", "outbox", "partition", "role")
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.role = f"{{{partition}}}:role"
+        self.outbox = f"{{{partition}}}:outbox"
+        self.lease = f"{{{partition}}}:relay"
+        self.announcements = f"{{{partition}}}:offsets"
+        """The channel on which each new offset of the live generation is published."""
+
+
+class GenerationKeys:
+    """The keys of one generation in one partition. A patient's hash is `list_of + patient`, its index `events_of + patient`."""
+
+    __slots__ = ("events_of", "list_of", "offset", "parked", "rx")
+
+    def __init__(self, generation: str, partition: int) -> None:
+        prefix = f"{generation}:{{{partition}}}:"
+        self.offset = f"{prefix}offset"
+        self.list_of = f"{prefix}p:"
+        self.events_of = f"{prefix}e:"
+        self.rx = f"{prefix}rx"
+        self.parked = f"{prefix}parked"

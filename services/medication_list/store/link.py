@@ -1,0 +1,150 @@
+"""Blocking connections to Redis for whole pipelines of packed commands; nothing is retried here."""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final, Protocol, cast
+
+import hiredis
+from redis import ConnectionPool
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from services.medication_list.store.library import CODE, LIBRARY
+from services.medication_list.store.port import StoreUnavailableError
+
+SOCKET_TIMEOUT_S: Final = 2.0
+"""A longer wait would hold up a rebalance of the consumer group."""
+
+
+Word = str | bytes | int
+
+
+def command(*words: Word) -> bytes:
+    """One command as it goes over the wire."""
+    return packed(words)
+
+
+def packed(words: tuple[Word, ...]) -> bytes:
+    """As `command`, for words that are in a tuple already."""
+    return cast("bytes", hiredis.pack_command(words))  # type: ignore[arg-type]  # its stub knows tuples of one only
+
+
+class _Wire(Protocol):
+    """What is used of a connection of redis-py, which has no types of its own."""
+
+    def connect(self) -> None: ...
+
+    def disconnect(self) -> None: ...
+
+    def send_command(self, *words: str) -> None: ...
+
+    def send_packed_command(self, command: bytes, *, check_health: bool) -> None: ...
+
+    def read_response(self, *, disable_decoding: bool) -> Any: ...
+
+
+class Link:
+    """A handful of connections, as many as threads use it at once.
+
+    redis-py makes them (addresses, passwords, TLS); commands go out packed and whole pipelines come back in one read,
+    because its client costs more than Redis does for a small call. The function library is loaded on each new
+    connection where it is missing, so a server that restarted empty is healed by reconnecting.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> None:
+        self._pool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._idle: deque[_Wire] = deque()
+
+    def exchange(self, commands: Iterable[bytes]) -> list[Any]:
+        """Send all commands, then return one reply each; an error reply of one command is an element too.
+
+        Each is sent as soon as the iterable yields it, so that Redis works on it while the caller packs the next.
+
+        Raises StoreUnavailableError: no connection, or it broke; what the commands did is then unknown.
+        """
+        connection = self._take()
+        try:
+            sent = 0
+            for each in commands:
+                connection.send_packed_command(each, check_health=False)
+                sent += 1
+            replies = [self._reply(connection) for _ in range(sent)]
+        except (RedisError, OSError) as error:
+            self.close()
+            with contextlib.suppress(RedisError, OSError):
+                connection.disconnect()
+            raise StoreUnavailableError(f"redis does not answer: {type(error).__name__}") from error
+        except BaseException:  # interrupted between sending and reading: the connection is out of step
+            connection.disconnect()
+            raise
+        self._idle.append(connection)
+        return replies
+
+    def ask(self, commands: Iterable[bytes]) -> list[Any]:
+        """As `exchange`, where an error reply is an exception.
+
+        Raises:
+            StoreUnavailableError: also when Redis cannot take the command now (loading, read-only, out of memory).
+            ValueError: Redis found that the arguments contradict each other; nothing was written.
+        """
+        replies = self.exchange(commands)
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise self._refusal(reply)
+        return replies
+
+    def close(self) -> None:
+        """Close the idle connections; the link can be used again."""
+        while self._idle:
+            with contextlib.suppress(IndexError, RedisError, OSError):
+                self._idle.pop().disconnect()
+
+    def _refusal(self, reply: ResponseError) -> Exception:
+        text = str(reply)
+        if "BADARGUMENT" in text:
+            return ValueError("the store function refused arguments that contradict each other")
+        if "unction not found" in text:
+            self.close()  # the next connection loads it
+        # The error's first word only: what follows may quote an argument.
+        return StoreUnavailableError(f"redis refused: {type(reply).__name__} {text.split(' ', 1)[0]}")
+
+    def _take(self) -> _Wire:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._open()
+
+    def _open(self) -> _Wire:
+        connection = cast("_Wire", self._pool.make_connection())
+        try:
+            connection.connect()
+            connection.send_command("FUNCTION", "LIST", "LIBRARYNAME", LIBRARY)
+            if not connection.read_response(disable_decoding=True):
+                connection.send_command("FUNCTION", "LOAD", CODE)
+                self._loaded(self._reply(connection))
+        except (RedisError, OSError) as error:
+            with contextlib.suppress(RedisError, OSError):
+                connection.disconnect()
+            raise StoreUnavailableError(f"redis does not answer: {type(error).__name__}") from error
+        return connection
+
+    @staticmethod
+    def _loaded(reply: Any) -> None:
+        if isinstance(reply, ResponseError) and "already exists" not in str(reply):
+            raise reply
+
+    @staticmethod
+    def _reply(connection: _Wire) -> Any:
+        try:
+            return connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            return error

@@ -1,0 +1,167 @@
+"""The store in Redis: one function call a partition, one round trip for all of them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+
+from services.medication_list.store.keys import GenerationKeys, PartitionKeys
+from services.medication_list.store.library import function
+from services.medication_list.store.link import Link, Word, command, packed
+from services.medication_list.store.port import (
+    PartitionWrite,
+    Refused,
+    RefusedWhy,
+    Snapshot,
+    StoreUnavailableError,
+    ViewLostError,
+    Wanted,
+    Written,
+)
+
+_READ: Final = function("read")
+_WRITE: Final = function("write")
+_pack_counts = msgspec.msgpack.Encoder().encode
+# A role can turn while we read, but not again and again.
+_ATTEMPTS: Final = 4
+
+
+class _Places:
+    """Every key of a partition that a call needs, made once."""
+
+    __slots__ = ("common", "live", "live_offset", "own")
+
+    def __init__(self, generation: str, partition: int) -> None:
+        self.common = PartitionKeys(partition)
+        self.own = GenerationKeys(generation, partition)
+        self.live = ""
+        self.live_offset = ""
+        self.believe(generation)
+
+    def believe(self, live: str) -> None:
+        """Take that generation for the live one until Redis says otherwise."""
+        self.live = live
+        self.live_offset = GenerationKeys(live, self.common.partition).offset
+
+
+class RedisStore:
+    """One generation in Redis. See `port.Store` for what each method promises."""
+
+    def __init__(self, link: Link, generation: str) -> None:
+        self._link = link
+        self.generation = generation
+        self._places: dict[int, _Places] = {}
+
+    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """See `port.Store.next_offsets`."""
+        asked = list(partitions)
+        replies = self._link.ask([command("HGET", self._at(each).own.offset, "offset") for each in asked])
+        for partition, reply in zip(asked, replies, strict=True):
+            if reply is None:
+                raise ViewLostError(partition)
+        return {partition: int(reply) for partition, reply in zip(asked, replies, strict=True)}
+
+    def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:
+        """See `port.Store.read`."""
+        replies = self._call({p: _pack_read(self._at(p), self.generation, wanted) for p, wanted in requests.items()})
+        again = [p for p, reply in replies.items() if reply[0] == b"believed"]
+        for _ in range(_ATTEMPTS):
+            if not again:
+                break
+            replies |= self._call({p: _pack_read(self._at(p), self.generation, requests[p]) for p in again})
+            again = [p for p in again if replies[p][0] == b"believed"]
+        if again:
+            raise StoreUnavailableError(f"the role of partition {again[0]} does not come to rest")
+        return {
+            p: Snapshot(int(reply[1]), int(reply[2]), _limit(reply[3]), reply[4::2], reply[5::2])
+            for p, reply in replies.items()
+        }
+
+    def write(self, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:
+        """See `port.Store.write`."""
+        check_writes(writes)
+        replies = self._call(
+            {each.partition: _pack_write(self._at(each.partition), self.generation, each) for each in writes}
+        )
+        return {each.partition: _answer(each, replies[each.partition]) for each in writes}
+
+    def _call(self, commands: Mapping[int, bytes]) -> dict[int, Any]:
+        replies = dict(zip(commands, self._link.ask(list(commands.values())), strict=True))
+        for partition, reply in replies.items():
+            if reply[0] == b"lost":
+                raise ViewLostError(partition)
+            if reply[0] == b"believed":
+                self._at(partition).believe(reply[1].decode())
+        return replies
+
+    def _at(self, partition: int) -> _Places:
+        places = self._places.get(partition)
+        if places is None:
+            places = self._places[partition] = _Places(self.generation, partition)
+        return places
+
+
+def check_writes(writes: Sequence[PartitionWrite]) -> None:
+    """Raise ValueError when writes contradict themselves: Redis would find it too, but only after other partitions' writes."""
+    if len({each.partition for each in writes}) != len(writes):
+        raise ValueError("two writes of one partition")
+    for each in writes:
+        if not 0 <= each.expected_offset < each.next_offset:
+            raise ValueError(
+                f"partition {each.partition}: from {each.expected_offset} to {each.next_offset} is not forwards"
+            )
+        if not each.opened.keys().isdisjoint(each.closed):
+            raise ValueError(f"partition {each.partition}: an id is both opened and closed")
+        if len({change.patient for change in each.changes}) != len(each.changes):
+            raise ValueError(f"partition {each.partition}: two changes of one patient")
+
+
+def _pack_read(at: _Places, generation: str, wanted: Sequence[Wanted]) -> bytes:
+    keys = [at.common.role, at.own.offset, at.live_offset]
+    counts: list[int] = []
+    names: list[Word] = []
+    list_of, events_of = at.own.list_of, at.own.events_of
+    for patient, fields, remembered in wanted:
+        keys.append(list_of + patient)
+        keys.append(events_of + patient)
+        counts.append(len(fields))
+        counts.append(len(remembered))
+        names += fields
+        names += remembered
+    return packed(("FCALL_RO", _READ, len(keys), *keys, generation, at.live, _pack_counts(counts), *names))
+
+
+def _pack_write(at: _Places, generation: str, write: PartitionWrite) -> bytes:
+    common, own = at.common, at.own
+    keys = [common.role, own.offset, at.live_offset, common.outbox, own.rx, own.parked]
+    shape = [len(write.changes), len(write.effects), len(write.opened), len(write.closed), len(write.parked)]
+    values: list[Word] = []
+    list_of, events_of = own.list_of, own.events_of
+    for patient, put, drop, remember in write.changes:
+        keys.append(list_of + patient)
+        keys.append(events_of + patient)
+        shape += (len(put), len(drop), len(remember))
+        values += chain.from_iterable(put.items())
+        values += drop
+        values += chain.from_iterable(remember.items())
+    values += write.effects
+    for pairs in (write.opened, write.closed, write.parked):
+        values += chain.from_iterable(pairs.items())
+    head = (generation, at.live, write.expected_offset, write.epoch, write.next_offset, common.announcements)
+    return packed(("FCALL", _WRITE, len(keys), *keys, *head, _pack_counts(shape), *values))
+
+
+def _answer(write: PartitionWrite, reply: Any) -> Written | Refused:
+    if reply[0] == b"ok":
+        taken = reply[1]
+        return Written(
+            write.next_offset, {key.decode(): owner for key, owner in zip(taken[::2], taken[1::2], strict=True)}
+        )
+    if reply[0] == b"believed":  # nothing stands that the caller could act on before reading again
+        return Refused(RefusedWhy.ROLE, write.expected_offset, write.epoch, None)
+    return Refused(RefusedWhy(reply[0].decode()), int(reply[1]), int(reply[2]), _limit(reply[3]))
+
+
+def _limit(reply: bytes | None) -> int | None:
+    return None if reply is None else int(reply)

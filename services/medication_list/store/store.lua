@@ -1,0 +1,324 @@
+#!lua name=medchain_@RELEASE@
+-- What must happen in one step. Every key is given in KEYS and bears its partition's hash tag. Redis does not undo a
+-- failing script: each function first reads and checks everything, and only then writes.
+-- @RELEASE@ becomes the hash of this file, so that two releases can run beside one another.
+
+-- At most so many values are unpacked into one command: Lua's C stack holds 8000. Even, since a hash takes pairs.
+local SLICE = 4000
+
+local function whole(text)
+  local number = tonumber(text)
+  return number and number >= 0 and number % 1 == 0 and number or nil
+end
+
+local function set_pairs(key, args, first, last)
+  while first <= last do
+    local upto = math.min(first + SLICE - 1, last)
+    redis.call('HSET', key, unpack(args, first, upto))
+    first = upto + 1
+  end
+end
+
+local function drop(key, args, first, last)
+  while first <= last do
+    local upto = math.min(first + SLICE - 1, last)
+    redis.call('HDEL', key, unpack(args, first, upto))
+    first = upto + 1
+  end
+end
+
+local function get(key, args, first, last)
+  if last - first < SLICE then
+    return redis.call('HMGET', key, unpack(args, first, last))
+  end
+  local found = {}
+  while first <= last do
+    local upto = math.min(first + SLICE - 1, last)
+    for _, value in ipairs(redis.call('HMGET', key, unpack(args, first, upto))) do
+      found[#found + 1] = value
+    end
+    first = upto + 1
+  end
+  return found
+end
+
+-- The partition as one generation sees it: its role, what stands, and how far it may write (false: no limit).
+-- Answers nil and a reply when the view is lost, or when the caller believes another generation to be live.
+local function standing(role_key, offset_key, live_offset_key, generation, believed)
+  local role = redis.call('HMGET', role_key, 'live', 'state', 'until', 'effects_from')
+  local stands = redis.call('HMGET', offset_key, 'offset', 'epoch')
+  if not role[1] or not stands[1] then
+    return nil, {'lost'}
+  end
+  if role[1] ~= believed then
+    return nil, {'believed', role[1]}
+  end
+  local limit = false
+  if role[1] ~= generation then
+    limit = redis.call('HGET', live_offset_key, 'offset') or '0'
+  elseif role[2] == 'frozen' then
+    limit = stands[1]
+  end
+  return {
+    own = role[1] == generation,
+    state = role[2],
+    upto = role[3],
+    effects_from = tonumber(role[4] or '0'),
+    offset = stands[1],
+    epoch = stands[2],
+    limit = limit,
+  }
+end
+
+-- KEYS: role, offset, the live generation's offset, then hash and event index of each patient.
+-- ARGV: generation, believed live one, packed counts (fields, remembered) per patient, then all names in that order.
+-- Answers 'ok', offset, epoch, limit, then for each patient two lists.
+local function read(keys, args)
+  local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
+  if not now then
+    return other
+  end
+  local reply = {'ok', now.offset, now.epoch, now.limit}
+  local at = 4
+  for i, count in ipairs(cmsgpack.unpack(args[3])) do
+    reply[4 + i] = count == 0 and {} or get(keys[3 + i], args, at, at + count - 1)
+    at = at + count
+  end
+  return reply
+end
+
+-- The source offset that an outbox entry begins with: msgpack, an array header and then an unsigned number.
+local function source_offset(entry)
+  local kind = string.byte(entry, 2)
+  if kind < 0x80 then
+    return kind
+  end
+  local number = 0
+  for i = 3, 2 + 2 ^ (kind - 0xcc) do
+    number = number * 256 + string.byte(entry, i)
+  end
+  return number
+end
+
+-- Whether the arguments are complete: counts that are whole and add up to what was sent.
+local function complete(shape, keys, args, fixed_keys, fixed_args)
+  for _, count in ipairs(shape) do
+    if type(count) ~= 'number' or not whole(count) then
+      return false
+    end
+  end
+  local patients, total = shape[1], 0
+  if #shape ~= 5 + 3 * patients or #keys ~= fixed_keys + 2 * patients then
+    return false
+  end
+  for i = 6, #shape, 3 do
+    total = total + 2 * shape[i] + shape[i + 1] + 2 * shape[i + 2]
+  end
+  return #args == fixed_args + total + shape[2] + 2 * shape[3] + 2 * shape[4] + 2 * shape[5]
+end
+
+-- Takes ids back from the patient that has them; another's stay.
+local function close(rx_key, args, first, last)
+  for i = first, last, 2 do
+    if redis.call('HGET', rx_key, args[i]) == args[i + 1] then
+      redis.call('HDEL', rx_key, args[i])
+    end
+  end
+end
+
+-- Gives ids to patients; the first one stays. Answers the ids that another patient has, with that patient.
+local function open(rx_key, args, first, last)
+  local taken = {}
+  for i = first, last, 2 do
+    if redis.call('HSETNX', rx_key, args[i], args[i + 1]) == 0 then
+      local owner = redis.call('HGET', rx_key, args[i])
+      if owner ~= args[i + 1] then
+        taken[#taken + 1] = args[i]
+        taken[#taken + 1] = owner
+      end
+    end
+  end
+  return taken
+end
+
+-- Changes of patients, from KEYS[key] and ARGV[at] on. Answers the argument after them.
+local function change(shape, keys, args, key, at)
+  for i = 6, #shape, 3 do
+    local put, dropped, remembered = 2 * shape[i], shape[i + 1], 2 * shape[i + 2]
+    if put > 0 then
+      set_pairs(keys[key], args, at, at + put - 1)
+    end
+    at = at + put
+    if dropped > 0 then
+      drop(keys[key], args, at, at + dropped - 1)
+    end
+    at = at + dropped
+    if remembered > 0 then
+      set_pairs(keys[key + 1], args, at, at + remembered - 1)
+    end
+    at = at + remembered
+    key = key + 2
+  end
+  return at
+end
+
+-- KEYS: role, offset, the live generation's offset, outbox, rx, parked, then hash and event index of each patient.
+-- ARGV: generation, believed live one, expected offset, epoch, next offset, channel, packed counts (patients, effects,
+-- opened, closed, parked, then put, drop, remember per patient), then the values in that order.
+-- Answers 'ok' and the ids taken by others, or why not, offset, epoch, limit.
+local function write(keys, args)
+  local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
+  if not now then
+    return other
+  end
+  local expected, next_offset = whole(args[3]), whole(args[5])
+  local shape = cmsgpack.unpack(args[7])
+  if not (expected and next_offset and expected < next_offset and complete(shape, keys, args, 6, 7)) then
+    return redis.error_reply('BADARGUMENT the write does not add up')
+  end
+  local why = false
+  if now.own and now.limit then
+    why = 'role'
+  elseif tonumber(now.offset) ~= expected then
+    why = 'offset'
+  elseif now.epoch ~= args[4] then
+    why = 'epoch'
+  elseif now.limit and next_offset > tonumber(now.limit) then
+    why = 'capped'
+  end
+  if why then
+    return {why, now.offset, now.epoch, now.limit}
+  end
+  -- From here on nothing is refused.
+  local at = change(shape, keys, args, 7, 8)
+  for i = at, at + shape[2] - 1 do
+    if now.own and (now.effects_from <= expected or now.effects_from <= source_offset(args[i])) then
+      redis.call('XADD', keys[4], '*', 'e', args[i])
+    end
+  end
+  at = at + shape[2]
+  local opened_at, closed_at = at, at + 2 * shape[3]
+  close(keys[5], args, closed_at, closed_at + 2 * shape[4] - 1)
+  local taken = open(keys[5], args, opened_at, closed_at - 1)
+  at = closed_at + 2 * shape[4]
+  set_pairs(keys[6], args, at, #args)
+  redis.call('HSET', keys[2], 'offset', args[5])
+  if now.own then
+    if now.state == 'building' and next_offset >= tonumber(now.upto) then
+      redis.call('HSET', keys[1], 'state', 'live')
+    end
+    redis.call('SPUBLISH', args[6], args[5])
+  end
+  return {'ok', taken}
+end
+
+-- KEYS: role, offset, then the hashes to look into. ARGV: generation, packed counts of fields per hash (-1: all of it),
+-- then the fields. Answers 'ok', offset, epoch, state, the offset it must reach to turn live, then a list per hash.
+local function look(keys, args)
+  local role = redis.call('HMGET', keys[1], 'live', 'state', 'until')
+  if not role[1] then
+    return {'lost'}
+  end
+  if role[1] ~= args[1] then
+    return {'believed', role[1]}
+  end
+  local stands = redis.call('HMGET', keys[2], 'offset', 'epoch')
+  if not stands[1] then
+    return {'lost'}
+  end
+  local reply = {'ok', stands[1], stands[2], role[2], role[3]}
+  local at = 3
+  for i, count in ipairs(cmsgpack.unpack(args[2])) do
+    if count < 0 then
+      reply[5 + i] = redis.call('HGETALL', keys[2 + i])
+    else
+      reply[5 + i] = count == 0 and {} or get(keys[2 + i], args, at, at + count - 1)
+      at = at + count
+    end
+  end
+  return reply
+end
+
+-- Begins a generation in one partition; again is harmless. Where no role stands, the generation becomes the live one,
+-- building until its offset has reached `until`.
+-- KEYS: role, offset. ARGV: generation, role epoch, until, effects from. Answers 'ok', or 'retired'.
+local function begin(keys, args)
+  local role = redis.call('HMGET', keys[1], 'live')
+  local stands = redis.call('HGET', keys[2], 'offset')
+  if role[1] and stands then
+    return {'ok'}
+  end
+  if role[1] == args[1] then
+    return {'retired'}
+  end
+  if not (whole(args[2]) and whole(args[3]) and whole(args[4])) then
+    return redis.error_reply('BADARGUMENT a generation begins with whole numbers')
+  end
+  if not stands then
+    redis.call('HSET', keys[2], 'offset', '0', 'epoch', '0')
+    stands = '0'
+  end
+  if not role[1] then
+    local state = tonumber(stands) >= tonumber(args[3]) and 'live' or 'building'
+    redis.call('HSET', keys[1], 'epoch', args[2], 'live', args[1], 'state', state, 'token', '',
+      'until', args[3], 'effects_from', args[4])
+  end
+  return {'ok'}
+end
+
+-- Puts a role in the place of the one that the caller saw; compare-and-set on epoch, live generation, state and token.
+-- KEYS: role. ARGV: those four as seen, those four as they shall be, effects from. Answers 1 when it was put.
+local function turn(keys, args)
+  local role = redis.call('HMGET', keys[1], 'epoch', 'live', 'state', 'token')
+  for i = 1, 4 do
+    if role[i] ~= args[i] then
+      return 0
+    end
+  end
+  redis.call('HSET', keys[1], 'epoch', args[5], 'live', args[6], 'state', args[7], 'token', args[8])
+  if args[9] ~= '' then
+    redis.call('HSET', keys[1], 'effects_from', args[9])
+  end
+  return 1
+end
+
+-- Puts fields into the pointer `live` if three of its fields are as the caller saw them ('' where there is none).
+-- KEYS: live. ARGV: epoch, generation, token as seen, then fields and values. Answers 1 when they were put.
+local function point(keys, args)
+  local pointer = redis.call('HMGET', keys[1], 'epoch', 'generation', 'token')
+  for i = 1, 3 do
+    if (pointer[i] or '') ~= args[i] then
+      return 0
+    end
+  end
+  redis.call('HSET', keys[1], unpack(args, 4))
+  return 1
+end
+
+-- Takes or keeps the relay's lease of a partition. KEYS: lease. ARGV: owner, milliseconds. Answers 1 when it is ours.
+local function lease(keys, args)
+  local owner = redis.call('GET', keys[1])
+  if owner and owner ~= args[1] then
+    return 0
+  end
+  redis.call('SET', keys[1], args[1], 'PX', args[2])
+  return 1
+end
+
+-- Deletes what was acknowledged, for the owner of the lease alone. KEYS: lease, outbox. ARGV: owner, then entry ids.
+-- Answers how many were deleted, or -1 when the lease is another's.
+local function relayed(keys, args)
+  if redis.call('GET', keys[1]) ~= args[1] then
+    return -1
+  end
+  return redis.call('XDEL', keys[2], unpack(args, 2))
+end
+
+redis.register_function{function_name='read_@RELEASE@', callback=read, flags={'no-writes'}}
+redis.register_function{function_name='look_@RELEASE@', callback=look, flags={'no-writes'}}
+redis.register_function{function_name='write_@RELEASE@', callback=write}
+redis.register_function{function_name='begin_@RELEASE@', callback=begin}
+redis.register_function{function_name='turn_@RELEASE@', callback=turn}
+redis.register_function{function_name='point_@RELEASE@', callback=point}
+redis.register_function{function_name='lease_@RELEASE@', callback=lease}
+redis.register_function{function_name='relayed_@RELEASE@', callback=relayed}
