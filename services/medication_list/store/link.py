@@ -40,7 +40,7 @@ class _Wire(Protocol):
 
     def send_command(self, *words: str) -> None: ...
 
-    def send_packed_command(self, command: bytes, *, check_health: bool) -> None: ...
+    def send_packed_command(self, command: Iterable[bytes], *, check_health: bool) -> None: ...
 
     def read_response(self, *, disable_decoding: bool) -> Any: ...
 
@@ -75,7 +75,7 @@ class Link:
         try:
             sent = 0
             for each in commands:
-                connection.send_packed_command(each, check_health=False)
+                connection.send_packed_command((each,), check_health=False)
                 sent += 1
             replies = [self._reply(connection) for _ in range(sent)]
         except (RedisError, OSError) as error:

@@ -1,6 +1,6 @@
 """The store in Redis: one function call a partition, one round trip for all of them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -64,12 +64,12 @@ class RedisStore:
 
     def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:
         """See `port.Store.read`."""
-        replies = self._call({p: _pack_read(self._at(p), self.generation, wanted) for p, wanted in requests.items()})
+        replies = self._call(requests, self._reads(requests, requests))
         again = [p for p, reply in replies.items() if reply[0] == b"believed"]
         for _ in range(_ATTEMPTS):
             if not again:
                 break
-            replies |= self._call({p: _pack_read(self._at(p), self.generation, requests[p]) for p in again})
+            replies |= self._call(again, self._reads(again, requests))
             again = [p for p in again if replies[p][0] == b"believed"]
         if again:
             raise StoreUnavailableError(f"the role of partition {again[0]} does not come to rest")
@@ -81,13 +81,15 @@ class RedisStore:
     def write(self, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:
         """See `port.Store.write`."""
         check_writes(writes)
-        replies = self._call(
-            {each.partition: _pack_write(self._at(each.partition), self.generation, each) for each in writes}
-        )
+        packed_writes = (_pack_write(self._at(each.partition), self.generation, each) for each in writes)
+        replies = self._call([each.partition for each in writes], packed_writes)
         return {each.partition: _answer(each, replies[each.partition]) for each in writes}
 
-    def _call(self, commands: Mapping[int, bytes]) -> dict[int, Any]:
-        replies = dict(zip(commands, self._link.ask(list(commands.values())), strict=True))
+    def _reads(self, partitions: Iterable[int], requests: Mapping[int, Sequence[Wanted]]) -> Iterator[bytes]:
+        return (_pack_read(self._at(each), self.generation, requests[each]) for each in partitions)
+
+    def _call(self, partitions: Iterable[int], commands: Iterable[bytes]) -> dict[int, Any]:
+        replies = dict(zip(partitions, self._link.ask(commands), strict=True))
         for partition, reply in replies.items():
             if reply[0] == b"lost":
                 raise ViewLostError(partition)
