@@ -1,0 +1,92 @@
+"""What stands before every handler that reads a body: it lets JSON through that is well formed, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from schemas.reasons import DoorReason
+from services.problems.json_text import LARGEST_MESSAGE_BYTES, MessageInvalid, MessageUnreadable, parse_json
+from services.problems.problem import Problem, invalid
+from services.problems.rendering import response_to
+
+_METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class JsonGuard:
+    """ASGI middleware: content type (415), size (413), form and nesting (400), texts and numbers (422)."""
+
+    def __init__(self, app: ASGIApp, largest_bytes: int = LARGEST_MESSAGE_BYTES) -> None:
+        self._app = app
+        self._largest_bytes = largest_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Judge the body, then hand it on, or answer in the application's place."""
+        if scope["type"] != "http" or scope["method"] not in _METHODS_WITH_BODY:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            body = await self._checked_body(headers, receive)
+        except Problem as problem:
+            await response_to(problem, headers)(scope, receive, send)
+            return
+        if body is not None:
+            await self._app(scope, _replaying(body, receive), send)
+
+    async def _checked_body(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The body, or None when the client went away before its end. Raises Problem."""
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self._largest_bytes:
+            raise self._too_large()
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._largest_bytes:
+                raise self._too_large()
+        if body:
+            _check(headers, bytes(body), self._largest_bytes)
+        return bytes(body)
+
+    def _too_large(self) -> Problem:
+        # What the client still sends is not read: the server ends the connection after the answer.
+        detail = f"A message has at most {self._largest_bytes} bytes."
+        return Problem(413, DoorReason.TOO_LARGE, detail=detail, headers={"Connection": "close"})
+
+
+def _check(headers: Headers, body: bytes, largest_bytes: int) -> None:
+    if not _is_json(headers.get("content-type", "")):
+        raise Problem(415, DoorReason.NOT_JSON)
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem(415, DoorReason.NOT_JSON, detail="A message is sent without content encoding.")
+    try:
+        parse_json(body, largest_bytes=largest_bytes)
+    except MessageUnreadable as error:
+        raise Problem(400, error.reason, detail=f"{error}.") from None
+    except MessageInvalid as error:
+        raise invalid(error.errors) from None
+
+
+def _is_json(content_type: str) -> bool:
+    """application/json, or a kind of it (`+json`), in UTF-8."""
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
+    named = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    return named and all(charset in {"utf-8", "utf8"} for charset in charsets)
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """The body once more for the handler, then whatever else the server has to say."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay

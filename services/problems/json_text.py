@@ -1,0 +1,155 @@
+"""JSON from strangers, read strictly: what is no JSON is refused as a whole, what no text or number may be is named.
+
+Both ways in use this: the HTTP edge and the inbox of submissions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from schemas.reasons import DoorReason, text_of
+
+LARGEST_MESSAGE_BYTES: Final = 256 * 1024
+DEEPEST_NESTING: Final = 32
+_LONGEST_NUMBER: Final = 300  # characters; more digits than any double needs
+
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Control characters but tab, line feed and carriage return, which a note may hold."""
+
+
+class FieldError(NamedTuple):
+    """One fault of one field. pointer: JSON pointer (RFC 6901) into the message; text: English, without content."""
+
+    pointer: str
+    reason: DoorReason
+    text: str
+
+
+class MessageUnreadable(ValueError):  # noqa: N818 - named for what is wrong
+    """The message as a whole cannot be read (too large, no JSON, nested too deep). Its text holds no content."""
+
+    def __init__(self, reason: DoorReason, why: str) -> None:
+        super().__init__(why)
+        self.reason = reason
+
+
+class MessageInvalid(ValueError):  # noqa: N818 - named for what is wrong
+    """The message can be read, and has these faults: all of them."""
+
+    def __init__(self, errors: Iterable[FieldError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__(f"{len(self.errors)} faults")
+
+
+class _Fields(dict[str, object]):
+    """A JSON object that remembers which of its names came more than once."""
+
+    repeated: tuple[str, ...] = ()
+
+
+class _NotANumber:
+    """Stands where NaN, Infinity or a number beyond all measure was written."""
+
+
+def parse_json(body: bytes, *, largest_bytes: int = LARGEST_MESSAGE_BYTES, deepest: int = DEEPEST_NESTING) -> object:
+    """The JSON value in `body`: dict, list, str, int, Decimal (for what has a point or exponent), bool or None.
+
+    Raises MessageUnreadable for what is no JSON in UTF-8, is too large or nested too deep; MessageInvalid, with every
+    pointer, for repeated names, half surrogate pairs, control characters, and numbers that are none.
+    """
+    if len(body) > largest_bytes:
+        raise MessageUnreadable(DoorReason.TOO_LARGE, f"the message is larger than {largest_bytes} bytes")
+    _refuse_deep_nesting(body, deepest)
+    try:
+        value: object = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_fields,
+            parse_int=_whole_number,
+            parse_float=_number,
+            parse_constant=lambda _: _NotANumber(),
+        )
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise MessageUnreadable(DoorReason.NOT_PARSEABLE, f"the message is not JSON: {error.msg}, {where}") from None
+    except UnicodeDecodeError as error:
+        why = f"the message is not UTF-8, at byte {error.start}"
+        raise MessageUnreadable(DoorReason.NOT_PARSEABLE, why) from None
+    if errors := list(_faults(value, "")):
+        raise MessageInvalid(errors)
+    return value
+
+
+def pointer(path: Iterable[str | int]) -> str:
+    """The JSON pointer (RFC 6901) of a path of names and indexes; what no text may hold is shown as `?`."""
+    return "".join(f"/{_escaped(part)}" for part in path)
+
+
+def _escaped(part: str | int) -> str:
+    shown = _CONTROL.sub("?", _SURROGATE.sub("?", str(part)))
+    return shown.replace("~", "~0").replace("/", "~1")
+
+
+def _refuse_deep_nesting(body: bytes, deepest: int) -> None:
+    """Count brackets before the parser sees them: it would run out of stack, or of time."""
+    if body.count(b"[") + body.count(b"{") <= deepest:
+        return
+    depth = 0
+    for token in _TOKEN.finditer(body):
+        first = token.group()[:1]
+        depth += (first in b"[{") - (first in b"]}")
+        if depth > deepest:
+            raise MessageUnreadable(DoorReason.NESTED_TOO_DEEP, f"the message is nested deeper than {deepest} levels")
+
+
+def _fields(pairs: list[tuple[str, object]]) -> _Fields:
+    fields = _Fields(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        fields.repeated = tuple(name for name in fields if names.count(name) > 1)
+    return fields
+
+
+def _whole_number(text: str) -> object:
+    return int(text) if len(text) <= _LONGEST_NUMBER else _NotANumber()
+
+
+def _number(text: str) -> object:
+    return Decimal(text) if len(text) <= _LONGEST_NUMBER and math.isfinite(float(text)) else _NotANumber()
+
+
+def _faults(value: object, at: str) -> Iterator[FieldError]:
+    match value:
+        case _Fields():
+            for name in value.repeated:
+                yield _fault(at + pointer((name,)), DoorReason.DUPLICATE_FIELD)
+            for name, inner in value.items():
+                below = at + pointer((name,))
+                yield from _faults_of_text(name, below)
+                yield from _faults(inner, below)
+        case list():
+            for index, inner in enumerate(value):
+                yield from _faults(inner, f"{at}/{index}")
+        case str():
+            yield from _faults_of_text(value, at)
+        case _NotANumber():
+            yield _fault(at, DoorReason.NOT_A_NUMBER)
+        case _:
+            return  # whole numbers, decimals, true, false and null have no faults
+
+
+def _faults_of_text(text: str, at: str) -> Iterator[FieldError]:
+    if _SURROGATE.search(text):
+        yield _fault(at, DoorReason.UNPAIRED_SURROGATE)
+    if _CONTROL.search(text):
+        yield _fault(at, DoorReason.CONTROL_CHARACTER)
+
+
+def _fault(at: str, reason: DoorReason) -> FieldError:
+    return FieldError(at, reason, text_of(reason))

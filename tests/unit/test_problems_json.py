@@ -1,0 +1,138 @@
+"""JSON from strangers: what is none is refused as a whole, what no text or number may be is named with its pointer."""
+
+import json
+import sys
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.reasons import DoorReason
+from services.problems import MessageInvalid, MessageUnreadable, parse_json, pointer
+
+
+def faults(body: bytes) -> set[tuple[str, str]]:
+    with pytest.raises(MessageInvalid) as found:
+        parse_json(body)
+    return {(error.pointer, error.reason.value) for error in found.value.errors}
+
+
+def refusal(body: bytes) -> MessageUnreadable:
+    with pytest.raises(MessageUnreadable) as found:
+        parse_json(body)
+    return found.value
+
+
+plain_text = st.text(alphabet=st.characters(blacklist_categories=("Cc", "Cs")))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | plain_text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(plain_text, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_well_formed_json_comes_through_unchanged(value: object) -> None:
+    assert parse_json(json.dumps(value).encode()) == value
+    assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+def test_numbers_with_a_point_are_exact() -> None:
+    assert parse_json(b'{"a": 0.1, "b": 1e3, "c": 7}') == {"a": Decimal("0.1"), "b": Decimal(1000), "c": 7}
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_a_body_nested_a_thousand_deep_is_refused_with_a_clear_text(opening: bytes) -> None:
+    for depth in (33, 1_000, 20_000):
+        error = refusal(opening * depth)
+        assert error.reason is DoorReason.NESTED_TOO_DEEP
+        assert "deeper than 32 levels" in str(error)
+
+
+def test_brackets_inside_a_text_are_not_nesting() -> None:
+    text = "[{" * 500 + '\\"'
+    assert parse_json(json.dumps([text, text]).encode()) == [text, text]
+
+
+def test_many_flat_values_are_not_nesting() -> None:
+    value = [{"a": [1]}] * 1_000
+    assert parse_json(json.dumps(value).encode()) == value
+
+
+def test_nesting_up_to_the_limit_is_read() -> None:
+    body = b"[" * 32 + b"]" * 32
+    assert json.dumps(parse_json(body)).encode() == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"{]", b'{"a" 1}', b"{'a': 1}", b"nul", b'"a', b'{"a": 1}x', b'"\xff"', b"\xef\xbb\xbf{}", b'"a\nb"', b"\xed\xa0\x80", b'{"a": 01}'],
+)  # fmt: skip
+def test_what_is_no_json_is_refused_as_not_parseable(body: bytes) -> None:
+    assert refusal(body).reason is DoorReason.NOT_PARSEABLE
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_at_all_break_it(body: bytes) -> None:
+    try:
+        parse_json(body)
+    except (MessageUnreadable, MessageInvalid) as error:
+        assert error.args  # noqa: PT017 - either outcome is right, anything else is not
+
+
+def test_what_is_too_large_is_refused_before_it_is_read() -> None:
+    assert refusal(b'"' + b"x" * 256 * 1024 + b'"').reason is DoorReason.TOO_LARGE
+
+
+def test_a_refusal_repeats_nothing_of_the_message() -> None:
+    assert "Morfin" not in str(refusal(b'{"name": "Morfin" "x"}'))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 301, "1." + "1" * 300])
+def test_what_is_not_a_number_is_named_where_it_stands(number: str) -> None:
+    body = f'{{"lines": [{{"quantity": 1}}, {{"quantity": {number}}}]}}'.encode()
+    assert faults(body) == {("/lines/1/quantity", "not_a_number")}
+
+
+def test_a_number_of_more_digits_than_python_converts_is_no_crash() -> None:
+    assert faults(b"[" + b"9" * (sys.get_int_max_str_digits() + 1) + b"]") == {("/0", "not_a_number")}
+
+
+def test_half_a_surrogate_pair_is_named_in_values_and_in_names() -> None:
+    assert faults(rb'{"note": "a\ud800b", "x\udc00": [1]}') == {
+        ("/note", "unpaired_surrogate"),
+        ("/x?", "unpaired_surrogate"),
+    }
+
+
+def test_a_whole_surrogate_pair_is_a_character() -> None:
+    assert parse_json(rb'"\ud83d\udc8a"') == "\N{PILL}"
+
+
+@pytest.mark.parametrize("code", [0x00, 0x08, 0x0B, 0x0C, 0x1F, 0x7F, 0x85, 0x9F])
+def test_control_characters_are_named(code: int) -> None:
+    assert faults(f'{{"a": ["x\\u{code:04x}"]}}'.encode()) == {("/a/0", "control_character")}
+
+
+def test_tab_and_line_ends_are_allowed_in_a_text() -> None:
+    assert parse_json(rb'"a\tb\r\nc"') == "a\tb\r\nc"
+
+
+def test_a_repeated_name_is_named() -> None:
+    assert faults(b'{"a": {"b/c": 1, "b/c": 2, "d": 3}}') == {("/a/b~1c", "duplicate_field")}
+
+
+def test_all_faults_are_told_at_once() -> None:
+    body = rb'{"a": NaN, "b": "\ud800\u0000", "c": [{"d": 1, "d": Infinity}]}'
+    assert faults(body) == {
+        ("/a", "not_a_number"),
+        ("/b", "unpaired_surrogate"),
+        ("/b", "control_character"),
+        ("/c/0/d", "duplicate_field"),
+        ("/c/0/d", "not_a_number"),
+    }
+
+
+def test_a_pointer_escapes_what_the_standard_says() -> None:
+    assert pointer(["a/b", 0, "m~n", ""]) == "/a~1b/0/m~0n/"
