@@ -42,25 +42,29 @@ AT_LEAST_ONE: Final[dict[type, frozenset[str]]] = {
 """Lists that mean nothing when they are empty."""
 
 _STRICT: Final = ConfigDict(extra="forbid", frozen=True)
+_BLIND: Final = ConfigDict(extra="ignore", frozen=True)
 
 
 @cache
-def model_of(struct: type[msgspec.Struct], without: frozenset[str] = frozenset()) -> type[BaseModel]:
+def model_of(
+    struct: type[msgspec.Struct], without: frozenset[str] = frozenset(), *, blind: bool = False
+) -> type[BaseModel]:
     """The model of a contract type: its fields but `without` (known from elsewhere, such as the URL).
 
     `*_at_ms` fields go by the name without `_ms` and hold RFC 3339; nested types come out as the contract's own.
+    A `blind` model overlooks what it does not know instead of turning it away.
     """
     hints = typing.get_type_hints(struct, include_extras=True)
     hidden = without | NEVER_FROM_OUTSIDE.get(struct, frozenset())
     fields: dict[str, Any] = {}
     tag = struct.__struct_config__.tag
-    if tag:
+    if tag and "kind" not in without:
         fields["kind"] = (Literal[tag], ...)
     for field in msgspec.structs.fields(struct):
         if field.name not in hidden:
             fields[field.name] = _field(struct, field, hints[field.name])
     doc = (struct.__doc__ or "").strip()
-    return create_model(struct.__name__, __config__=_STRICT, __doc__=doc, **fields)
+    return create_model(struct.__name__, __config__=_BLIND if blind else _STRICT, __doc__=doc, **fields)
 
 
 def outside_name(name: str) -> str:

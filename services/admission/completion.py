@@ -1,0 +1,59 @@
+"""Fills in what a sender may leave out, the same way each time: a repeated message becomes the same event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from schemas import events
+from schemas.events import Body
+from services.admission.read_token import ReadToken
+from services.admission.validity import valid_until
+
+EVENTS: Final = UUID("6f0f3b5e-9d0c-5b0e-8a53-6d656463686e")
+"""The namespace of event ids, and so of all ids that services make. Changing it would make every retry a new event."""
+
+NAMED_BY_THE_SERVICE: Final[dict[type, str]] = {
+    events.PrescriptionIssued: "prescription",
+    events.TreatmentRecorded: "treatment",
+    events.AllergyRecorded: "allergy",
+    events.ClaimRequested: "claim",
+    events.MedicationDispensed: "dispense",
+    events.DispenseReversed: "reversal",
+    events.DispatchRequested: "dispatch",
+    events.RenewalRequested: "request",
+}
+"""The natural id that a sender may leave to us, by what it names."""
+
+
+def event_id_of(system: str, key: str, index: int = 0) -> str:
+    """The id of the `index`-th event of what a system sent under its own key (idempotency key or message id)."""
+    return str(uuid5(EVENTS, f"{system}\n{key}\n{index}"))
+
+
+def completed(
+    struct: type[Body], given: Mapping[str, Any], *, event_id: str, occurred_at_ms: int, token: ReadToken | None = None
+) -> Body:
+    """The body of the event, with every field that the contract requires."""
+    fields = dict(given)
+    natural_id = NAMED_BY_THE_SERVICE.get(struct)
+    if natural_id is not None and fields[natural_id] is None:
+        fields[natural_id] = str(uuid5(UUID(event_id), natural_id))
+    if struct is events.PrescriptionIssued:
+        fields |= _of_a_prescription(fields, occurred_at_ms)
+    if struct is events.TreatmentDiscontinued and fields["at_ms"] is None:
+        fields["at_ms"] = occurred_at_ms
+    if token is not None:
+        fields |= {"version": token.version, "read_at_ms": token.read_at_ms}
+    return struct(**fields)
+
+
+def _of_a_prescription(fields: Mapping[str, Any], occurred_at_ms: int) -> dict[str, Any]:
+    """Its treatment is a new one unless named; it was signed when it happened; it is valid as the policy says."""
+    issued_at_ms = fields["issued_at_ms"] or occurred_at_ms
+    return {
+        "treatment": fields["treatment"] or str(uuid5(UUID(fields["prescription"]), "treatment")),
+        "issued_at_ms": issued_at_ms,
+        "valid_until": fields["valid_until"] or valid_until(fields["medication"], issued_at_ms),
+    }

@@ -1,0 +1,62 @@
+"""The read token: what the medication list signs when it is read, and a doctor sends back to confirm that very list."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import struct
+from typing import Final, NamedTuple
+
+_FORM: Final = 1
+_LAYOUT: Final = struct.Struct(">Bqq")
+_MAC_BYTES: Final = 24
+_PURPOSE: Final = b"medchain-read-token"
+
+
+class InvalidReadToken(ValueError):  # noqa: N818 - named for what is wrong
+    """A token that was not made here, was changed, or was made for another patient."""
+
+
+class ReadToken(NamedTuple):
+    """Which list was read: its version, and when (milliseconds since the epoch, UTC)."""
+
+    version: int
+    read_at_ms: int
+
+
+class ReadTokens:
+    """Makes and verifies read tokens with one secret key (32 bytes or more)."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) < 32:  # noqa: PLR2004 - 256 bits
+            raise ValueError("the read token key must have at least 32 bytes")
+        self._key = key
+
+    def make(self, patient: str, version: int, read_at_ms: int) -> str:
+        """An opaque token for this patient (a pseudonym): it holds the version and the time, and only signs the patient."""
+        content = _LAYOUT.pack(_FORM, version, read_at_ms)
+        return base64.urlsafe_b64encode(content + self._mac(patient, content)).rstrip(b"=").decode("ascii")
+
+    def verify(self, patient: str, token: str) -> ReadToken:
+        """What the token says, if it was made with our key for this patient. Its age is for the fold to judge.
+
+        Raises:
+            InvalidReadToken: it was not.
+        """
+        try:
+            raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidReadToken("the token is not one of ours") from None
+        content, mac = raw[: _LAYOUT.size], raw[_LAYOUT.size :]
+        if len(content) != _LAYOUT.size or not hmac.compare_digest(mac, self._mac(patient, content)):
+            raise InvalidReadToken("the token is not one of ours")
+        form, version, read_at_ms = _LAYOUT.unpack(content)
+        if form != _FORM:
+            raise InvalidReadToken("the token has another form")
+        return ReadToken(version, read_at_ms)
+
+    def _mac(self, patient: str, content: bytes) -> bytes:
+        return hmac.digest(self._key, _PURPOSE + patient.encode("utf-8") + content, "sha256")[:_MAC_BYTES]
