@@ -1,8 +1,7 @@
-"""`python -m deploy.local fetch|up|run|down|status`: what the Makefile calls."""
+"""`python -m deploy.local up|run|down|status`: what the Makefile calls."""
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,34 +11,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.local import artifacts
-from deploy.local.broker import make_class_archive
-from deploy.local.layout import CHECKOUT, PLATFORM, RUN, SCRATCH
+from deploy.local.layout import CHECKOUT, PLATFORM, RUN
 from deploy.local.platform import WORKERS, Platform
 from deploy.local.state import State, held, running
+from deploy.local.supervisor import end_on_signals
 from deploy.local.waiting import NeverCameTrueError, wait_until
 
 UP_WITHIN_S: Final = 120.0
 DOWN_WITHIN_S: Final = 60.0
 LOG: Final = RUN / "platform.log"
 
-app = typer.Typer(name="deploy.local", help="The platform on this machine.", no_args_is_help=True)
+app = typer.Typer(name="deploy.local", help="The platform on this machine.", no_args_is_help=True, add_completion=False)
 out = Console(soft_wrap=True)
 Workers = Annotated[int, typer.Option("--workers", min=1, help="How many processors.")]
-
-
-@app.command()
-def fetch() -> None:
-    """Bring broker and Redis onto this machine; does nothing where they are."""
-    try:
-        artifacts.fetch()
-        if not artifacts.class_archive()[0].exists():
-            out.print("setup: starting a broker once, so that later starts are faster", highlight=False)
-            make_class_archive(SCRATCH / "first-broker")
-            shutil.rmtree(SCRATCH / "first-broker")
-    except artifacts.CannotSetUpError as error:
-        sys.stderr.write(f"setup: {error}\n")
-        raise typer.Exit(1) from error
 
 
 @app.command()
@@ -71,8 +55,9 @@ def up(workers: Workers = WORKERS) -> None:
 @app.command()
 def run(workers: Workers = WORKERS) -> None:
     """Run the platform in the foreground until SIGTERM or Ctrl-C."""
-    with Platform(PLATFORM, workers=workers) as platform:
-        platform.supervisor.run_until_signalled()
+    end_on_signals()
+    with Platform(PLATFORM, workers=workers):
+        signal.pause()
 
 
 @app.command()

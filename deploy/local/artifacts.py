@@ -102,13 +102,13 @@ def fetch() -> None:
     if not needs_redis and FETCHED.exists() and FETCHED.read_text() == wanted:
         return
     maven = _maven()
-    _tell("fetching Apache Kafka" + (" and Redis" if needs_redis else ""))
+    tell("fetching Apache Kafka" + (" and Redis" if needs_redis else ""))
     shutil.rmtree(KAFKA_JARS, ignore_errors=True)
     _copy_dependencies(maven, KAFKA_JARS, profile=None)
     if needs_redis:
         _fetch_redis(maven)
     if _system_java_is_too_old():
-        _tell("installing a Java of our own into build/venv")
+        tell("installing a Java of our own into build/venv")
         _must(sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(JAVA_LOCK))
         java.cache_clear()
     FETCHED.write_text(wanted)
@@ -134,7 +134,7 @@ def _maven() -> str:
     if found:
         return found
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        _tell("installing Maven (and the Java that it brings) with apt-get")
+        tell("installing Maven (and the Java that it brings) with apt-get")
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         _must("apt-get", "-qq", "update", environment=environment)
         _must("apt-get", "-qq", "-y", "--no-install-recommends", "install", "maven", environment=environment)
@@ -188,6 +188,7 @@ def _must(*argv: str, environment: dict[str, str] | None = None) -> None:
         raise CannotSetUpError(f"`{Path(argv[0]).name}` failed (is the network there?):\n{said}")
 
 
-def _tell(what: str) -> None:
+def tell(what: str) -> None:
+    """Print what set-up is doing."""
     sys.stdout.write(f"setup: {what}\n")
     sys.stdout.flush()

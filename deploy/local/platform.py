@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -182,7 +182,7 @@ def is_ready(url: str) -> bool:
     return False
 
 
-def _python_environment() -> Mapping[str, str]:
+def _python_environment() -> dict[str, str]:
     return {
         "PYTHONPATH": str(CHECKOUT),
         "PYTHONPYCACHEPREFIX": str(BUILD / "pycache"),

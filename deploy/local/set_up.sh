@@ -35,6 +35,16 @@ make_venv() {
     "$python" -m venv build/venv
 }
 
+pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+
+# uv installs in a fifth of pip's time; pip does it where uv finds no way (a proxy that only pip is told of).
+install_locked() {
+    awk '/^[^ #]/ { ours = /^uv==/ } ours' requirements.lock > build/uv.lock
+    pip_install --require-hashes -r build/uv.lock || return 1
+    "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --require-hashes -r requirements.lock ||
+        pip_install --require-hashes -r requirements.lock
+}
+
 mkdir -p build
 venv=build/venv
 "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || make_venv
@@ -44,11 +54,10 @@ stamp=$venv/installed
 wanted=$(cat requirements.lock pyproject.toml | sha256sum)
 if [ "$(cat $stamp 2>/dev/null || true)" != "$wanted" ]; then
     say 'installing the packages of requirements.lock into build/venv'
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock ||
-        give_up 'The packages could not be installed: is the network there?'
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ||
+    install_locked || give_up 'The packages could not be installed: is the network there?'
+    pip_install --no-deps --no-build-isolation --editable . ||
         give_up 'The project itself could not be installed into build/venv.'
     printf '%s\n' "$wanted" > $stamp
 fi
 
-exec "$venv/bin/python" -m deploy.local fetch
+exec "$venv/bin/python" -m deploy.local.fetch

@@ -21,6 +21,21 @@ LOOK_EVERY_S: Final = 0.05
 log = logging.getLogger(__name__)
 
 
+def end_on_signals() -> None:
+    """From now on SIGTERM and SIGINT end this process as `sys.exit(0)` would, so that every `with` is left in order.
+
+    Further ones are ignored: ending must not be cut short. To be called from the main thread, before anything is started.
+    """
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
 @dataclass(slots=True)
 class _Watched:
     child: Child
@@ -99,18 +114,6 @@ class Supervisor:
         if self._watcher.is_alive():
             self._watcher.join()
         atexit.unregister(self.stop)
-
-    def run_until_signalled(self) -> None:
-        """Return when SIGTERM or SIGINT has come and everything is stopped. To be called from the main thread."""
-        signalled = threading.Event()
-
-        def note(_number: int, _frame: FrameType | None) -> None:
-            signalled.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, note)
-        signalled.wait()
-        self.stop()
 
     def __enter__(self) -> Self:
         return self

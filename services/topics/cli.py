@@ -12,7 +12,10 @@ from services.topics import cluster
 from services.topics.registry import InvalidPartyError, Parties, load
 
 app = typer.Typer(
-    name="topics", help="The topics of the chain, as schemas/topics.yaml declares them.", no_args_is_help=True
+    name="topics",
+    help="The topics of the chain, as schemas/topics.yaml declares them.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The same platform where there is a container engine."""

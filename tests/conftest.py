@@ -1,0 +1,103 @@
+"""What all tests share: the real servers, started when a test first asks for them, and seeds that failures print."""
+
+import os
+import random
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Final, Protocol
+
+import hypothesis
+import pytest
+import redis
+from hypothesis.configuration import set_hypothesis_home_dir
+from kafka import KafkaAdminClient
+
+from deploy.local.layout import BUILD
+from services.topics import cluster
+from services.topics.registry import load
+from tests.servers import a_kafka, a_redis
+
+# One seed for every test that rolls dice: MEDCHAIN_TEST_SEED=<seed> repeats a run.
+SEED: Final = int(os.environ.get("MEDCHAIN_TEST_SEED") or random.SystemRandom().randrange(2**32))
+
+set_hypothesis_home_dir(BUILD / "hypothesis")
+# No deadline: a busy machine is no defect. The blob repeats a failure anywhere (@reproduce_failure).
+hypothesis.settings.register_profile("chain", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("chain")
+
+
+def pytest_report_header() -> str:
+    """Say the seed at the top of every run."""
+    return f"seed: {SEED} (MEDCHAIN_TEST_SEED={SEED} repeats it)"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Print the seed with every failure."""
+    report = yield
+    if report.failed:
+        report.sections.append(("seed", f"MEDCHAIN_TEST_SEED={SEED} pytest {item.nodeid!r}"))
+    return report
+
+
+class FreshTopic(Protocol):
+    """Makes a topic that nobody else uses, and gives its name."""
+
+    def __call__(self, partitions: int = 1, settings: dict[str, str] | None = None) -> str:
+        """`settings` are Kafka's topic settings; the name begins with `test-`."""
+
+
+@pytest.fixture
+def seed() -> int:
+    """The run's seed, for a test's own random.Random."""
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder under build/ that is gone after the run."""
+    folder = BUILD / "test" / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def kafka(scratch: Path) -> Iterator[str]:
+    """Bootstrap servers of a broker that has every declared topic."""
+    with a_kafka(scratch / "kafka") as address:
+        cluster.create(address, load(), one_broker=True)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def redis_server(scratch: Path) -> Iterator[str]:
+    """The URL of a Redis that all tests share; ask for `redis_url` to find it empty."""
+    with a_redis(scratch / "redis") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def redis_url(redis_server: str) -> str:
+    """The URL of a Redis that was emptied, of functions too, before this module's first test."""
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+        client.function_flush()
+    return redis_server
+
+
+@pytest.fixture
+def fresh_topic(kafka: str) -> FreshTopic:
+    """A factory of topics with names that were never used before."""
+
+    def make(partitions: int = 1, settings: dict[str, str] | None = None) -> str:
+        name = f"test-{uuid.uuid4().hex}"
+        wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": settings or {}}
+        with closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin:
+            admin.create_topics({name: wanted}, wait_for_metadata=True)
+        return name
+
+    return make
