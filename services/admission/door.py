@@ -104,9 +104,10 @@ def nothing_has_happened_in_the_future(occurred_at_ms: int, received_at_ms: int)
 def a_claim_is_received_soon(struct: type[Body], envelope: Mapping[str, int]) -> Iterator[Finding]:
     """A claim that is received more than 15 minutes after it was made is turned away."""
     occurred_at_ms = envelope.get("occurred_at_ms")
-    if struct is events.ClaimRequested and occurred_at_ms is not None:
-        if envelope["received_at_ms"] - occurred_at_ms > CLAIM_AGE_MS:
-            yield Finding(("occurred_at",), DoorReason.CLAIM_TOO_OLD)
+    if struct is not events.ClaimRequested or occurred_at_ms is None:
+        return
+    if envelope["received_at_ms"] - occurred_at_ms > CLAIM_AGE_MS:
+        yield Finding(("occurred_at",), DoorReason.CLAIM_TOO_OLD)
 
 
 # --- The door ----------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ class Door:
         checked: list[tuple[Place, BaseModel | None]] = []
         for place, body in lines.bodies:
             checked.append((place, _checked(model_of(struct, frozenset(known)), body, place, findings)))
-            found = broken_rules(struct, body | known if isinstance(body, dict) else body, envelope)
+            found = broken_rules(struct, {**body, **known} if isinstance(body, dict) else body, envelope)
             findings += [finding.under(place) for finding in found]
         national_id = _national_id(outer)
         patient = "" if national_id is None else self.patient_key(national_id)
@@ -180,7 +181,7 @@ class Door:
             patient=patient,
             occurred_at_ms=surrounding.occurred_at_ms,  # type: ignore[attr-defined]  # as above
             parts=tuple(
-                Part(struct, fields_of(body) | known, tokens[place]) for place, body in checked if body is not None
+                Part(struct, {**fields_of(body), **known}, tokens[place]) for place, body in checked if body is not None
             ),
         )
 

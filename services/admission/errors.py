@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from schemas.events import ReceiptError
 from schemas.reasons import DoorReason, text_of
+from services.problems import FieldError, pointer
 
 Place = tuple[str | int, ...]
 """Where in a message: the names of fields and indices of lists that lead there."""
@@ -47,22 +47,16 @@ class TurnedAway(Exception):  # noqa: N818 - named for what happened
         self.findings = tuple(dict.fromkeys(findings))[:MOST_ERRORS]
         super().__init__(f"turned away with {len(self.findings)} errors")
 
-    def errors(self) -> tuple[ReceiptError, ...]:
+    def errors(self) -> tuple[FieldError, ...]:
         """Each error as an answer or a receipt states it: JSON pointer, reason, text. Never a value."""
         return tuple(
-            ReceiptError(pointer=pointer_of(finding.place), reason=finding.reason.value, text=text_of(finding.reason))
-            for finding in self.findings
+            FieldError(pointer(finding.place), finding.reason, text_of(finding.reason)) for finding in self.findings
         )
 
 
 def refusal(reason: DoorReason) -> PydanticCustomError:
     """What a field's validator raises; the text comes from the vocabulary when the answer is made."""
     return PydanticCustomError(reason.value, "turned away")
-
-
-def pointer_of(place: Place) -> str:
-    """The JSON pointer (RFC 6901) of a place."""
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in place)
 
 
 def findings_of(error: ValidationError) -> Sequence[Finding]:

@@ -46,47 +46,9 @@ Judge = Callable[[Any], Any]
 
 @cache
 def field_type(plain: type, rule: Rule | None) -> Any:
-    """The pydantic type of a field that the contract marks with this rule (none: a bool or a date)."""
-    judge, schema = _judged(plain, rule)
+    """The pydantic type of a field that the contract marks with this rule (none: a bool, a date or a whole number)."""
+    judge, schema = _UNMARKED[plain] if rule is None else _BY_RULE[rule.kind](rule)
     return Annotated[plain, PlainValidator(judge), WithJsonSchema(schema)]
-
-
-def _judged(plain: type, rule: Rule | None) -> tuple[Judge, dict[str, Any]]:
-    if rule is None:
-        if plain is bool:
-            return boolean, {"type": "boolean"}
-        if plain is int:
-            return _count(0, 2**63 - 1), {"type": "integer"}
-        assert plain is date, f"the door knows no rule for {plain}"
-        return day, {"type": "string", "format": "date"}
-    match rule.kind:
-        case "uuid":
-            return _registered(parse_uuid), {"type": "string", "format": "uuid"}
-        case "hpr":
-            return _registered(parse_hpr), {"type": "string", "description": "HPR number"}
-        case "organisation":
-            return _registered(parse_organisation_number), {"type": "string", "description": "organisation number"}
-        case "atc":
-            return _registered(parse_atc), {"type": "string", "description": "ATC code, any level"}
-        case "item_number":
-            return item_number, {"type": "string", "pattern": "^[0-9]{6}$"}
-        case "text":
-            return _text(rule.max_length), {"type": "string", "minLength": 1, "maxLength": rule.max_length}
-        case "code":
-            return _code(rule.codes), {"type": "string", "enum": sorted(allowed_codes(rule.codes))}
-        case "number":
-            bounds = (Decimal(rule.least), Decimal(rule.most))
-            return _number(*bounds), {"type": "number", "minimum": float(bounds[0]), "maximum": float(bounds[1])}
-        case "count":
-            return _count(int(rule.least), int(rule.most)), {
-                "type": "integer",
-                "minimum": int(rule.least),
-                "maximum": int(rule.most),
-            }
-        case "instant":
-            return instant, {"type": "string", "format": "date-time"}
-        case _:
-            raise AssertionError(f"the door knows no rule of kind {rule.kind}")
 
 
 def allowed_codes(name: str) -> frozenset[str]:
@@ -102,12 +64,15 @@ def boolean(value: Any) -> bool:
 
 
 def text(value: Any, max_length: int) -> str:
-    """Text in NFC, of any script. Control characters (but newline and tab) and halves of surrogate pairs are refused."""
+    """Text in NFC, of any script, its lines ended by a newline alone.
+
+    Control characters but newline and tab, and halves of surrogate pairs, are refused.
+    """
     if not isinstance(value, str):
         raise refusal(DoorReason.WRONG_TYPE)
     if len(value) > _DECOMPOSED * max_length:
         raise refusal(DoorReason.TOO_LONG)
-    composed = unicodedata.normalize("NFC", value)
+    composed = unicodedata.normalize("NFC", value).replace("\r\n", "\n")
     # What is printable holds neither; most text is, and is then not looked at character by character.
     for character in "" if composed.isprintable() else composed:
         category = unicodedata.category(character)
@@ -240,3 +205,35 @@ def _count(least: int, most: int) -> Judge:
         return value
 
     return judge
+
+
+Judged = tuple[Judge, dict[str, Any]]
+_UNMARKED: Final[dict[type, Judged]] = {
+    bool: (boolean, {"type": "boolean"}),
+    int: (_count(0, 2**63 - 1), {"type": "integer"}),
+    date: (day, {"type": "string", "format": "date"}),
+}
+_BY_RULE: Final[dict[str, Callable[[Rule], Judged]]] = {
+    "uuid": lambda _: (_registered(parse_uuid), {"type": "string", "format": "uuid"}),
+    "hpr": lambda _: (_registered(parse_hpr), {"type": "string", "description": "HPR number"}),
+    "organisation": lambda _: (
+        _registered(parse_organisation_number),
+        {"type": "string", "description": "organisation number"},
+    ),
+    "atc": lambda _: (_registered(parse_atc), {"type": "string", "description": "ATC code of any level"}),
+    "item_number": lambda _: (item_number, {"type": "string", "pattern": "^[0-9]{6}$"}),
+    "instant": lambda _: (instant, {"type": "string", "format": "date-time"}),
+    "text": lambda rule: (
+        _text(rule.max_length),
+        {"type": "string", "minLength": 1, "maxLength": rule.max_length},
+    ),
+    "code": lambda rule: (_code(rule.codes), {"type": "string", "enum": sorted(allowed_codes(rule.codes))}),
+    "number": lambda rule: (
+        _number(Decimal(rule.least), Decimal(rule.most)),
+        {"type": "number", "minimum": float(rule.least), "maximum": float(rule.most)},
+    ),
+    "count": lambda rule: (
+        _count(int(rule.least), int(rule.most)),
+        {"type": "integer", "minimum": int(rule.least), "maximum": int(rule.most)},
+    ),
+}

@@ -12,7 +12,6 @@ import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
 
 from schemas import events
-from schemas.fields import Rule
 from services.admission.fields import field_type
 
 MOST_ELEMENTS: Final = 100
@@ -106,13 +105,12 @@ def _or_null(described: Any) -> Any:
 def _type(hint: Any) -> Any:
     if get_origin(hint) is Annotated:
         plain, rule = get_args(hint)
-        assert isinstance(rule, Rule)
         return field_type(plain, rule)
     if get_origin(hint) in (types.UnionType, typing.Union):
         return _union(get_args(hint))
     if get_origin(hint) is tuple:
-        element = _type(get_args(hint)[0])
-        return Annotated[tuple[element, ...], Field(max_length=MOST_ELEMENTS)]
+        several: Any = types.GenericAlias(tuple, (_type(get_args(hint)[0]), ...))
+        return Annotated[several, Field(max_length=MOST_ELEMENTS)]
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return nested(hint)
     return field_type(hint, None)

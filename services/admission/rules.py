@@ -5,6 +5,8 @@ are in order, whatever else is wrong with the message, so that all errors are to
 `occurred_at_ms` are those of the envelope.
 """
 
+# ruff: noqa: FBT001 - a rule is called by the names of the fields that it reads, some of which are booleans
+
 from __future__ import annotations
 
 import inspect
@@ -159,7 +161,8 @@ def a_renewal_names_its_treatment(renews: str | None, treatment: str | None) -> 
 
 @door_rule(PrescriptionIssued)
 def a_reason_against_substitution_needs_the_reservation(
-    substitution_reason: str | None, substitution_reserved: bool  # noqa: FBT001 - a field of the contract
+    substitution_reason: str | None,
+    substitution_reserved: bool,
 ) -> Iterator[Finding]:
     """`substitution_reason` without `substitution_reserved` says two things."""
     if substitution_reason is not None and not substitution_reserved:
@@ -226,7 +229,7 @@ def dosing_periods_do_not_overlap(periods: tuple[DosingPeriod, ...]) -> Iterator
 
 
 @door_rule(Dosing)
-def a_scheme_has_no_periods(per_scheme: bool, periods: tuple[DosingPeriod, ...]) -> Iterator[Finding]:  # noqa: FBT001 - a field of the contract
+def a_scheme_has_no_periods(per_scheme: bool, periods: tuple[DosingPeriod, ...]) -> Iterator[Finding]:
     """Dosing is structured, or by a scheme that is kept elsewhere; not both."""
     if per_scheme and periods:
         yield Finding(("per_scheme",), DoorReason.CONTRADICTS)
@@ -279,9 +282,7 @@ def days_off_follow_days_on(days_on: int | None, days_off: int | None) -> Iterat
 
 
 @door_rule(AsNeeded)
-def a_maximum_over_days_says_how_many(
-    max_per_period: Decimal | None, period_days: int | None
-) -> Iterator[Finding]:
+def a_maximum_over_days_says_how_many(max_per_period: Decimal | None, period_days: int | None) -> Iterator[Finding]:
     """`max_per_period` and `period_days` are stated together, and the period is at least a day."""
     if (max_per_period is None) != (period_days is None):
         yield Finding(("max_per_period" if max_per_period is None else "period_days",), DoorReason.MISSING)
@@ -314,7 +315,10 @@ def a_pause_ends_after_it_starts(start: date, until: date | None) -> Iterator[Fi
 
 @door_rule(TreatmentChanged)
 def a_change_changes_something(
-    dosing: Dosing | None, indication_text: str | None, substitution_reserved: bool | None, administration: str | None  # noqa: FBT001 - a field of the contract
+    dosing: Dosing | None,
+    indication_text: str | None,
+    substitution_reserved: bool | None,
+    administration: str | None,
 ) -> Iterator[Finding]:
     """At least one of dosing, indication, substitution and administration is given."""
     if all(given is None for given in (dosing, indication_text, substitution_reserved, administration)):
@@ -323,7 +327,11 @@ def a_change_changes_something(
 
 @door_rule(AllergyRecorded)
 def no_known_allergies_name_none(
-    none_known: bool, substance: str | None, atc: str | None, reaction: str | None, severity: str | None  # noqa: FBT001 - a field of the contract
+    none_known: bool,
+    substance: str | None,
+    atc: str | None,
+    reaction: str | None,
+    severity: str | None,
 ) -> Iterator[Finding]:
     """`none_known` excludes everything that describes an allergy, and the other way round."""
     if none_known and any(given is not None for given in (substance, atc, reaction, severity)):
@@ -331,7 +339,7 @@ def no_known_allergies_name_none(
 
 
 @door_rule(AllergyRecorded)
-def an_allergy_is_to_something(none_known: bool, substance: str | None, atc: str | None) -> Iterator[Finding]:  # noqa: FBT001 - a field of the contract
+def an_allergy_is_to_something(none_known: bool, substance: str | None, atc: str | None) -> Iterator[Finding]:
     """An allergy names a substance or an ATC code."""
     if not none_known and substance is None and atc is None:
         yield Finding(("substance",), DoorReason.MISSING)
