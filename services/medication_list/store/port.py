@@ -123,3 +123,18 @@ class Store(Protocol):
         Raises ValueError when a write contradicts itself (two writes of one partition, an offset that goes back).
         """
         ...
+
+
+def check_writes(writes: Sequence[PartitionWrite]) -> None:
+    """Raise ValueError when writes contradict themselves: Redis would find it too, but only after other partitions' writes."""
+    if len({each.partition for each in writes}) != len(writes):
+        raise ValueError("two writes of one partition")
+    for each in writes:
+        if not 0 <= each.expected_offset < each.next_offset:
+            raise ValueError(
+                f"partition {each.partition}: from {each.expected_offset} to {each.next_offset} is not forwards"
+            )
+        if not each.opened.keys().isdisjoint(each.closed):
+            raise ValueError(f"partition {each.partition}: an id is both opened and closed")
+        if len({change.patient for change in each.changes}) != len(each.changes):
+            raise ValueError(f"partition {each.partition}: two changes of one patient")

@@ -1,6 +1,6 @@
 """The store in Redis: one function call a partition, one round trip for all of them."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -18,12 +18,13 @@ from services.medication_list.store.port import (
     ViewLostError,
     Wanted,
     Written,
+    check_writes,
 )
 
 _READ: Final = function("read")
 _WRITE: Final = function("write")
 _pack_counts = msgspec.msgpack.Encoder().encode
-# A role can turn while we read, but not again and again.
+# A role can turn while we ask, but not again and again.
 _ATTEMPTS: Final = 4
 
 
@@ -64,59 +65,43 @@ class RedisStore:
 
     def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:
         """See `port.Store.read`."""
-        replies = self._call(requests, self._reads(requests, requests))
-        again = [p for p, reply in replies.items() if reply[0] == b"believed"]
-        for _ in range(_ATTEMPTS):
-            if not again:
-                break
-            replies |= self._call(again, self._reads(again, requests))
-            again = [p for p in again if replies[p][0] == b"believed"]
-        if again:
-            raise StoreUnavailableError(f"the role of partition {again[0]} does not come to rest")
+        replies = self._call(requests, lambda each: _pack_read(self._at(each), self.generation, requests[each]))
         return {
-            p: Snapshot(int(reply[1]), int(reply[2]), _limit(reply[3]), reply[4::2], reply[5::2])
-            for p, reply in replies.items()
+            partition: Snapshot(int(reply[1]), int(reply[2]), _limit(reply[3]), reply[4::2], reply[5::2])
+            for partition, reply in replies.items()
         }
 
     def write(self, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:
         """See `port.Store.write`."""
         check_writes(writes)
-        packed_writes = (_pack_write(self._at(each.partition), self.generation, each) for each in writes)
-        replies = self._call([each.partition for each in writes], packed_writes)
+        of = {each.partition: each for each in writes}
+        replies = self._call(of, lambda each: _pack_write(self._at(each), self.generation, of[each]))
         return {each.partition: _answer(each, replies[each.partition]) for each in writes}
 
-    def _reads(self, partitions: Iterable[int], requests: Mapping[int, Sequence[Wanted]]) -> Iterator[bytes]:
-        return (_pack_read(self._at(each), self.generation, requests[each]) for each in partitions)
+    def _call(self, partitions: Iterable[int], pack: Callable[[int], bytes]) -> dict[int, Any]:
+        """One reply a partition. Where another generation is live than was believed, nothing happened: ask again."""
+        replies: dict[int, Any] = {}
+        asked = list(partitions)
+        for _ in range(_ATTEMPTS):
+            replies |= zip(asked, self._link.ask(map(pack, asked)), strict=True)
+            asked = [each for each in asked if not self._is_settled(each, replies[each])]
+            if not asked:
+                return replies
+        raise StoreUnavailableError(f"the role of partition {asked[0]} does not come to rest")
 
-    def _call(self, partitions: Iterable[int], commands: Iterable[bytes]) -> dict[int, Any]:
-        replies = dict(zip(partitions, self._link.ask(commands), strict=True))
-        for partition, reply in replies.items():
-            if reply[0] == b"lost":
-                raise ViewLostError(partition)
-            if reply[0] == b"believed":
-                self._at(partition).believe(reply[1].decode())
-        return replies
+    def _is_settled(self, partition: int, reply: Any) -> bool:
+        if reply[0] == b"lost":
+            raise ViewLostError(partition)
+        if reply[0] == b"believed":
+            self._at(partition).believe(reply[1].decode())
+            return False
+        return True
 
     def _at(self, partition: int) -> _Places:
         places = self._places.get(partition)
         if places is None:
             places = self._places[partition] = _Places(self.generation, partition)
         return places
-
-
-def check_writes(writes: Sequence[PartitionWrite]) -> None:
-    """Raise ValueError when writes contradict themselves: Redis would find it too, but only after other partitions' writes."""
-    if len({each.partition for each in writes}) != len(writes):
-        raise ValueError("two writes of one partition")
-    for each in writes:
-        if not 0 <= each.expected_offset < each.next_offset:
-            raise ValueError(
-                f"partition {each.partition}: from {each.expected_offset} to {each.next_offset} is not forwards"
-            )
-        if not each.opened.keys().isdisjoint(each.closed):
-            raise ValueError(f"partition {each.partition}: an id is both opened and closed")
-        if len({change.patient for change in each.changes}) != len(each.changes):
-            raise ValueError(f"partition {each.partition}: two changes of one patient")
 
 
 def _pack_read(at: _Places, generation: str, wanted: Sequence[Wanted]) -> bytes:
@@ -160,8 +145,6 @@ def _answer(write: PartitionWrite, reply: Any) -> Written | Refused:
         return Written(
             write.next_offset, {key.decode(): owner for key, owner in zip(taken[::2], taken[1::2], strict=True)}
         )
-    if reply[0] == b"believed":  # nothing stands that the caller could act on before reading again
-        return Refused(RefusedWhy.ROLE, write.expected_offset, write.epoch, None)
     return Refused(RefusedWhy(reply[0].decode()), int(reply[1]), int(reply[2]), _limit(reply[3]))
 
 

@@ -1,0 +1,324 @@
+"""The store in memory: the same promises as Redis, and faults on request, for simulations and tests."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from services.medication_list.store.effects import decode_effect
+from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
+from services.medication_list.store.port import (
+    PartitionWrite,
+    Refused,
+    RefusedWhy,
+    Snapshot,
+    StoreUnavailableError,
+    ViewLostError,
+    Wanted,
+    Written,
+    check_writes,
+)
+from services.medication_list.store.roles import (
+    ROLE_FIELDS,
+    Beginning,
+    Pointer,
+    Role,
+    RoleState,
+    pointer_fields,
+    pointer_of,
+    role_of,
+)
+from services.medication_list.store.waiting import WaitingEntry
+
+Hash = dict[bytes, bytes]
+
+
+@dataclass
+class Content:
+    """Everything that the server holds: hashes and streams by key, as Redis would."""
+
+    hashes: dict[str, Hash] = field(default_factory=dict)
+    outboxes: dict[str, list[tuple[int, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    last_entry: int = 0
+
+
+class MemoryServer:
+    """What several stores share, as several workers share one Redis; with every fault that a test may want.
+
+    While `is_available` is false every call fails. `lose_replies` calls are carried out and then fail all the same.
+    """
+
+    def __init__(self) -> None:
+        self.is_available = True
+        self.lose_replies = 0
+        self._content = Content()
+
+    def save(self) -> Content:
+        """An image of everything, to `roll_back` to."""
+        return copy.deepcopy(self._content)
+
+    def roll_back(self, image: Content) -> None:
+        """Become what was saved, as a server restored from an older file."""
+        self._content = copy.deepcopy(image)
+
+    def flush(self) -> None:
+        """Lose everything."""
+        self._content = Content()
+
+    def content(self) -> dict[str, dict[bytes, bytes] | list[bytes]]:
+        """Everything by key, as a Redis would show it: hashes, and streams as lists of effects."""
+        streams = {key: [each for _, each in entries] for key, entries in self._content.outboxes.items() if entries}
+        return {key: dict(each) for key, each in self._content.hashes.items()} | streams
+
+    @contextmanager
+    def call(self) -> Iterator[Content]:
+        """One call of a client: fails before it, or after it, or not."""
+        if not self.is_available:
+            raise StoreUnavailableError("the store is away")
+        yield self._content
+        if self.lose_replies > 0:
+            self.lose_replies -= 1
+            raise StoreUnavailableError("the reply was lost")
+
+
+def _put(content: Content, key: str, values: Mapping[bytes, bytes]) -> None:
+    if values:
+        content.hashes.setdefault(key, {}).update(values)
+
+
+def _drop(content: Content, key: str, names: Sequence[bytes]) -> None:
+    held = content.hashes.get(key, {})
+    for name in names:
+        held.pop(name, None)
+    if not held:
+        content.hashes.pop(key, None)
+
+
+def _role(content: Content, partition: int) -> Role | None:
+    held = content.hashes.get(PartitionKeys(partition).role, {})
+    return role_of([held.get(name.encode()) for name in ROLE_FIELDS])
+
+
+def _role_fields(role: Role) -> Hash:
+    return {name.encode(): str(value).encode() for name, value in zip(ROLE_FIELDS, role, strict=True)}
+
+
+class MemoryStore:
+    """One generation in memory. See `port.Store` for what each method promises."""
+
+    def __init__(self, server: MemoryServer, generation: str) -> None:
+        self._server = server
+        self.generation = generation
+
+    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """See `port.Store.next_offsets`."""
+        with self._server.call() as content:
+            return {partition: self._stands(content, partition)[0] for partition in partitions}
+
+    def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:
+        """See `port.Store.read`."""
+        with self._server.call() as content:
+            return {partition: self._read(content, partition, wanted) for partition, wanted in requests.items()}
+
+    def write(self, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:
+        """See `port.Store.write`."""
+        check_writes(writes)
+        with self._server.call() as content:
+            # All of them, as in a pipeline, even if one partition's view is lost.
+            answers = {each.partition: self._write(content, each) for each in writes}
+        lost = next((partition for partition, answer in answers.items() if answer is None), None)
+        if lost is not None:
+            raise ViewLostError(lost)
+        return {partition: answer for partition, answer in answers.items() if answer is not None}
+
+    def _stands(self, content: Content, partition: int) -> tuple[int, int]:
+        held = content.hashes.get(GenerationKeys(self.generation, partition).offset)
+        if held is None:
+            raise ViewLostError(partition)
+        return int(held[b"offset"]), int(held[b"epoch"])
+
+    def _limit(self, content: Content, partition: int, role: Role) -> int | None:
+        if role.live != self.generation:
+            live = content.hashes.get(GenerationKeys(role.live, partition).offset, {})
+            return int(live.get(b"offset", b"0"))
+        return self._stands(content, partition)[0] if role.state == RoleState.FROZEN else None
+
+    def _read(self, content: Content, partition: int, wanted: Sequence[Wanted]) -> Snapshot:
+        role = _role(content, partition)
+        if role is None:
+            raise ViewLostError(partition)
+        offset, epoch = self._stands(content, partition)
+        keys = GenerationKeys(self.generation, partition)
+        lists = [content.hashes.get(keys.list_of + each.patient, {}) for each in wanted]
+        indexes = [content.hashes.get(keys.events_of + each.patient, {}) for each in wanted]
+        return Snapshot(
+            offset,
+            epoch,
+            self._limit(content, partition, role),
+            [[held.get(name.encode()) for name in each.fields] for each, held in zip(wanted, lists, strict=True)],
+            [[held.get(name) for name in each.remembered] for each, held in zip(wanted, indexes, strict=True)],
+        )
+
+    def _write(self, content: Content, write: PartitionWrite) -> Written | Refused | None:
+        role = _role(content, write.partition)
+        if role is None or GenerationKeys(self.generation, write.partition).offset not in content.hashes:
+            return None
+        offset, epoch = self._stands(content, write.partition)
+        limit = self._limit(content, write.partition, role)
+        own = role.live == self.generation
+        why = None
+        if own and limit is not None:
+            why = RefusedWhy.ROLE
+        elif offset != write.expected_offset:
+            why = RefusedWhy.OFFSET
+        elif epoch != write.epoch:
+            why = RefusedWhy.EPOCH
+        elif limit is not None and write.next_offset > limit:
+            why = RefusedWhy.CAPPED
+        if why is not None:
+            return Refused(why, offset, epoch, limit)
+        return Written(write.next_offset, self._apply(content, write, role, own=own))
+
+    def _apply(self, content: Content, write: PartitionWrite, role: Role, *, own: bool) -> dict[str, bytes]:
+        keys, common = GenerationKeys(self.generation, write.partition), PartitionKeys(write.partition)
+        for change in write.changes:
+            _put(content, keys.list_of + change.patient, {name.encode(): each for name, each in change.put.items()})
+            _drop(content, keys.list_of + change.patient, [name.encode() for name in change.drop])
+            _put(content, keys.events_of + change.patient, change.remember)
+        if own:
+            for effect in write.effects:
+                if decode_effect(effect).source_offset >= role.effects_from:
+                    content.last_entry += 1
+                    content.outboxes[common.outbox].append((content.last_entry, effect))
+        taken = self._owners(content, keys.rx, write)
+        _put(content, keys.parked, {str(each).encode(): reason for each, reason in write.parked.items()})
+        _put(content, keys.offset, {b"offset": str(write.next_offset).encode()})
+        if own and role.state == RoleState.BUILDING and write.next_offset >= role.until:
+            _put(content, common.role, {b"state": RoleState.LIVE.encode()})
+        return taken
+
+    @staticmethod
+    def _owners(content: Content, key: str, write: PartitionWrite) -> dict[str, bytes]:
+        held = content.hashes.get(key, {})
+        _drop(content, key, [name.encode() for name, who in write.closed.items() if held.get(name.encode()) == who])
+        held = content.hashes.get(key, {})
+        taken = {name: held[name.encode()] for name, who in write.opened.items() if held.get(name.encode(), who) != who}
+        _put(content, key, {name.encode(): who for name, who in write.opened.items() if name not in taken})
+        return taken
+
+
+class MemoryRoles:
+    """Roles and pointer in memory. See `roles.Roles` for what each method promises."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+
+    def roles(self, partitions: Collection[int]) -> Mapping[int, Role | None]:
+        """See `Roles.roles`."""
+        with self._server.call() as content:
+            return {partition: _role(content, partition) for partition in partitions}
+
+    def offsets(self, generation: str, partitions: Collection[int]) -> Mapping[int, int | None]:
+        """See `Roles.offsets`."""
+        with self._server.call() as content:
+            held = {each: content.hashes.get(GenerationKeys(generation, each).offset) for each in partitions}
+            return {each: None if fields is None else int(fields[b"offset"]) for each, fields in held.items()}
+
+    def begin(self, beginnings: Mapping[int, Beginning]) -> Collection[int]:
+        """See `Roles.begin`."""
+        with self._server.call() as content:
+            return [partition for partition, each in beginnings.items() if not self._begin(content, partition, each)]
+
+    @staticmethod
+    def _begin(content: Content, partition: int, beginning: Beginning) -> bool:
+        key = GenerationKeys(beginning.generation, partition).offset
+        role = _role(content, partition)
+        if key not in content.hashes:
+            if role is not None and role.live == beginning.generation:
+                return False
+            _put(content, key, {b"offset": b"0", b"epoch": b"0"})
+        if role is None:
+            reached = int(content.hashes[key][b"offset"]) >= beginning.until
+            state = RoleState.LIVE if reached else RoleState.BUILDING
+            begun = Role(beginning.epoch, beginning.generation, state, "", beginning.until, beginning.effects_from)
+            _put(content, PartitionKeys(partition).role, _role_fields(begun))
+        return True
+
+    def turn(self, partition: int, seen: Role, shall: Role) -> bool:
+        """See `Roles.turn`."""
+        with self._server.call() as content:
+            stands = _role(content, partition)
+            if stands is None or stands[:4] != seen[:4]:
+                return False
+            turned = Role(*shall[:4], stands.until, shall.effects_from)
+            _put(content, PartitionKeys(partition).role, _role_fields(turned))
+            return True
+
+    def pointer(self) -> Pointer | None:
+        """See `Roles.pointer`."""
+        with self._server.call() as content:
+            return pointer_of(content.hashes.get(LIVE, {}))
+
+    def point(self, seen: Pointer | None, shall: Pointer) -> bool:
+        """See `Roles.point`."""
+        with self._server.call() as content:
+            stands = pointer_of(content.hashes.get(LIVE, {}))
+            if _commit(stands) != _commit(seen):
+                return False
+            _put(content, LIVE, {name.encode(): each for name, each in pointer_fields(shall).items()})
+            return True
+
+    def keeps_everything(self) -> bool:
+        """See `Roles.keeps_everything`."""
+        return True
+
+
+def _commit(pointer: Pointer | None) -> tuple[int, str, str] | None:
+    return None if pointer is None else (pointer.epoch, pointer.generation, pointer.token)
+
+
+class MemoryOutbox:
+    """The outboxes in memory; it never waits. See `waiting.Outbox` for what each method promises.
+
+    A lease does not run out by itself: `release` does that.
+    """
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+        self._owners: dict[int, str] = {}
+
+    def release(self) -> None:
+        """Let every lease run out."""
+        self._owners.clear()
+
+    def lease(self, partitions: Collection[int], owner: str, for_ms: int) -> Collection[int]:  # noqa: ARG002  see above
+        """See `Outbox.lease`."""
+        with self._server.call():
+            return [each for each in partitions if self._owners.setdefault(each, owner) == owner]
+
+    def waiting(
+        self,
+        after: Mapping[int, str],
+        at_most: int,
+        wait_ms: int,  # noqa: ARG002  see above
+    ) -> Mapping[int, Sequence[WaitingEntry]]:
+        """See `Outbox.waiting`."""
+        with self._server.call() as content:
+            found = {}
+            for partition, last in after.items():
+                entries = content.outboxes.get(PartitionKeys(partition).outbox, [])
+                later = [WaitingEntry(f"{n}-0", each) for n, each in entries if n > int(last.split("-")[0])]
+                if later:
+                    found[partition] = later[:at_most]
+            return found
+
+    def relayed(self, partition: int, owner: str, entry_ids: Sequence[str]) -> bool:
+        """See `Outbox.relayed`."""
+        with self._server.call() as content:
+            if self._owners.get(partition) != owner:
+                return False
+            gone = {int(each.split("-")[0]) for each in entry_ids}
+            entries = content.outboxes[PartitionKeys(partition).outbox]
+            entries[:] = [each for each in entries if each[0] not in gone]
+            return True

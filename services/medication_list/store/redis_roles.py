@@ -1,0 +1,69 @@
+"""Roles and pointer in Redis."""
+
+from collections.abc import Collection, Mapping
+
+from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
+from services.medication_list.store.library import function
+from services.medication_list.store.link import Link, Word, command
+from services.medication_list.store.roles import (
+    ROLE_FIELDS,
+    Beginning,
+    Pointer,
+    Role,
+    pointer_fields,
+    pointer_of,
+    role_of,
+)
+
+
+class RedisRoles:
+    """See `roles.Roles` for what each method promises."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def roles(self, partitions: Collection[int]) -> Mapping[int, Role | None]:
+        """See `Roles.roles`."""
+        replies = self._link.ask(command("HMGET", PartitionKeys(each).role, *ROLE_FIELDS) for each in partitions)
+        return {partition: role_of(reply) for partition, reply in zip(partitions, replies, strict=True)}
+
+    def offsets(self, generation: str, partitions: Collection[int]) -> Mapping[int, int | None]:
+        """See `Roles.offsets`."""
+        replies = self._link.ask(
+            command("HGET", GenerationKeys(generation, each).offset, "offset") for each in partitions
+        )
+        return {p: None if reply is None else int(reply) for p, reply in zip(partitions, replies, strict=True)}
+
+    def begin(self, beginnings: Mapping[int, Beginning]) -> Collection[int]:
+        """See `Roles.begin`."""
+        replies = self._link.ask(
+            command(
+                "FCALL", function("begin"), 2, PartitionKeys(partition).role, GenerationKeys(each.generation, partition).offset,
+                *each,
+            )
+            for partition, each in beginnings.items()
+        )  # fmt: skip
+        return [partition for partition, reply in zip(beginnings, replies, strict=True) if reply[0] != b"ok"]
+
+    def turn(self, partition: int, seen: Role, shall: Role) -> bool:
+        """See `Roles.turn`."""
+        words = (*seen[:4], *shall[:4], shall.effects_from)
+        return bool(self._link.ask([command("FCALL", function("turn"), 1, PartitionKeys(partition).role, *words)])[0])
+
+    def pointer(self) -> Pointer | None:
+        """See `Roles.pointer`."""
+        flat = self._link.ask([command("HGETALL", LIVE)])[0]
+        return pointer_of(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    def point(self, seen: Pointer | None, shall: Pointer) -> bool:
+        """See `Roles.point`."""
+        stood: tuple[Word, ...] = ("", "", "") if seen is None else (seen.epoch, seen.generation, seen.token)
+        fields: list[Word] = []
+        for name, value in pointer_fields(shall).items():
+            fields += (name, value)
+        return bool(self._link.ask([command("FCALL", function("point"), 1, LIVE, *stood, *fields)])[0])
+
+    def keeps_everything(self) -> bool:
+        """See `Roles.keeps_everything`."""
+        info: bytes = self._link.ask([command("INFO", "memory")])[0]
+        return b"maxmemory_policy:noeviction" in info or b"maxmemory:0\r" in info

@@ -1,0 +1,34 @@
+"""The outbox as the relay sees it: entries that wait, a lease on each partition, and the deletion of what was acknowledged."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+
+class WaitingEntry(NamedTuple):
+    """One entry of a partition's outbox: its place in the stream, and the encoded effect."""
+
+    entry_id: str
+    effect: bytes
+
+
+FIRST = "0-0"
+"""Before every entry."""
+
+
+class Outbox(Protocol):
+    """The outboxes of all partitions. Blocking; raises StoreUnavailableError."""
+
+    def lease(self, partitions: Collection[int], owner: str, for_ms: int) -> Collection[int]:
+        """Take or keep the lease of each partition for so long; return those that are this owner's now."""
+        ...
+
+    def waiting(self, after: Mapping[int, str], at_most: int, wait_ms: int) -> Mapping[int, Sequence[WaitingEntry]]:
+        """The first entries after the given one, in order, for each partition that has any.
+
+        Waits up to `wait_ms` (less than the socket timeout) for the first entry to come.
+        """
+        ...
+
+    def relayed(self, partition: int, owner: str, entry_ids: Sequence[str]) -> bool:
+        """Delete what was acknowledged; False, and nothing deleted, when the lease is another's by now."""
+        ...

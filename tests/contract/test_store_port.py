@@ -1,0 +1,396 @@
+"""One suite for both stores: what the port promises, and that Redis and memory answer and keep the same, key by key."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.medication_list.store.effects import Effect, encode_effect
+from services.medication_list.store.link import Link
+from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.port import (
+    PartitionWrite,
+    PatientChange,
+    Refused,
+    RefusedWhy,
+    Store,
+    StoreUnavailableError,
+    ViewLostError,
+    Wanted,
+    Written,
+)
+from services.medication_list.store.redis_outbox import RedisOutbox
+from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.store.roles import Beginning, Pointer, Role, Roles, RoleState
+from services.medication_list.store.waiting import FIRST, Outbox
+
+G1, G2 = "g1-aaaaaa", "g2-bbbbbb"
+ANNA, BJORN = "a" * 32, "b" * 32
+Content = dict[str, dict[bytes, bytes] | list[bytes]]
+
+
+@dataclass
+class Place:
+    """One store of either kind, with all its ports."""
+
+    store: Callable[[str], Store]
+    roles: Roles
+    outbox: Outbox
+    content: Callable[[], Content]
+
+    def begin(self, generation: str = G1, *, until: int = 0, effects_from: int = 0) -> Store:
+        """Begin a generation in partitions 0 to 2 and return its store."""
+        assert not self.roles.begin(dict.fromkeys(range(3), Beginning(generation, 1, until, effects_from)))
+        return self.store(generation)
+
+
+def in_memory() -> Place:
+    server = MemoryServer()
+    return Place(
+        lambda generation: MemoryStore(server, generation), MemoryRoles(server), MemoryOutbox(server), server.content
+    )
+
+
+def in_redis(url: str) -> Iterator[Place]:
+    link = Link(url)
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+
+        def content() -> Content:
+            return {key.decode(): value(key) for key in client.scan_iter("*") if b":relay" not in key}
+
+        def value(key: bytes) -> Any:
+            if client.type(key) == b"stream":
+                return [fields[b"e"] for _, fields in client.xrange(key)]
+            return client.hgetall(key)
+
+        yield Place(lambda generation: RedisStore(link, generation), RedisRoles(link), RedisOutbox(link), content)
+    link.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.integration)])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    if request.param == "memory":
+        yield in_memory()
+    else:
+        yield from in_redis(request.getfixturevalue("redis_url"))
+
+
+def effect(source_offset: int, name: str = "n") -> bytes:
+    return encode_effect(Effect(source_offset, "notices", "974761076", name, f"effect-{name}", b"\xc3\x01\x00\xff"))
+
+
+def written(answer: Written | Refused) -> Written:
+    assert isinstance(answer, Written), answer
+    return answer
+
+
+def refused(answer: Written | Refused) -> Refused:
+    assert isinstance(answer, Refused), answer
+    return answer
+
+
+def test_what_was_written_is_read_with_its_offset_and_in_the_order_asked(place: Place) -> None:
+    store = place.begin()
+    change = PatientChange(ANNA, {"meta": b"1", "t:1": b"\x00\xff"}, (), {b"\x00id": b"\xffpacked"})
+    assert written(store.write([PartitionWrite(1, 0, 0, 3, [change])])[1]).next_offset == 3
+    snapshot = store.read(
+        {1: [Wanted(BJORN, ["meta"], [b"x"]), Wanted(ANNA, ["t:1", "rx:9", "meta"], [b"n", b"\x00id"])]}
+    )[1]
+    assert snapshot == (3, 0, None, [[None], [b"\x00\xff", None, b"1"]], [[None], [None, b"\xffpacked"]])
+    assert store.next_offsets([0, 1]) == {0: 0, 1: 3}
+
+
+def test_a_write_from_another_offset_changes_nothing(place: Place) -> None:
+    store = place.begin()
+    written(store.write([PartitionWrite(0, 0, 0, 5)])[0])
+    before = place.content()
+    for expected in (0, 4, 6):
+        late = PartitionWrite(
+            0, expected, 0, 9, [PatientChange(ANNA, {"meta": b"1"})], [effect(7)], {"rx": b"a"}, {}, {7: b"unreadable"}
+        )
+        assert store.write([late])[0] == Refused(RefusedWhy.OFFSET, 5, 0, None)
+    assert place.content() == before
+
+
+def test_a_write_with_another_epoch_changes_nothing(place: Place) -> None:
+    store = place.begin()
+    before = place.content()
+    assert store.write([PartitionWrite(0, 0, 1, 5, [PatientChange(ANNA, {"meta": b"1"})])])[0] == Refused(
+        RefusedWhy.EPOCH, 0, 0, None
+    )
+    assert place.content() == before
+
+
+def test_one_partition_that_is_refused_does_not_hold_up_the_others(place: Place) -> None:
+    store = place.begin()
+    answers = store.write([PartitionWrite(0, 1, 0, 2), PartitionWrite(1, 0, 0, 2)])
+    assert refused(answers[0]).why is RefusedWhy.OFFSET
+    assert written(answers[1]).next_offset == 2
+
+
+def test_fields_are_put_dropped_and_remembered_in_one_step(place: Place) -> None:
+    store = place.begin()
+    store.write([PartitionWrite(0, 0, 0, 1, [PatientChange(ANNA, {"a": b"1", "b": b"2"}, (), {b"e1": b"x"})])])
+    store.write([PartitionWrite(0, 1, 0, 2, [PatientChange(ANNA, {"c": b"3"}, ("a", "z"), {b"e2": b"y"})])])
+    content = place.content()
+    assert content[f"{G1}:{{0}}:p:{ANNA}"] == {b"b": b"2", b"c": b"3"}
+    assert content[f"{G1}:{{0}}:e:{ANNA}"] == {b"e1": b"x", b"e2": b"y"}
+
+
+def test_an_id_belongs_to_the_patient_who_had_it_first(place: Place) -> None:
+    store = place.begin()
+    assert not written(store.write([PartitionWrite(0, 0, 0, 1, opened={"rx1": b"anna"})])[0]).taken
+    second = written(store.write([PartitionWrite(0, 1, 0, 2, opened={"rx1": b"bjorn", "rx2": b"bjorn"})])[0])
+    assert second.taken == {"rx1": b"anna"}
+    again = written(store.write([PartitionWrite(0, 2, 0, 3, opened={"rx1": b"anna"}, closed={"rx2": b"anna"})])[0])
+    assert not again.taken
+    assert place.content()[f"{G1}:{{0}}:rx"] == {b"rx1": b"anna", b"rx2": b"bjorn"}
+    store.write([PartitionWrite(0, 3, 0, 4, closed={"rx1": b"anna", "rx2": b"bjorn"})])
+    assert f"{G1}:{{0}}:rx" not in place.content()
+
+
+def test_parked_records_and_effects_stand_in_log_order(place: Place) -> None:
+    store = place.begin()
+    store.write([PartitionWrite(2, 0, 0, 300, [], [effect(1, "a"), effect(299, "b")], parked={7: b"unreadable"})])
+    store.write([PartitionWrite(2, 300, 0, 301, [], [effect(300, "c")])])
+    content = place.content()
+    assert content["{2}:outbox"] == [effect(1, "a"), effect(299, "b"), effect(300, "c")]
+    assert content[f"{G1}:{{2}}:parked"] == {b"7": b"unreadable"}
+
+
+def test_another_generation_stops_at_the_live_ones_offset_and_sends_nothing(place: Place) -> None:
+    live, chasing = place.begin(), place.begin(G2)
+    assert chasing.read({0: []})[0].limit == 0
+    live.write([PartitionWrite(0, 0, 0, 10)])
+    assert chasing.write([PartitionWrite(0, 0, 0, 11)])[0] == Refused(RefusedWhy.CAPPED, 0, 0, 10)
+    written(chasing.write([PartitionWrite(0, 0, 0, 10, [PatientChange(ANNA, {"meta": b"1"})], [effect(4)])])[0])
+    assert "{0}:outbox" not in place.content()
+    assert place.content()[f"{G2}:{{0}}:p:{ANNA}"] == {b"meta": b"1"}
+    assert live.read({0: []})[0].limit is None
+
+
+def test_nobody_writes_a_frozen_partition_beyond_its_offset(place: Place) -> None:
+    live, chasing = place.begin(), place.begin(G2)
+    live.write([PartitionWrite(0, 0, 0, 10)])
+    seen = place.roles.roles([0])[0]
+    assert seen == Role(1, G1, RoleState.LIVE, "", 0, 0)
+    assert place.roles.turn(0, seen, Role(1, G1, RoleState.FROZEN, "token", 0, 0))
+    assert not place.roles.turn(0, seen, Role(1, G1, RoleState.FROZEN, "other", 0, 0))
+    assert live.write([PartitionWrite(0, 10, 0, 11)])[0] == Refused(RefusedWhy.ROLE, 10, 0, 10)
+    assert live.read({0: []})[0].limit == 10
+    written(chasing.write([PartitionWrite(0, 0, 0, 10)])[0])
+    assert refused(chasing.write([PartitionWrite(0, 10, 0, 11)])[0]).why is RefusedWhy.CAPPED
+
+
+def test_after_a_switch_the_new_generation_writes_and_the_old_one_chases(place: Place) -> None:
+    old, new = place.begin(), place.begin(G2)
+    old.write([PartitionWrite(0, 0, 0, 10)])
+    new.write([PartitionWrite(0, 0, 0, 10)])
+    seen = place.roles.roles([0])[0]
+    assert seen is not None
+    assert place.roles.turn(0, seen, Role(2, G2, RoleState.LIVE, "token", 0, 10))
+    assert refused(old.write([PartitionWrite(0, 10, 0, 12)])[0]).why is RefusedWhy.CAPPED
+    written(new.write([PartitionWrite(0, 10, 0, 12, [], [effect(11)])])[0])
+    written(old.write([PartitionWrite(0, 10, 0, 12, [], [effect(11)])])[0])
+    assert place.content()["{0}:outbox"] == [effect(11)]
+
+
+def test_a_generation_after_a_loss_turns_live_at_its_end_and_leaves_out_what_was_relayed(place: Place) -> None:
+    store = place.begin(until=20, effects_from=70_000)
+    assert place.content()["{0}:role"] == {
+        b"epoch": b"1", b"live": G1.encode(), b"state": b"building", b"token": b"", b"until": b"20", b"effects_from": b"70000",
+    }  # fmt: skip
+    store.write([PartitionWrite(0, 0, 0, 19)])
+    assert place.roles.roles([0])[0] == Role(1, G1, RoleState.BUILDING, "", 20, 70_000)
+    effects = [effect(each, str(each)) for each in (19, 127, 128, 65_535, 69_999, 70_000, 70_001, 2**33)]
+    store.write([PartitionWrite(0, 19, 0, 2**33 + 1, [], effects)])
+    assert place.roles.roles([0])[0] == Role(1, G1, RoleState.LIVE, "", 20, 70_000)
+    assert place.content()["{0}:outbox"] == effects[-3:]
+
+
+def test_a_lost_view_is_told_apart_from_an_empty_one(place: Place) -> None:
+    store = place.store(G1)
+    for call in (
+        lambda: store.next_offsets([0]),
+        lambda: store.read({0: []}),
+        lambda: store.write([PartitionWrite(0, 0, 0, 1)]),
+    ):
+        with pytest.raises(ViewLostError, match="partition 0"):
+            call()
+    assert place.content() == {}
+
+
+def test_a_generation_that_was_not_begun_cannot_be_written(place: Place) -> None:
+    place.begin()
+    with pytest.raises(ViewLostError):
+        place.store(G2).write([PartitionWrite(0, 0, 0, 1)])
+
+
+def test_one_partition_that_lost_its_view_does_not_undo_the_others(place: Place) -> None:
+    store = place.begin()
+    with pytest.raises(ViewLostError, match="partition 7"):
+        store.write([PartitionWrite(7, 0, 0, 1), PartitionWrite(0, 0, 0, 1)])
+    assert store.next_offsets([0]) == {0: 1}
+
+
+def test_the_pointer_moves_only_from_what_was_seen(place: Place) -> None:
+    assert place.roles.pointer() is None
+    first = Pointer(1, G1, "", "cluster", "topic", {G1: b"\xffrecord"})
+    second = Pointer(2, G2, "token", "cluster", "topic", {G1: b"\xffrecord", G2: b"x"})
+    assert place.roles.point(None, first)
+    assert not place.roles.point(None, second)
+    assert place.roles.pointer() == first
+    assert place.roles.point(first, second)
+    assert not place.roles.point(first, second)
+    assert place.roles.pointer() == second
+
+
+def test_only_the_owner_of_the_lease_deletes_what_was_relayed(place: Place) -> None:
+    store = place.begin()
+    store.write([PartitionWrite(0, 0, 0, 3, [], [effect(0, "a"), effect(1, "b"), effect(2, "c")])])
+    assert list(place.outbox.lease([0, 1], "one", 60_000)) == [0, 1]
+    assert list(place.outbox.lease([0, 1], "two", 60_000)) == []
+    entries = place.outbox.waiting({0: FIRST, 1: FIRST}, 2, 1)[0]
+    assert [each.effect for each in entries] == [effect(0, "a"), effect(1, "b")]
+    assert [each.effect for each in place.outbox.waiting({0: entries[1].entry_id}, 9, 1)[0]] == [effect(2, "c")]
+    assert not place.outbox.relayed(0, "two", [entries[0].entry_id])
+    assert place.outbox.relayed(0, "one", [entries[0].entry_id])
+    assert place.content()["{0}:outbox"] == [effect(1, "b"), effect(2, "c")]
+    assert not place.outbox.waiting({1: FIRST}, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [PartitionWrite(0, 0, 0, 1), PartitionWrite(0, 0, 0, 2)],
+        [PartitionWrite(0, 3, 0, 3)],
+        [PartitionWrite(0, -1, 0, 3)],
+        [PartitionWrite(0, 0, 0, 3, opened={"rx": b"a"}, closed={"rx": b"b"})],
+        [PartitionWrite(0, 0, 0, 3, [PatientChange(ANNA, {"a": b"1"}), PatientChange(ANNA, {"b": b"1"})])],
+    ],
+)
+def test_a_write_that_contradicts_itself_is_turned_away(place: Place, wrong: list[PartitionWrite]) -> None:
+    store = place.begin()
+    before = place.content()
+    with pytest.raises(ValueError, match=r"of one|partition"):
+        store.write(wrong)
+    assert place.content() == before
+
+
+def test_thousands_of_fields_of_one_patient_fit_in_one_write(place: Place) -> None:
+    store = place.begin()
+    fields = {f"t:{n}": b"%d" % n for n in range(9_001)}
+    index = {b"%d" % n: b"x" for n in range(9_001)}
+    written(store.write([PartitionWrite(0, 0, 0, 1, [PatientChange(ANNA, fields, (), index)])])[0])
+    snapshot = store.read({0: [Wanted(ANNA, list(fields), list(index))]})[0]
+    assert snapshot.fields == [list(fields.values())]
+    assert snapshot.remembered == [list(index.values())]
+    store.write([PartitionWrite(0, 1, 0, 2, [PatientChange(ANNA, {}, list(fields))])])
+    assert f"{G1}:{{0}}:p:{ANNA}" not in place.content()
+
+
+def test_a_store_in_memory_fails_as_it_is_told() -> None:
+    server = MemoryServer()
+    MemoryRoles(server).begin({0: Beginning(G1, 1, 0, 0)})
+    store = MemoryStore(server, G1)
+    image = server.save()
+    server.lose_replies = 1
+    with pytest.raises(StoreUnavailableError):
+        store.write([PartitionWrite(0, 0, 0, 4)])
+    assert store.next_offsets([0]) == {0: 4}
+    server.roll_back(image)
+    assert store.next_offsets([0]) == {0: 0}
+    server.is_available = False
+    with pytest.raises(StoreUnavailableError):
+        store.read({0: []})
+    server.is_available = True
+    server.flush()
+    with pytest.raises(ViewLostError):
+        store.next_offsets([0])
+
+
+# --- The same sequence of operations, on both ---------------------------------------------------------------------
+
+partitions = st.integers(0, 1)
+generations = st.sampled_from([G1, G2])
+patients = st.sampled_from([ANNA, BJORN])
+names = st.sampled_from(["meta", "t:1", "rx:ø", "waiting:9"])
+values = st.binary(min_size=0, max_size=5)
+offsets = st.integers(0, 6)
+owners = st.dictionaries(st.sampled_from(["r1", "r2", "r3"]), st.sampled_from([b"a", b"b"]), max_size=2)
+changes = st.builds(
+    PatientChange,
+    patients,
+    st.dictionaries(names, values),
+    st.lists(names, max_size=2),
+    st.dictionaries(values, values),
+)
+
+
+@st.composite
+def writes(draw: st.DrawFn) -> PartitionWrite:
+    start = draw(offsets)
+    end = start + draw(st.integers(1, 3))
+    opened = draw(owners)
+    return PartitionWrite(
+        draw(partitions),
+        start,
+        draw(st.sampled_from([0, 0, 0, 1])),
+        end,
+        draw(st.lists(changes, max_size=2, unique_by=lambda change: change.patient)),
+        [effect(draw(st.integers(start, end - 1))) for _ in range(draw(st.integers(0, 2)))],
+        opened,
+        {name: who for name, who in draw(owners).items() if name not in opened},
+        {start: b"unreadable"} if draw(st.booleans()) else {},
+    )
+
+
+wanted = st.builds(Wanted, patients, st.lists(names, max_size=3), st.lists(values, max_size=3))
+role_states = st.sampled_from([RoleState.LIVE, RoleState.FROZEN, RoleState.BUILDING])
+roles = st.builds(Role, st.integers(1, 2), generations, role_states, st.sampled_from(["", "x"]), offsets, offsets)
+operations = st.one_of(
+    st.tuples(st.just("write"), generations, st.lists(writes(), max_size=2, unique_by=lambda write: write.partition)),
+    st.tuples(st.just("read"), generations, st.dictionaries(partitions, st.lists(wanted, max_size=2))),
+    st.tuples(st.just("next_offsets"), generations, st.lists(partitions, unique=True)),
+    st.tuples(st.just("begin"), partitions, st.builds(Beginning, generations, st.just(1), offsets, offsets)),
+    st.tuples(st.just("turn"), partitions, roles),
+)
+Operation = tuple[str, Any, Any]
+begun: list[Operation] = [("begin", each, Beginning(G1, 1, 0, 0)) for each in (0, 1)]
+
+
+def answer(place: Place, stores: dict[str, Store], operation: Operation) -> object:
+    kind, subject, argument = operation
+    try:
+        match kind:
+            case "begin":
+                return list(place.roles.begin({subject: argument}))
+            case "turn":
+                seen = place.roles.roles([subject])[subject]
+                return seen, seen is not None and place.roles.turn(subject, seen, argument)
+            case "write":
+                return stores[subject].write(argument)
+            case _:
+                return getattr(stores[subject], kind)(argument)
+    except ViewLostError as error:
+        return str(error)
+
+
+@pytest.mark.integration
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given_operations=st.lists(operations, min_size=1, max_size=25), starts_begun=st.booleans())
+def test_the_same_operations_get_the_same_answers_and_leave_the_same_content(
+    redis_url: str, given_operations: list[Operation], *, starts_begun: bool
+) -> None:
+    memory = in_memory()
+    for real in in_redis(redis_url):
+        stores = [{name: each.store(name) for name in (G1, G2)} for each in (memory, real)]
+        for operation in (begun if starts_begun else []) + given_operations:
+            assert answer(memory, stores[0], operation) == answer(real, stores[1], operation), operation
+        assert memory.content() == real.content()
