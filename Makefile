@@ -42,7 +42,7 @@ status: ## what runs, and where
 	@$(BIN)/python -m deploy.local status
 
 bench: setup ## the measurements, which a busy machine makes worthless
-	$(BIN)/pytest tests/benchmark -m benchmark -s $(ONLY)
+	$(BIN)/pytest tests/benchmark -o python_files='bench_*.py' -m benchmark -s $(ONLY)
 
 lock: setup ## choose versions anew from pyproject.toml (with hashes, for every platform and Python)
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

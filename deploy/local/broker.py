@@ -50,9 +50,8 @@ background.threads=2
 log.cleaner.dedupe.buffer.size=8388608
 log.cleaner.io.buffer.size=262144
 log.index.size.max.bytes=1048576
-controlled.shutdown.enable=false
 """
-MEMORY: Final = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-XX:-UsePerfData")
+MEMORY: Final = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:-UsePerfData")
 
 
 class Broker:
