@@ -14,12 +14,13 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+from unicodedata import normalize
 
 import msgspec
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from schemas.events import BODIES, EFFECTS, Body, Event, Submission
+from schemas.events import BODIES, EFFECTS, Body, Event, PrescriptionIssued, Submission
 from schemas.reasons import ParkReason
 
 AVRO_FOLDER = Path(__file__).parent / "avro"
@@ -119,7 +120,7 @@ def _read(name: str, schema: Any, value: bytes, start: int) -> Any:
     try:
         plain = schemaless_reader(source, schema, None)
         message = msgspec.convert(plain, TYPES[name])
-    except Exception as error:  # whatever a damaged record provokes in the reader, it is one thing: unreadable
+    except Exception as error:  # noqa: BLE001 - whatever a damaged record provokes in the reader, it is one thing: unreadable
         raise UndecodableError(ParkReason.UNREADABLE, type(error).__name__) from None
     if source.tell() != len(value):
         raise UndecodableError(ParkReason.UNREADABLE, "bytes are left over after the record")
@@ -173,11 +174,13 @@ def _plain(schema: Any) -> Any:
     return {key: _plain(value) if key in ("type", "items", "fields") else value for key, value in schema.items()}
 
 
-def is_event(message: object) -> bool:
-    """Whether a decoded message is an event of the log (and not a submission or an outgoing record)."""
-    return isinstance(message, Event)
-
-
 def content_of(event: Event[Body]) -> bytes:
-    """What makes two reports the same: the body and the sending organisation, without the rest of the envelope."""
-    return msgspec.json.encode((event.source.organisation, type(event.body).__name__, event.body))
+    """What makes two reports the same: the body and the sending organisation, without the rest of the envelope, in NFC.
+
+    The sealed identity is left out: the same report sealed again under a newer key is the same report.
+    """
+    body = event.body
+    if isinstance(body, PrescriptionIssued) and body.identity is not None:
+        body = msgspec.structs.replace(body, identity=None)
+    content = msgspec.json.encode((event.source.organisation, type(body).__name__, body))
+    return content if content.isascii() else normalize("NFC", content.decode()).encode()

@@ -142,11 +142,25 @@ CODES: MappingProxyType[str, dict[str, str]] = MappingProxyType(
         },
         "reserved_by": {"doctor": "the doctor", "pharmacy": "the pharmacy", "patient": "the patient"},
         "intervention": {"206": "sold out (7412)", "100": "dosing", "200": "other item chosen", "300": "other"},
-        "intervention_change": {"V": "other item chosen (7413)", "D": "other dosing (7413)", "N": "not dispensed (7413)"},
+        "intervention_change": {
+            "V": "other item chosen (7413)",
+            "D": "other dosing (7413)",
+            "N": "not dispensed (7413)",
+        },
         "severity": {"low": "low", "moderate": "moderate", "high": "high"},
         "certainty": {"suspected": "suspected", "likely": "likely", "confirmed": "confirmed"},
-        "allergy_source": {"patient": "the patient", "relative": "a relative", "test": "a test", "observed": "observed", "records": "earlier records"},
-        "delivery": {"pick_up": "picked up at the pharmacy", "home": "sent home", "care_service": "delivered to the care service"},
+        "allergy_source": {
+            "patient": "the patient",
+            "relative": "a relative",
+            "test": "a test",
+            "observed": "observed",
+            "records": "earlier records",
+        },
+        "delivery": {
+            "pick_up": "picked up at the pharmacy",
+            "home": "sent home",
+            "care_service": "delivered to the care service",
+        },
         "reported_use": {"as_stated": "as stated", "otherwise": "otherwise than stated", "not_taking": "not taking it"},
         "reported_by": {
             "patient": "the patient",
@@ -155,7 +169,12 @@ CODES: MappingProxyType[str, dict[str, str]] = MappingProxyType(
             "clinician": "a clinician",
             "pharmacy": "a pharmacy",
         },
-        "administration": {"self": "the patient", "care_service": "the care service", "multidose": "multi-dose packed", "never_multidose": "never multi-dose packed"},
+        "administration": {
+            "self": "the patient",
+            "care_service": "the care service",
+            "multidose": "multi-dose packed",
+            "never_multidose": "never multi-dose packed",
+        },
         "route": {
             "oral": "by mouth",
             "sublingual": "under the tongue",

@@ -63,7 +63,7 @@ def _default(field: msgspec.structs.FieldInfo) -> dict[str, Any]:
     return {"default": list(default) if isinstance(default, tuple) else default}
 
 
-def _type(hint: Any, seen: set[str], renamed: str | None = None) -> Any:
+def _type(hint: Any, seen: set[str], renamed: str | None = None) -> Any:  # noqa: PLR0911 - one line a kind of type
     origin = get_origin(hint)
     if origin is Annotated:
         return _annotated(*get_args(hint), seen=seen)

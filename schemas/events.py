@@ -489,9 +489,9 @@ Body = (
     | RenewalRequested
     | RenewalDeclined
 )
-BODIES: tuple[type[Body], ...] = Body.__args__  # type: ignore[attr-defined]  # a union knows its members
+BODIES: tuple[type[Body], ...] = Body.__args__
 
-B = TypeVar("B")
+B_co = TypeVar("B_co", covariant=True)
 
 
 class Source(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -503,7 +503,7 @@ class Source(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     person: Hpr | None = None
 
 
-class Event(Struct, Generic[B], frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Event(Struct, Generic[B_co], frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One event of one patient: the envelope around a body.
 
     occurred_at_ms: when it happened in the world. received_at_ms: stamped by the service that appended it.
@@ -514,7 +514,7 @@ class Event(Struct, Generic[B], frozen=True, kw_only=True, omit_defaults=True, g
     occurred_at_ms: Instant
     received_at_ms: Instant
     source: Source
-    body: B
+    body: B_co
 
 
 class PatientIdentity(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -525,7 +525,7 @@ class PatientIdentity(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     name: Line | None = None
 
 
-class Submission(Struct, Generic[B], frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Submission(Struct, Generic[B_co], frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What an outside system puts on its own topic: one or more bodies of one kind, checked whole, judged one by one."""
 
     message_id: Id
@@ -533,7 +533,7 @@ class Submission(Struct, Generic[B], frozen=True, kw_only=True, omit_defaults=Tr
     occurred_at_ms: Instant
     organisation: OrganisationNumber
     role: Role
-    bodies: tuple[B, ...]
+    bodies: tuple[B_co, ...]
     person: Hpr | None = None
 
 

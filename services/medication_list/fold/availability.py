@@ -1,0 +1,47 @@
+"""Whether a pharmacy may hand out, and what it must know before it does."""
+
+from schemas.reasons import Flag, Reason
+from services.medication_list.fold.standing import status_unheld
+from services.medication_list.fold.state import Meta, PrescriptionState, TreatmentState
+from services.medication_list.fold.stopping import is_paused, stop_in_force
+
+
+def refusal_of_closed(
+    prescription: PrescriptionState, treatment: TreatmentState, meta: Meta, now_ms: int, *, is_held: bool = False
+) -> Reason | None:
+    """Why nothing more is handed out: the treatment stopped, or the prescription is R, T or F. None while it is open.
+
+    is_held: its holder may still hand out, whatever was recalled since; only a stopped treatment closes it.
+    """
+    stop = stop_in_force(treatment)
+    if stop is not None:
+        return Reason.WITHDRAWN if stop.withdrawn else Reason.DISCONTINUED
+    if is_held:
+        return None
+    match status_unheld(prescription, meta.death, now_ms):
+        case "R":
+            return Reason.COMPLETED
+        case "T":
+            return Reason.RECALLED
+        case "F":
+            return Reason.EXPIRED
+        case _:
+            return None
+
+
+def flags_for_pharmacy(
+    prescription: PrescriptionState, treatment: TreatmentState, meta: Meta, pharmacy: str, now_ms: int
+) -> list[Flag]:
+    """What a pharmacy must know before it hands out."""
+    flags = []
+    if is_paused(treatment, now_ms):
+        flags.append(Flag.TREATMENT_PAUSED)
+    if treatment.course_end_ms and now_ms >= treatment.course_end_ms:
+        flags.append(Flag.COURSE_ENDED)
+    if prescription.multidose and meta.multidose is not None and meta.multidose.pharmacy not in (None, pharmacy):
+        flags.append(Flag.MULTIDOSE_ELSEWHERE)
+    if meta.incomplete_since_ms:
+        flags.append(Flag.LIST_INCOMPLETE)
+    if treatment.dosed_at_ms > prescription.issued_at_ms:
+        flags.append(Flag.DOSING_CHANGED)
+    return flags

@@ -1,0 +1,109 @@
+"""Dispatches: the next dispense, or every one, tied to a pharmacy; and the order that goes out when it binds."""
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from schemas.events import Body, DispatchRequested, DispatchWithdrawn, Event
+from schemas.reasons import Flag, NoticeKind, Reason
+from services.medication_list.fold.availability import flags_for_pharmacy, refusal_of_closed
+from services.medication_list.fold.judgement import APPLIED, Draft, OrderDue, Verdict, refused
+from services.medication_list.fold.policy import DISPATCH_LAPSES_MS
+from services.medication_list.fold.state import (
+    Dispatch,
+    PrescriptionState,
+    dosed_field,
+    prescription_field,
+    signed_field,
+)
+
+CITIZENS = frozenset({"citizen", "proxy"})
+PRESCRIBERS = frozenset({"doctor", "dentist", "nurse"})
+
+
+def standing_dispatch(prescription: PrescriptionState, now_ms: int) -> Dispatch | None:
+    """The dispatch that has not lapsed."""
+    dispatch = prescription.dispatch
+    return dispatch if dispatch is not None and now_ms < dispatch.lapses_at_ms else None
+
+
+def dispatch_requested(draft: Draft, event: Event[DispatchRequested]) -> Verdict:
+    """The latest holds; the pharmacy that lost it is told. It binds at once, or when the present claim ends."""
+    body, now_ms = event.body, event.received_at_ms
+    prescription = draft.prescription(body.prescription)
+    if prescription is None:
+        return refused(Reason.UNKNOWN)
+    treatment, meta = draft.treatment_of(prescription), draft.meta()
+    if meta.death is not None:
+        return refused(Reason.DECEASED)
+    closed = refusal_of_closed(prescription, treatment, meta, now_ms, is_held=prescription.claim is not None)
+    if closed is not None:
+        return refused(closed)
+    former = standing_dispatch(prescription, now_ms)
+    if former is not None and former.pharmacy != body.pharmacy:
+        _void(draft, event, body.prescription, former)
+    lapses_at_ms = max(now_ms, prescription.earliest_ms) + DISPATCH_LAPSES_MS
+    dispatch = Dispatch(body.dispatch, body.pharmacy, body.delivery, body.every, lapses_at_ms, bound=False)
+    prescription = replace(prescription, dispatch=dispatch)
+    if prescription.claim is None:
+        flags = flags_for_pharmacy(prescription, treatment, meta, body.pharmacy, now_ms)
+        prescription = bind(draft, event, body.prescription, prescription, dispatch, flags)
+    draft.put(prescription_field(body.prescription), prescription)
+    return APPLIED
+
+
+def bind(
+    draft: Draft,
+    event: Event[Body],
+    prescription_id: str,
+    prescription: PrescriptionState,
+    dispatch: Dispatch,
+    flags: Sequence[Flag],
+) -> PrescriptionState:
+    """The dispatch binds, and its order goes out with the dosing in force, allergies and flags."""
+    signed = draft.get(signed_field(prescription_id))
+    assert isinstance(signed, bytes), "a known prescription is kept as it was signed"
+    dosed = draft.get(dosed_field(prescription.treatment)) if Flag.DOSING_CHANGED in flags else None
+    draft.effects.append(
+        OrderDue(
+            dispatch=dispatch.dispatch,
+            prescription=prescription_id,
+            pharmacy=dispatch.pharmacy,
+            delivery=dispatch.delivery,
+            source_event=event.event_id,
+            bound_at_ms=event.received_at_ms,
+            signed=signed,
+            dosed=dosed if isinstance(dosed, bytes) else None,
+            allergies=draft.allergies(),
+            flags=tuple(flags),
+        )
+    )
+    return replace(prescription, dispatch=replace(dispatch, bound=True))
+
+
+def dispatch_withdrawn(draft: Draft, event: Event[DispatchWithdrawn]) -> Verdict:
+    """Citizen, prescriber or the bound pharmacy takes it back; the pharmacy is told unless it did so itself."""
+    prescription = draft.prescription(event.body.prescription)
+    if prescription is None:
+        return refused(Reason.UNKNOWN)
+    dispatch = standing_dispatch(prescription, event.received_at_ms)
+    if dispatch is None:
+        return refused(Reason.NO_DISPATCH)
+    is_bound_pharmacy = event.source.organisation == dispatch.pharmacy
+    if not is_bound_pharmacy and event.source.role not in CITIZENS | PRESCRIBERS:
+        return refused(Reason.NOT_PERMITTED)
+    if not is_bound_pharmacy:
+        _void(draft, event, event.body.prescription, dispatch)
+    draft.put(prescription_field(event.body.prescription), replace(prescription, dispatch=None))
+    return APPLIED
+
+
+def _void(draft: Draft, event: Event[Body], prescription_id: str, dispatch: Dispatch) -> None:
+    draft.notify(
+        NoticeKind.ORDER_VOID,
+        dispatch.pharmacy,
+        event,
+        prescription=prescription_id,
+        subject=dispatch.dispatch,
+        by=event.source.organisation,
+    )

@@ -1,0 +1,323 @@
+"""Prescriptions: issued, replacing what was signed before them, and recalled."""
+
+from msgspec.structs import replace
+
+from schemas.events import Body, Dosing, Event, PrescriptionIssued, PrescriptionRecalled, Source
+from schemas.reasons import Flag, NoticeKind
+from services.medication_list.fold.calendar import ended_ms, starts_ms
+from services.medication_list.fold.judgement import Draft, Verdict, applied
+from services.medication_list.fold.standing import counting_unit, recall_in_effect, status
+from services.medication_list.fold.state import (
+    By,
+    OpenPrescription,
+    PrescriptionState,
+    Recall,
+    Replacer,
+    TreatmentState,
+    WaitingFact,
+    prescription_field,
+    treatment_field,
+    waiting_field,
+)
+from services.medication_list.fold.stopping import is_stopped
+
+OTHER_GROUPS = frozenset({"nutrition", "consumable"})
+LEVEL_5 = 7
+"""Characters of an ATC code that names one substance."""
+
+
+def by(source: Source) -> By:
+    """Who a source is, as the list keeps it."""
+    return By(source.organisation, source.role, source.person)
+
+
+def is_same_prescriber(one: By, other: By) -> bool:
+    """The same person; where a person is not named on both sides, the same organisation."""
+    if one.person and other.person:
+        return one.person == other.person
+    return one.organisation == other.organisation
+
+
+def wait(draft: Draft, awaited: str, event: Event[Body], flag: Flag) -> Verdict:
+    """A fact about what nobody has seen waits on that id: applied and flagged until it comes."""
+    waiting = draft.waiting(awaited)
+    # In the order in which they came to wait here: a reversal that overtook its hand-out stays behind it.
+    draft.put(
+        waiting_field(awaited), replace(waiting, facts=(*waiting.facts, WaitingFact(event, draft.place, draft.digest)))
+    )
+    draft.move_version()
+    return applied(flag)
+
+
+def with_recall(prescription: PrescriptionState, recall: Recall) -> PrescriptionState:
+    """The prescription with one more recall, in log order."""
+    recalls = tuple(sorted((*prescription.recalls, recall), key=lambda each: each.place))
+    return replace(prescription, recalls=recalls)
+
+
+def tell_of_recall(
+    draft: Draft, event: Event[Body], prescription_id: str, prescription: PrescriptionState, reason: str
+) -> None:
+    """Tell the issuer (when another recalled), the holder and the bound pharmacy."""
+    about = {"prescription": prescription_id, "reason": reason, "by": event.source.organisation}
+    if not is_same_prescriber(prescription.issuer, by(event.source)):
+        draft.notify(NoticeKind.RECALLED_BY_OTHER, prescription.issuer.organisation, event, **about)
+    holder = prescription.claim.pharmacy if prescription.claim else None
+    if holder:
+        draft.notify(NoticeKind.RECALLED_WHILE_HELD, holder, event, **about)
+    dispatch = prescription.dispatch
+    if dispatch and dispatch.bound and dispatch.pharmacy != holder and event.received_at_ms < dispatch.lapses_at_ms:
+        draft.notify(NoticeKind.RECALLED_WHILE_DISPATCHED, dispatch.pharmacy, event, **about)
+
+
+def close(draft: Draft, event: Event[Body], prescription_id: str, recall: Recall) -> None:
+    """A replacement or stop closes a known prescription. What was closed already gets the closer without notice."""
+    prescription = draft.prescription(prescription_id)
+    assert prescription is not None, "only known prescriptions are open"
+    if recall_in_effect(prescription, 0) is not None:
+        return  # recalled at once before: a later recall can never come to decide
+    now_ms = event.received_at_ms
+    is_recalled = recall_in_effect(prescription, now_ms) is not None
+    if not is_recalled and status(prescription, draft.meta().death, now_ms) in "EU":
+        tell_of_recall(draft, event, prescription_id, prescription, recall.reason)
+    moved = draft.move_version()
+    draft.put(prescription_field(prescription_id), replace(with_recall(prescription, recall), moved=moved))
+
+
+# --- Issued ------------------------------------------------------------------------------------------------------
+
+
+def prescription_issued(draft: Draft, event: Event[PrescriptionIssued]) -> Verdict:
+    """A new prescription: closed by what was signed or stopped after it, closing what was signed before it."""
+    issued = event.body
+    treatment = draft.treatment(issued.treatment) or TreatmentState("prescribed")
+    flags: list[Flag] = []
+    if _is_other_substance(treatment.atc, issued.medication.atc):
+        flags.append(Flag.SUBSTANCE_CHANGED)
+    if _restarts(treatment, issued):
+        assert treatment.latest_stop is not None, "only a stopped treatment starts again"
+        flags.append(Flag.PRESCRIBED_AFTER_DISCONTINUATION)
+        draft.notify(
+            NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION,
+            treatment.latest_stop.by.organisation,
+            event,
+            prescription=issued.prescription,
+            by=event.source.organisation,
+        )
+    if _renew_named(draft, event):
+        flags.append(Flag.RENEWS_OTHER_TREATMENT)
+    still_open = _close_older(draft, event, treatment)
+    recalls = _recalls_on_arrival(draft, issued, treatment)
+    codes = tuple(sorted(flag.code for flag in flags))
+    prescription = replace(_on_its_terms(draft, event), recalls=recalls, flags=codes, moved=draft.move_version())
+    draft.put(prescription_field(issued.prescription), prescription)
+    opened = OpenPrescription(issued.prescription, issued.issued_at_ms, issued.series_id)
+    treatment = replace(treatment, open=(*still_open, opened), moved=draft.move_version())
+    treatment = _with_replacer(treatment, event)
+    draft.put(treatment_field(issued.treatment), _with_newest(treatment, issued))
+    return applied(*flags)
+
+
+def _is_other_substance(before: str | None, now: str | None) -> bool:
+    return before is not None and now is not None and len(before) == len(now) == LEVEL_5 and before != now
+
+
+def _restarts(treatment: TreatmentState, issued: PrescriptionIssued) -> bool:
+    if not is_stopped(treatment) or treatment.latest_stop is None:
+        return False
+    return issued.issued_at_ms >= treatment.latest_stop.at_ms
+
+
+def _signed_after(at_ms: int, prescription: str, other_at_ms: int, other: str) -> bool:
+    """By the time of signing; equal: the greater id."""
+    return (at_ms, prescription) > (other_at_ms, other)
+
+
+def _same_series(one: str | None, other: str | None) -> bool:
+    """Staged prescriptions of one series do not replace each other."""
+    return one is not None and one == other
+
+
+def earliest_ms(issued: PrescriptionIssued) -> int:
+    """The instant from which it may be dispensed; 0: at once."""
+    return starts_ms(issued.earliest_dispense) if issued.earliest_dispense else 0
+
+
+def _replacement(draft: Draft, event: Event[PrescriptionIssued]) -> Recall:
+    issued = event.body
+    return Recall(draft.place, "renew", issued.issued_at_ms, _from_ms(event), by(event.source), issued.prescription)
+
+
+def _from_ms(event: Event[PrescriptionIssued]) -> int:
+    """From when it replaces: 0 where its earliest date has come when it is received."""
+    earliest = earliest_ms(event.body)
+    return earliest if earliest > event.received_at_ms else 0
+
+
+def _close_older(
+    draft: Draft, event: Event[PrescriptionIssued], treatment: TreatmentState
+) -> tuple[OpenPrescription, ...]:
+    """Recalls what was signed before; returns what a later event may still have to close."""
+    issued, recall, still_open = event.body, _replacement(draft, event), []
+    for older in treatment.open:
+        is_older = _signed_after(issued.issued_at_ms, issued.prescription, older.issued_at_ms, older.prescription)
+        if not is_older or _same_series(issued.series_id, older.series):
+            still_open.append(older)
+            continue
+        close(draft, event, older.prescription, recall)
+        if recall.from_ms:
+            still_open.append(older)
+    return tuple(still_open)
+
+
+def _renew_named(draft: Draft, event: Event[PrescriptionIssued]) -> bool:
+    """`renews` recalls what it names in whichever treatment; true where that is another treatment."""
+    issued = event.body
+    if issued.renews is None or issued.renews == issued.prescription:
+        return False
+    renewed = draft.prescription(issued.renews)
+    if renewed is None:
+        waiting = draft.waiting(issued.renews)
+        replacements = (*waiting.replacements, _replacement(draft, event))
+        draft.put(waiting_field(issued.renews), replace(waiting, replacements=replacements))
+        return False
+    is_elsewhere = renewed.treatment != issued.treatment
+    if (
+        is_elsewhere
+        or not _signed_after(issued.issued_at_ms, issued.prescription, renewed.issued_at_ms, issued.renews)
+        or _same_series(issued.series_id, renewed.series)
+    ):
+        close(draft, event, issued.renews, _replacement(draft, event))
+    return is_elsewhere
+
+
+def _recalls_on_arrival(draft: Draft, issued: PrescriptionIssued, treatment: TreatmentState) -> tuple[Recall, ...]:
+    """What closes it as it arrives: newer ones already here, a stop after its signing, renewals that named it."""
+    recalls = list(draft.waiting(issued.prescription).replacements)
+    named = {recall.replaced_by for recall in recalls}
+    for newer in sorted(treatment.replacers, key=lambda each: (each.issued_at_ms, each.prescription)):
+        is_newer = _signed_after(newer.issued_at_ms, newer.prescription, issued.issued_at_ms, issued.prescription)
+        if is_newer and not _same_series(newer.series, issued.series_id) and newer.prescription not in named:
+            recalls.append(
+                Recall(draft.place, "renew", newer.issued_at_ms, newer.earliest_ms, newer.by, newer.prescription)
+            )
+    stop = treatment.latest_stop
+    if stop is not None and issued.issued_at_ms < stop.at_ms:
+        reason = "withdrawn" if stop.withdrawn else "discontinued"
+        recalls.append(Recall(draft.place, reason, stop.at_ms, 0, stop.by))
+    return tuple(sorted(recalls, key=lambda recall: recall.place))
+
+
+def _on_its_terms(draft: Draft, event: Event[PrescriptionIssued]) -> PrescriptionState:
+    issued = event.body
+    unit, amount, content = counting_unit(issued)
+    product = issued.medication.product
+    return PrescriptionState(
+        treatment=issued.treatment,
+        place=draft.place,
+        issued_at_ms=issued.issued_at_ms,
+        issuer=by(event.source),
+        valid_until_ms=ended_ms(issued.valid_until),
+        earliest_ms=earliest_ms(issued),
+        unit=unit,
+        amount=amount,
+        refills=issued.refills,
+        strength=issued.medication.strength,
+        item_number=getattr(product, "item_number", None),
+        package_content=content,
+        series=issued.series_id,
+        multidose=issued.multidose,
+        substitution_reserved=issued.substitution_reserved,
+    )
+
+
+def _with_replacer(treatment: TreatmentState, event: Event[PrescriptionIssued]) -> TreatmentState:
+    """Remembers what older prescriptions, which may still arrive, will be replaced by.
+
+    One that is newer, takes effect no later and spares no other series makes an older one's memory needless: the
+    memory stays as short as the dates still to come.
+    """
+    issued = event.body
+    new = Replacer(issued.prescription, issued.issued_at_ms, _from_ms(event), by(event.source), issued.series_id)
+    now_ms = event.received_at_ms
+    known = [
+        replace(each, earliest_ms=0) if each.earliest_ms <= now_ms else each for each in (*treatment.replacers, new)
+    ]
+    return replace(
+        treatment, replacers=tuple(each for each in known if not any(_outdoes(other, each) for other in known))
+    )
+
+
+def _outdoes(one: Replacer, other: Replacer) -> bool:
+    is_newer = _signed_after(one.issued_at_ms, one.prescription, other.issued_at_ms, other.prescription)
+    return is_newer and one.earliest_ms <= other.earliest_ms and one.series in (None, other.series)
+
+
+def _with_newest(treatment: TreatmentState, issued: PrescriptionIssued) -> TreatmentState:
+    """The entry shows its newest-signed prescription."""
+    if treatment.newest is not None and not _signed_after(
+        issued.issued_at_ms, issued.prescription, treatment.newest_at_ms, treatment.newest
+    ):
+        return treatment
+    is_dosed_later = treatment.dosed_at_ms > issued.issued_at_ms
+    return replace(
+        treatment,
+        kind="prescribed",
+        newest=issued.prescription,
+        newest_at_ms=issued.issued_at_ms,
+        atc=issued.medication.atc,
+        use=issued.use,
+        other=issued.item_group in OTHER_GROUPS or issued.use == "vaccine",
+        course_end_ms=treatment.course_end_ms if is_dosed_later else course_end_ms(issued.use, issued.dosing),
+    )
+
+
+def course_end_ms(use: str, dosing: Dosing) -> int:
+    """The first instant after a course: the day after its last dosing period ends. 0: no course, or no known end."""
+    ends = [period.end for period in dosing.periods]
+    if use != "course" or not ends or None in ends:
+        return 0
+    return max(ended_ms(end) for end in ends if end is not None)
+
+
+# --- Recalled ----------------------------------------------------------------------------------------------------
+
+MARKED = ("answer", "marked_with_dispenser")
+ALREADY_DISPENSED = ("answer", "already_dispensed")
+ALREADY_RECALLED = ("answer", "already_recalled")
+EXPIRED = ("answer", "expired")
+RECALLED = ("answer", "recalled")
+
+
+def prescription_recalled(draft: Draft, event: Event[PrescriptionRecalled]) -> Verdict:
+    """A recall closes; while held it is shown to the holder as a flag. The answer says which it was."""
+    prescription_id, reason = event.body.prescription, event.body.reason
+    prescription = draft.prescription(prescription_id)
+    if prescription is None:
+        return wait(draft, prescription_id, event, Flag.PRESCRIPTION_UNKNOWN)
+    now_ms = event.received_at_ms
+    verdict = _verdict_on_recall(prescription, status(prescription, draft.meta().death, now_ms), now_ms)
+    is_second = Flag.ALREADY_RECALLED in verdict.flags
+    if not is_second:
+        tell_of_recall(draft, event, prescription_id, prescription, reason)
+    flags = prescription.flags
+    if Flag.RECALLED_AFTER_COMPLETION in verdict.flags:
+        flags = tuple(sorted({*flags, Flag.RECALLED_AFTER_COMPLETION.code}))
+    recall = Recall(draft.place, reason, event.occurred_at_ms, 0, by(event.source))
+    moved = prescription.moved if is_second else draft.move_version()
+    draft.put(prescription_field(prescription_id), replace(with_recall(prescription, recall), flags=flags, moved=moved))
+    return verdict
+
+
+def _verdict_on_recall(prescription: PrescriptionState, letter: str, now_ms: int) -> Verdict:
+    if recall_in_effect(prescription, now_ms) is not None:
+        return applied(Flag.ALREADY_RECALLED, named=ALREADY_RECALLED)
+    match letter:
+        case "R":
+            return applied(Flag.RECALLED_AFTER_COMPLETION, named=ALREADY_DISPENSED)
+        case "U":
+            return applied(Flag.RECALLED, named=MARKED)
+        case "F":
+            return applied(named=EXPIRED)
+        case _:
+            return applied(named=RECALLED)

@@ -1,0 +1,126 @@
+"""Where a prescription stands: its status is computed from holder, hand-outs and recalls, never stepped."""
+
+from decimal import Decimal
+from typing import NamedTuple
+
+from schemas.events import DispensedLine, MedicationDispensed, Package, PrescriptionIssued
+from services.medication_list.fold.policy import PERIOD_TOLERANCE
+from services.medication_list.fold.state import Death, PrescriptionState, Recall
+
+NEVER = 1 << 62
+NOTHING = Decimal(0)
+ENOUGH_OF_A_PERIOD = 1 - PERIOD_TOLERANCE
+TOO_MUCH = 1 + PERIOD_TOLERANCE
+
+
+class Usage(NamedTuple):
+    """What the standing hand-outs have used: periods, amount in the counting unit, and the place of the completion."""
+
+    periods: int
+    amount: Decimal
+    completed_at: int
+    """Place in the log of the first completion; NEVER if none stands."""
+
+
+def usage(prescription: PrescriptionState) -> Usage:
+    """Walks the standing hand-outs in log order.
+
+    An exact or larger amount uses up the period, and what is over counts towards the next. Up to 10 % short, or not
+    comparable, the pharmacist's `period_completed` decides. The hand-out that says completed, or uses up the last
+    period, completes.
+    """
+    periods, total, current, completed_at = 0, NOTHING, NOTHING, NEVER
+    for hand_out in prescription.hand_outs:
+        if hand_out.reversed:
+            continue
+        if hand_out.amount is None:
+            if hand_out.period_completed:
+                periods, current = periods + 1, NOTHING
+        else:
+            total += hand_out.amount
+            current += hand_out.amount
+            if current >= prescription.amount:
+                periods += int(current // prescription.amount)
+                current %= prescription.amount
+            if hand_out.period_completed and current >= prescription.amount * ENOUGH_OF_A_PERIOD:
+                periods, current = periods + 1, NOTHING
+        if hand_out.completed or periods > prescription.refills:
+            completed_at = min(completed_at, hand_out.place)
+    return Usage(min(periods, prescription.refills + 1), total, completed_at)
+
+
+def total_of(prescription: PrescriptionState) -> Decimal:
+    """All that may be handed out, in the counting unit."""
+    return prescription.amount * (prescription.refills + 1)
+
+
+def first_recall(prescription: PrescriptionState, death: Death | None, at_ms: int) -> int:
+    """Place of the first recall in effect at that time; NEVER if none. A death recalls for as long as it stands."""
+    place = death.place if death is not None else NEVER
+    for recall in prescription.recalls:
+        if recall.place < place and recall.from_ms <= at_ms:
+            place = recall.place
+    return place
+
+
+def recall_in_effect(prescription: PrescriptionState, at_ms: int) -> Recall | None:
+    """The first recall in effect, apart from a death."""
+    return next((recall for recall in prescription.recalls if recall.from_ms <= at_ms), None)
+
+
+def status(prescription: PrescriptionState, death: Death | None, at_ms: int) -> str:
+    """E, U, R, T or F: held is U; else the first closer in effect, in log order, decides; else validity."""
+    return "U" if prescription.claim is not None else status_unheld(prescription, death, at_ms)
+
+
+def status_unheld(prescription: PrescriptionState, death: Death | None, at_ms: int) -> str:
+    """The status, were nobody to hold it."""
+    completed_at = usage(prescription).completed_at if prescription.hand_outs else NEVER
+    recalled_at = first_recall(prescription, death, at_ms)
+    if completed_at < recalled_at:
+        return "R"
+    if recalled_at < NEVER:
+        return "T"
+    return "F" if at_ms >= prescription.valid_until_ms else "E"
+
+
+def counting_unit(issued: PrescriptionIssued) -> tuple[str, Decimal, Decimal | None]:
+    """(unit, amount of one period, content of one package): packages convert by their stated content."""
+    unit, amount = issued.quantity.unit, issued.quantity.value
+    product = issued.medication.product
+    content = product.content if isinstance(product, Package) else None
+    if unit == "package" and content is not None:
+        return content.unit, amount * content.value, content.value
+    if content is not None and content.unit == unit:
+        return unit, amount, content.value
+    return unit, amount, None
+
+
+def amount_of(report: MedicationDispensed, prescription: PrescriptionState) -> Decimal | None:
+    """What a report handed out in the prescription's counting unit; None where any line is not comparable with it."""
+    total = NOTHING
+    for line in report.lines:
+        amount = _amount_of_line(line, prescription)
+        if amount is None:
+            return None
+        total += amount
+    return total
+
+
+def _amount_of_line(line: DispensedLine, prescription: PrescriptionState) -> Decimal | None:
+    if line.strength and prescription.strength and _spelled(line.strength) != _spelled(prescription.strength):
+        return None
+    if line.quantity.unit == prescription.unit:
+        return line.quantity.value
+    if line.quantity.unit != "package":
+        return None
+    if line.content is not None:
+        return line.quantity.value * line.content.value if line.content.unit == prescription.unit else None
+    if line.item_number == prescription.item_number and prescription.package_content is not None:
+        return line.quantity.value * prescription.package_content
+    return None
+
+
+def _spelled(strength: str) -> str:
+    """A strength without the differences of spelling that mean nothing: "500 mg", "500mg", "0,5 g" stays another."""
+    return strength.casefold().replace(" ", "").replace("\N{NO-BREAK SPACE}", "").replace(",", ".")

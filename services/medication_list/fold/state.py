@@ -1,0 +1,345 @@
+"""What the fold keeps of a patient: small frozen values, each one field of the patient's hash in the store.
+
+An event touches a few of these however long the history is. Documents (a prescription as signed, a hand-out as
+reported) are kept beside them as the bytes of their record in the log, written once and never read by the fold except
+where an order must carry them.
+"""
+
+from datetime import date
+from decimal import Decimal
+
+from msgspec import Struct
+
+from schemas.events import AllergyRecorded, Body, Event
+
+META = "meta"
+ALLERGIES = "allergies"
+
+
+def treatment_field(treatment: str) -> str:
+    """Field of a `TreatmentState`."""
+    return f"t:{treatment}"
+
+
+def prescription_field(prescription: str) -> str:
+    """Field of a `PrescriptionState`."""
+    return f"rx:{prescription}"
+
+
+def claim_field(claim: str) -> str:
+    """Field that leads from a standing claim to its prescription."""
+    return f"claim:{claim}"
+
+
+def request_field(request: str) -> str:
+    """Field of a `RenewalState`."""
+    return f"request:{request}"
+
+
+def hand_out_field(dispense: str) -> str:
+    """Field that leads from a hand-out to its prescription, and says who handed out how much."""
+    return f"out:{dispense}"
+
+
+def waiting_field(awaited: str) -> str:
+    """Field of what waits for a prescription, treatment, dispense or allergy that nobody has seen."""
+    return f"waiting:{awaited}"
+
+
+def signed_field(prescription: str) -> str:
+    """Document: the record of PrescriptionIssued as it lies in the log."""
+    return f"signed:{prescription}"
+
+
+def handed_field(dispense: str) -> str:
+    """Document: the record of MedicationDispensed as it lies in the log."""
+    return f"handed:{dispense}"
+
+
+def recorded_field(treatment: str) -> str:
+    """Document: the record of TreatmentRecorded as it lies in the log."""
+    return f"recorded:{treatment}"
+
+
+def dosed_field(treatment: str) -> str:
+    """Document: the record of the last TreatmentChanged that carried a dosing."""
+    return f"dosed:{treatment}"
+
+
+class By(Struct, frozen=True, array_like=True, gc=False):
+    """Who did it."""
+
+    organisation: str
+    role: str
+    person: str | None = None
+
+
+class Claim(Struct, frozen=True, array_like=True, gc=False):
+    """A standing claim. `place` is its offset: a holder's completion counts from there."""
+
+    claim: str
+    pharmacy: str
+    place: int
+
+
+class Dispatch(Struct, frozen=True, array_like=True, gc=False):
+    """A dispatch that stands. Bound once no claim is in its way; its order goes out then."""
+
+    dispatch: str
+    pharmacy: str
+    delivery: str
+    every: bool
+    lapses_at_ms: int
+    bound: bool
+
+
+class Recall(Struct, frozen=True, array_like=True, gc=False):
+    """A closer of kind recall. In effect from `from_ms` (0: at once); `at_ms` is when it happened in the world."""
+
+    place: int
+    reason: str
+    at_ms: int
+    from_ms: int
+    by: By
+    replaced_by: str | None = None
+
+
+class HandOut(Struct, frozen=True, array_like=True, gc=False):
+    """One hand-out as its prescription counts it. `place` is its claim's offset if its pharmacy held one."""
+
+    dispense: str
+    pharmacy: str
+    occurred_at_ms: int
+    place: int
+    amount: Decimal | None
+    """In the prescription's counting unit; None where it is not comparable."""
+    period_completed: bool
+    completed: bool
+    flags: tuple[int, ...] = ()
+    reversed: bool = False
+
+
+class PrescriptionState(Struct, frozen=True, array_like=True, gc=False):
+    """A prescription: the terms it was signed on, its holder, its hand-outs and its recalls in log order."""
+
+    treatment: str
+    place: int
+    issued_at_ms: int
+    issuer: By
+    valid_until_ms: int
+    """The first instant at which it is no longer valid."""
+    earliest_ms: int
+    """0: at once."""
+    unit: str
+    """The counting unit: a package with stated content is counted in its content's unit."""
+    amount: Decimal
+    """One period, in the counting unit."""
+    refills: int
+    strength: str | None = None
+    item_number: str | None = None
+    package_content: Decimal | None = None
+    series: str | None = None
+    multidose: bool = False
+    substitution_reserved: bool = False
+    flags: tuple[int, ...] = ()
+    claim: Claim | None = None
+    dispatch: Dispatch | None = None
+    recalls: tuple[Recall, ...] = ()
+    hand_outs: tuple[HandOut, ...] = ()
+    moved: int = 0
+
+
+class OpenPrescription(Struct, frozen=True, array_like=True, gc=False):
+    """A prescription of a treatment that a later replacement or stop may still have to close."""
+
+    prescription: str
+    issued_at_ms: int
+    series: str | None = None
+
+
+class Replacer(Struct, frozen=True, array_like=True, gc=False):
+    """A signed prescription as older ones, which may still arrive, will meet it."""
+
+    prescription: str
+    issued_at_ms: int
+    earliest_ms: int
+    by: By
+    series: str | None = None
+
+
+class Stop(Struct, frozen=True, array_like=True, gc=False):
+    """A discontinuation or a withdrawal."""
+
+    at_ms: int
+    place: int
+    reason: str
+    by: By
+    withdrawn: bool = False
+    note: str | None = None
+
+
+class Pause(Struct, frozen=True, array_like=True, gc=False):
+    """A pause from a day, until and with another, or open."""
+
+    start: date
+    until: date | None
+    reason: str
+    by: By
+
+
+class UseOfTreatment(Struct, frozen=True, array_like=True, gc=False):
+    """How the patient really takes it, by whose word."""
+
+    use: str
+    reported_by: str
+    at_ms: int
+    note: str | None = None
+
+
+class Conflict(Struct, frozen=True, array_like=True, gc=False):
+    """A hand-out reported again under a known id with other content."""
+
+    dispense: str
+    pharmacy: str
+    at_ms: int
+
+
+class TreatmentState(Struct, frozen=True, array_like=True, gc=False):
+    """An entry of the list."""
+
+    kind: str
+    newest: str | None = None
+    """The newest-signed prescription."""
+    newest_at_ms: int = 0
+    atc: str | None = None
+    use: str = "regular"
+    other: bool = False
+    """A vaccine, nutrition or consumable: shown under other prescriptions."""
+    course_end_ms: int = 0
+    """The first instant after a course; 0: not a course, or without end."""
+    open: tuple[OpenPrescription, ...] = ()
+    replacers: tuple[Replacer, ...] = ()
+    stop: Stop | None = None
+    """The stop that is shown while the treatment is stopped."""
+    latest_stop: Stop | None = None
+    reinstated_place: int = -1
+    """Stops before this place in the log are taken back."""
+    """Stops before this place in the log are taken back."""
+    pause: Pause | None = None
+    dosed_at_ms: int = 0
+    """When the dosing was last changed apart from a prescription."""
+    reported_use: UseOfTreatment | None = None
+    indication_text: str | None = None
+    indicated_at_ms: int = 0
+    substitution_reserved: bool | None = None
+    administration: str | None = None
+    flags: tuple[int, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    moved: int = 0
+
+
+class HandOutPointer(Struct, frozen=True, array_like=True, gc=False):
+    """From a hand-out to its prescription, with what a reversal is judged by."""
+
+    prescription: str
+    pharmacy: str
+    quantities: tuple[tuple[str, Decimal], ...]
+    """What was handed out, by unit."""
+    returned: tuple[tuple[str, Decimal], ...] = ()
+
+
+class RenewalState(Struct, frozen=True, array_like=True, gc=False):
+    """A request for renewal, until it is declined."""
+
+    prescription: str
+    to: str
+    asked_by: str
+    declined: bool = False
+
+
+class WaitingFact(Struct, frozen=True, gc=False):
+    """A fact that waits for what it names: judged anew, in its own place, when that comes."""
+
+    event: Event[Body]
+    offset: int
+    digest: bytes
+
+
+class Waiting(Struct, frozen=True, gc=False):
+    """What waits for one id: facts in log order, and replacements by prescriptions that named it."""
+
+    facts: tuple[WaitingFact, ...] = ()
+    replacements: tuple[Recall, ...] = ()
+
+
+class AllergyState(Struct, frozen=True, gc=False):
+    """One allergy, or none_known, as recorded."""
+
+    recorded: AllergyRecorded
+    by: By
+    at_ms: int
+    refuted: bool = False
+    moved: int = 0
+
+
+class Allergies(Struct, frozen=True, gc=False):
+    """All that is recorded about allergies: few enough that each order can carry them."""
+
+    entries: tuple[AllergyState, ...] = ()
+
+
+class Multidose(Struct, frozen=True, array_like=True, gc=False):
+    """Who is responsible, and which pharmacy packs (None once the pharmacy ended its part)."""
+
+    doctor: str
+    organisation: str
+    pharmacy: str | None
+    start: date
+    packing_days: int
+    next_pack: date | None
+    moved: int
+
+
+class Death(Struct, frozen=True, array_like=True, gc=False):
+    """A death: a recall of whatever is dispensable, for as long as it is not retracted."""
+
+    on: date
+    place: int
+    at_ms: int
+    by: By
+
+
+class Reconciliation(Struct, frozen=True, array_like=True, gc=False):
+    """The last confirmation of the whole list."""
+
+    at_ms: int
+    by: By
+    version: int
+
+
+class Meta(Struct, frozen=True, array_like=True, gc=False):
+    """What concerns the patient as a whole. `version` moves with what the list shows; both are offset + 1."""
+
+    version: int = 0
+    position: int = 0
+    incomplete_since_ms: int = 0
+    death: Death | None = None
+    multidose: Multidose | None = None
+    reconciled: Reconciliation | None = None
+    moved_otherwise: int = 0
+    """The version at which something moved that no longer stands: a multi-dose ended, a death retracted."""
+
+
+class Remembered(Struct, frozen=True, array_like=True, gc=False):
+    """What stays known of an event for ever: where it is, a digest of its content, and what became of it."""
+
+    offset: int
+    digest: bytes
+    outcome: int
+    reason: int = 0
+    flags: bytes = b""
+    named: tuple[str, str] | None = None
+
+
+State = PrescriptionState | TreatmentState | HandOutPointer | RenewalState | Waiting | Allergies | Meta | str | bytes
+"""A field's value: one of these structs, a pointer (str), or a document (bytes of a record)."""

@@ -1,0 +1,180 @@
+"""Treatments: recorded, changed, paused, stopped, taken up again, and how they are really used."""
+
+from msgspec.structs import replace
+
+from schemas.events import (
+    Body,
+    Event,
+    TreatmentChanged,
+    TreatmentDiscontinued,
+    TreatmentPaused,
+    TreatmentRecorded,
+    TreatmentReinstated,
+    TreatmentResumed,
+    TreatmentWithdrawn,
+    UseReported,
+)
+from schemas.reasons import Flag, NoticeKind, Reason
+from services.medication_list.fold.judgement import APPLIED, Draft, Verdict, applied, refused
+from services.medication_list.fold.prescribing import by, close, course_end_ms, wait
+from services.medication_list.fold.state import (
+    Pause,
+    Recall,
+    Stop,
+    TreatmentState,
+    UseOfTreatment,
+    treatment_field,
+)
+from services.medication_list.fold.stopping import is_over, is_stopped, is_withdrawn
+
+
+def _put(draft: Draft, treatment_id: str, treatment: TreatmentState) -> Verdict:
+    """Keep what moved on the list."""
+    draft.put(treatment_field(treatment_id), replace(treatment, moved=draft.move_version()))
+    return APPLIED
+
+
+def treatment_recorded(draft: Draft, event: Event[TreatmentRecorded]) -> Verdict:
+    """A treatment without a prescription of the chain. Where prescriptions have come already, they are what is shown."""
+    recorded = event.body
+    treatment = draft.treatment(recorded.treatment)
+    if treatment is not None:
+        return _put(draft, recorded.treatment, treatment)
+    return _put(
+        draft,
+        recorded.treatment,
+        TreatmentState(
+            kind=recorded.kind,
+            atc=recorded.medication.atc,
+            use=recorded.use,
+            other=recorded.use == "vaccine" or recorded.medication.form in ("nutrition", "consumable"),
+            course_end_ms=course_end_ms(recorded.use, recorded.dosing),
+            indication_text=recorded.indication_text,
+            indicated_at_ms=event.occurred_at_ms,
+        ),
+    )
+
+
+def treatment_changed(draft: Draft, event: Event[TreatmentChanged]) -> Verdict:
+    """Dosing, indication, substitution or administration: what is named changes, the rest stays."""
+    change = event.body
+    treatment = draft.treatment(change.treatment)
+    if treatment is None:
+        return refused(Reason.UNKNOWN)
+    if is_stopped(treatment):
+        return refused(Reason.DISCONTINUED)
+    if change.dosing is not None:
+        treatment = replace(
+            treatment, dosed_at_ms=event.occurred_at_ms, course_end_ms=course_end_ms(treatment.use, change.dosing)
+        )
+    if change.indication_text is not None:
+        treatment = replace(treatment, indication_text=change.indication_text, indicated_at_ms=event.occurred_at_ms)
+    if change.substitution_reserved is not None:
+        treatment = replace(treatment, substitution_reserved=change.substitution_reserved)
+    if change.administration is not None:
+        treatment = replace(treatment, administration=change.administration)
+    return _put(draft, change.treatment, treatment)
+
+
+def treatment_paused(draft: Draft, event: Event[TreatmentPaused]) -> Verdict:
+    """A pause that is not over keeps its place: a second one moves nothing."""
+    body = event.body
+    treatment = draft.treatment(body.treatment)
+    if treatment is None:
+        return wait(draft, body.treatment, event, Flag.TREATMENT_UNKNOWN)
+    if is_stopped(treatment):
+        return refused(Reason.DISCONTINUED)
+    if treatment.pause is not None and not is_over(treatment.pause, event.received_at_ms):
+        return applied(Flag.ALREADY_PAUSED)
+    pause = Pause(body.start, body.until, body.reason, by(event.source))
+    return _put(draft, body.treatment, replace(treatment, pause=pause))
+
+
+def treatment_resumed(draft: Draft, event: Event[TreatmentResumed]) -> Verdict:
+    """Ends the pause, also one that has not begun yet."""
+    treatment = draft.treatment(event.body.treatment)
+    if treatment is None:
+        return refused(Reason.UNKNOWN)
+    if is_stopped(treatment):
+        return refused(Reason.DISCONTINUED)
+    if treatment.pause is None or is_over(treatment.pause, event.received_at_ms):
+        return refused(Reason.NOT_PAUSED)
+    return _put(draft, event.body.treatment, replace(treatment, pause=None))
+
+
+def treatment_discontinued(draft: Draft, event: Event[TreatmentDiscontinued]) -> Verdict:
+    """A stop counts from its own time: it recalls what was signed before it, and is remembered."""
+    body = event.body
+    treatment = draft.treatment(body.treatment)
+    if treatment is None:
+        return wait(draft, body.treatment, event, Flag.TREATMENT_UNKNOWN)
+    stop = Stop(body.at_ms, draft.place, body.reason, by(event.source), note=body.note)
+    if is_stopped(treatment):
+        draft.put(treatment_field(body.treatment), _remembering(treatment, stop))
+        return applied(Flag.ALREADY_DISCONTINUED)
+    treatment = _stopped_by(draft, event, treatment, stop)
+    _put(draft, body.treatment, treatment)
+    if is_stopped(treatment):
+        return APPLIED
+    # Somebody prescribed after this stop, before it was reported: whoever stopped must learn that it goes on.
+    organisation = event.source.organisation
+    draft.notify(NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION, organisation, event, prescription=treatment.newest)
+    return applied(Flag.PRESCRIBED_AFTER_DISCONTINUATION)
+
+
+def treatment_withdrawn(draft: Draft, event: Event[TreatmentWithdrawn]) -> Verdict:
+    """Registered by mistake: recalls like a stop; whether it is hidden is for the reader to compute."""
+    body = event.body
+    treatment = draft.treatment(body.treatment)
+    if treatment is None:
+        return refused(Reason.UNKNOWN)
+    if is_withdrawn(treatment):
+        return applied(Flag.ALREADY_WITHDRAWN)
+    stop = Stop(event.occurred_at_ms, draft.place, body.reason, by(event.source), withdrawn=True)
+    treatment = replace(_stopped_by(draft, event, treatment, stop), stop=stop)
+    if treatment.latest_stop is not None and treatment.latest_stop.at_ms > stop.at_ms:
+        treatment = replace(treatment, latest_stop=replace(stop, at_ms=treatment.latest_stop.at_ms))
+    return _put(draft, body.treatment, treatment)
+
+
+def _stopped_by(draft: Draft, event: Event[Body], treatment: TreatmentState, stop: Stop) -> TreatmentState:
+    """Recalls what was signed before the stop; returns the treatment with the stop remembered."""
+    reason = "withdrawn" if stop.withdrawn else "discontinued"
+    recall = Recall(draft.place, reason, stop.at_ms, 0, stop.by)
+    still_open = []
+    for each in treatment.open:
+        if each.issued_at_ms < stop.at_ms:
+            close(draft, event, each.prescription, recall)
+        else:
+            still_open.append(each)
+    return _remembering(replace(treatment, open=tuple(still_open), stop=stop), stop)
+
+
+def _remembering(treatment: TreatmentState, stop: Stop) -> TreatmentState:
+    latest = treatment.latest_stop
+    is_taken_back = latest is not None and latest.place < treatment.reinstated_place
+    if latest is None or is_taken_back or stop.at_ms > latest.at_ms:
+        return replace(treatment, latest_stop=stop)
+    return treatment
+
+
+def treatment_reinstated(draft: Draft, event: Event[TreatmentReinstated]) -> Verdict:
+    """Takes the stop back. The prescriptions that it recalled stay recalled."""
+    treatment = draft.treatment(event.body.treatment)
+    if treatment is None:
+        return refused(Reason.UNKNOWN)
+    if not is_stopped(treatment):
+        return refused(Reason.NOT_DISCONTINUED)
+    return _put(draft, event.body.treatment, replace(treatment, reinstated_place=draft.place))
+
+
+def use_reported(draft: Draft, event: Event[UseReported]) -> Verdict:
+    """Stands beside the dosing, never in it; the latest by its own time is shown."""
+    body = event.body
+    treatment = draft.treatment(body.treatment)
+    if treatment is None:
+        return wait(draft, body.treatment, event, Flag.TREATMENT_UNKNOWN)
+    if treatment.reported_use is not None and treatment.reported_use.at_ms > event.occurred_at_ms:
+        return APPLIED
+    use = UseOfTreatment(body.use, body.by, event.occurred_at_ms, body.note)
+    return _put(draft, body.treatment, replace(treatment, reported_use=use))
