@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deploy.local.artifacts import CannotSetUpError
 from deploy.local.layout import CHECKOUT, PLATFORM, RUN
 from deploy.local.platform import WORKERS, Platform
-from deploy.local.state import State, held, running
+from deploy.local.program import ProgramDiedError
+from deploy.local.state import AlreadyRunsError, State, held, running
 from deploy.local.supervisor import end_on_signals
 from deploy.local.waiting import NeverCameTrueError, wait_until
 
@@ -21,7 +23,13 @@ UP_WITHIN_S: Final = 120.0
 DOWN_WITHIN_S: Final = 60.0
 LOG: Final = RUN / "platform.log"
 
-app = typer.Typer(name="deploy.local", help="The platform on this machine.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    name="deploy.local",
+    help="The platform on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 out = Console(soft_wrap=True)
 Workers = Annotated[int, typer.Option("--workers", min=1, help="How many processors.")]
 
@@ -56,8 +64,12 @@ def up(workers: Workers = WORKERS) -> None:
 def run(workers: Workers = WORKERS) -> None:
     """Run the platform in the foreground until SIGTERM or Ctrl-C."""
     end_on_signals()
-    with Platform(PLATFORM, workers=workers):
-        signal.pause()
+    try:
+        with Platform(PLATFORM, workers=workers):
+            signal.pause()
+    except (AlreadyRunsError, CannotSetUpError, NeverCameTrueError, ProgramDiedError) as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(1) from error
 
 
 @app.command()

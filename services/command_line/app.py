@@ -11,7 +11,7 @@ PARTS: Final[dict[str, tuple[str, str]]] = {
     "topics": ("services.topics.cli", "Make the declared topics, and compare a cluster with them."),
 }
 
-app = typer.Typer(name="medchain", no_args_is_help=True, add_completion=False)
+app = typer.Typer(name="medchain", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()

@@ -16,6 +16,7 @@ app = typer.Typer(
     help="The topics of the chain, as schemas/topics.yaml declares them.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
 )
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
