@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,6 +20,7 @@ import pytest
 import redis
 from aiokafka import AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete  # type: ignore[import-untyped]
+from kafka import KafkaAdminClient
 
 from services.medication_list.driver import (
     Applied,
@@ -57,10 +58,12 @@ class CountingStore:
         self._count_once = self.client.register_script(COUNT_ONCE)
 
     def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Return where the store stands."""
         stored = self.client.hmget(self.offsets, [str(p) for p in partitions])
         return {p: int(offset or 0) for p, offset in zip(partitions, stored, strict=True)}
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
+        """Take each batch that begins where the store stands."""
         verdicts: dict[int, Verdict] = {}
         for batch in fetch.batches:
             values = [(record.value or b"").decode() for record in batch.records]
@@ -72,12 +75,15 @@ class CountingStore:
         return verdicts
 
     def count(self) -> int:
+        """Return how many events were counted."""
         return self.client.hlen(self.counts)
 
     def counted_once(self) -> set[str]:
-        return {value for value, times in self.client.hgetall(self.counts).items() if times == "1"}
+        """Return the events that were counted exactly once."""
+        return {str(value) for value, times in self.client.hgetall(self.counts).items() if times == "1"}
 
     def roll_back(self) -> None:
+        """Forget counts and offsets together, as a restore of an empty backup would."""
         self.client.delete(self.offsets, self.counts)
 
 
@@ -90,18 +96,22 @@ class Stage:
         self.store = CountingStore(redis_url, self.topic)
 
     async def create_topic(self) -> None:
+        """Make the topic."""
         async with self._admin() as admin:
             await admin.create_topics([NewTopic(self.topic, PARTITIONS, 1)])
 
     async def add_partition(self) -> None:
+        """Make one partition more than was declared."""
         async with self._admin() as admin:
             await admin.create_partitions({self.topic: NewPartitions(PARTITIONS + 1)})
 
     async def delete_records(self, partition: int, before: int) -> None:
+        """Move the start of the log."""
         async with self._admin() as admin:
             await admin.delete_records({TopicPartition(self.topic, partition): RecordsToDelete(before)})
 
     async def send(self, values: Collection[str], **producer_settings: object) -> None:
+        """Send the values round the partitions and await the acks."""
         async with AIOKafkaProducer(bootstrap_servers=self.kafka, linger_ms=5, **producer_settings) as producer:
             sent = [
                 await producer.send(self.topic, value.encode(), partition=number % PARTITIONS)
@@ -110,14 +120,22 @@ class Stage:
             await asyncio.gather(*sent)
 
     async def send_in_transaction(self, values: Collection[str], *, commit: bool) -> None:
+        """Send the values and end the transaction."""
         async with AIOKafkaProducer(bootstrap_servers=self.kafka, transactional_id=uuid4().hex) as producer:
             await producer.begin_transaction()
             for number, value in enumerate(values):
                 await producer.send_and_wait(self.topic, value.encode(), partition=number % PARTITIONS)
             await (producer.commit_transaction() if commit else producer.abort_transaction())
 
+    def segment(self, partition: int) -> Path:
+        """Return the file that holds the partition's records: the broker runs on this machine."""
+        with closing(KafkaAdminClient(bootstrap_servers=self.kafka)) as admin:
+            folders = [Path(found["log_dir"]) for broker in admin.describe_log_dirs() for found in broker["log_dirs"]]
+        return next(file for folder in folders for file in folder.glob(f"{self.topic}-{partition}/*.log"))
+
     @contextmanager
     def worker(self, **overrides: float) -> Iterator["Worker"]:
+        """Run a worker as a process of its own."""
         worker = Worker(self, overrides)
         try:
             yield worker
@@ -139,30 +157,55 @@ class Worker:
 
     def __init__(self, stage: Stage, overrides: Mapping[str, float]) -> None:
         self.log = stage.folder / f"{uuid4().hex}.log"
-        intervals = {"partition_count_check_s": 1.0, **overrides}
+        intervals = {"partition_count_check_s": 0.3, **overrides}
         arguments = [stage.kafka, stage.redis_url, stage.topic, json.dumps(intervals)]
         with self.log.open("wb") as log:
-            command = [sys.executable, "-W", "error", "-m", __name__, *arguments]
+            # kafka-python calls deprecated functions while it is being imported; every other warning is an error.
+            tolerated = [f"-Wignore:{name} is deprecated:DeprecationWarning" for name in ("read_text", "open_text")]
+            command = [sys.executable, "-Werror", *tolerated, "-m", "tests.integration.test_driver", *arguments]
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
 
     def logged(self, *words: str) -> bool:
+        """Tell whether a line of the log has all these words."""
         return any(all(word in line for word in words) for line in self.log.read_text().splitlines())
 
+    async def until(self, reached: Callable[[], bool], within_s: float = 30.0) -> None:
+        """Wait while the worker works; fail with its log if it dies or the time is up."""
+        deadline = time.monotonic() + within_s
+        while not reached():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            await asyncio.sleep(0.02)
+
     def kill(self) -> None:
+        """Kill without notice."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> int:
+        """Ask it to leave; return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=20)
 
 
-async def until(reached: Callable[[], bool], within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not reached():
-        assert time.monotonic() < deadline, "not reached in time"
-        await asyncio.sleep(0.02)
+@contextmanager
+def flipped_byte(file: Path, after: bytes) -> Iterator[None]:
+    """Spoil the byte after this text, and mend it in the end."""
+    at = file.read_bytes().index(after) + len(after)
+    flip_byte(file, at)
+    try:
+        yield
+    finally:
+        flip_byte(file, at)
+
+
+def flip_byte(file: Path, at: int) -> None:
+    with file.open("r+b") as log:
+        log.seek(at)
+        flipped = bytes([log.read(1)[0] ^ 0xFF])
+        log.seek(at)
+        log.write(flipped)
 
 
 @pytest.fixture
@@ -177,7 +220,7 @@ async def test_fifty_thousand_events_take_effect_once_though_a_worker_is_killed(
     first, second = ([f"{half}{n}" for n in range(25_000)] for half in "ab")
     with stage.worker() as killed, stage.worker() as survivor:
         await stage.send(warm_up)
-        await until(lambda: stage.store.count() == len(warm_up))
+        await survivor.until(lambda: stage.store.count() == len(warm_up))
         while len(stage.store.client.hkeys(stage.store.workers)) < 2:  # until both own partitions
             warm_up += [f"w{len(warm_up) + n}" for n in range(PARTITIONS)]
             await stage.send(warm_up[-PARTITIONS:])
@@ -185,7 +228,7 @@ async def test_fifty_thousand_events_take_effect_once_though_a_worker_is_killed(
         killed.kill()
         await stage.send(second)
         everything = {*warm_up, *first, *second}
-        await until(lambda: stage.store.count() == len(everything))
+        await survivor.until(lambda: stage.store.count() == len(everything))
         assert stage.store.counted_once() == everything
         assert survivor.stop() == 0
 
@@ -194,9 +237,9 @@ async def test_a_store_that_was_emptied_while_idle_is_filled_again(stage: Stage)
     values = {f"v{n}" for n in range(1_000)}
     await stage.send(values)
     with stage.worker(rollback_check_s=0.5) as worker:
-        await until(lambda: stage.store.count() == len(values))
+        await worker.until(lambda: stage.store.count() == len(values))
         stage.store.roll_back()
-        await until(lambda: stage.store.counted_once() == values)
+        await worker.until(lambda: stage.store.counted_once() == values)
         assert worker.logged("store_rolled_back")
         assert worker.stop() == 0
 
@@ -205,11 +248,11 @@ async def test_a_refused_batch_sends_the_partition_to_where_the_store_stands(sta
     values = {f"v{n}" for n in range(1_000)}
     await stage.send(values)
     with stage.worker(rollback_check_s=3600.0) as worker:
-        await until(lambda: stage.store.count() == len(values))
+        await worker.until(lambda: stage.store.count() == len(values))
         stage.store.roll_back()
         more = {f"m{n}" for n in range(PARTITIONS)}
         await stage.send(more)
-        await until(lambda: stage.store.counted_once() == values | more)
+        await worker.until(lambda: stage.store.counted_once() == values | more)
         assert worker.logged("batch_refused", "stored_offset=0")
         assert worker.stop() == 0
 
@@ -227,7 +270,7 @@ async def test_every_codec_and_transactions_are_read_up_to_the_end_of_the_log(st
         read |= committed
         # Beside the records, each transaction leaves one marker a partition, and the aborted one its records.
         end = (len(read) + 20) // PARTITIONS + 2
-        await until(lambda: set(stage.store.next_offsets(range(PARTITIONS)).values()) == {end})
+        await worker.until(lambda: set(stage.store.next_offsets(range(PARTITIONS)).values()) == {end})
         assert stage.store.counted_once() == read
         assert worker.stop() == 0
 
@@ -236,25 +279,37 @@ async def test_an_offset_outside_the_log_stops_its_partition_with_an_alarm(stage
     await stage.send([f"v{n}" for n in range(40)])
     stage.store.client.hset(stage.store.offsets, mapping={"0": 10_000})
     await stage.delete_records(1, before=5)
-    with stage.worker(retry_stopped_s=1.0) as worker:
-        await until(lambda: worker.logged("offset_out_of_range", "partition=0", "offset=10000"))
-        await until(lambda: worker.logged("offset_out_of_range", "partition=1", "offset=0"))
-        await until(lambda: stage.store.next_offsets((2, 3)) == {2: 10, 3: 10})
+    with stage.worker(retry_stopped_s=0.5) as worker:
+        await worker.until(lambda: worker.logged("offset_out_of_range", "partition=0", "offset=10000"))
+        await worker.until(lambda: worker.logged("offset_out_of_range", "partition=1", "offset=0"))
+        await worker.until(lambda: stage.store.next_offsets((2, 3)) == {2: 10, 3: 10})
         assert stage.store.next_offsets((0, 1)) == {0: 10_000, 1: 0}
         stage.store.client.hset(stage.store.offsets, mapping={"0": 4, "1": 5})  # what an operator decides
-        await until(lambda: stage.store.next_offsets((0, 1)) == {0: 10, 1: 10})
+        await worker.until(lambda: stage.store.next_offsets((0, 1)) == {0: 10, 1: 10})
+        assert worker.stop() == 0
+
+
+async def test_a_corrupt_batch_is_an_alarm_at_its_offset_and_what_lies_before_it_is_applied(stage: Stage) -> None:
+    for part in "abc":
+        await stage.send([f"{part}{n}" for n in range(40)])
+    with stage.worker(retry_stopped_s=0.5) as worker:
+        with flipped_byte(stage.segment(0), b"b20"):
+            await worker.until(lambda: worker.logged("corrupt_batch", "partition=0", "offset=10"))
+            await worker.until(lambda: stage.store.next_offsets(range(PARTITIONS)) == {0: 10, 1: 30, 2: 30, 3: 30})
+        await worker.until(lambda: stage.store.count() == 120)
+        assert len(stage.store.counted_once()) == 120
         assert worker.stop() == 0
 
 
 async def test_another_partition_count_than_declared_halts_the_worker(stage: Stage) -> None:
     await stage.send([f"v{n}" for n in range(40)])
     with stage.worker() as worker:
-        await until(lambda: stage.store.count() == 40)
+        await worker.until(lambda: stage.store.count() == 40)
         await stage.add_partition()
-        await until(lambda: worker.logged("partition_count", "declared_partitions=4", "found_partitions=5"))
+        await worker.until(lambda: worker.logged("partition_count", "declared_partitions=4", "found_partitions=5"))
         await stage.send([f"x{n}" for n in range(40)])
         before = worker.log.read_text().count("found_partitions=5")
-        await until(lambda: worker.log.read_text().count("found_partitions=5") >= before + 2)
+        await worker.until(lambda: worker.log.read_text().count("found_partitions=5") >= before + 2)
         assert stage.store.count() == 40
         assert worker.stop() == 0
 

@@ -5,7 +5,7 @@ Everything that touches aiokafka's consumer runs in the consumer's own thread; t
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count

@@ -1,0 +1,244 @@
+"""The driver without Kafka: its cursors, and the processing loop over a log in memory."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.medication_list.driver import (
+    Applied,
+    Cursors,
+    Fetch,
+    MemoryLogReader,
+    PartitionBatch,
+    Pauses,
+    Rewind,
+    Stop,
+    StopReason,
+    Verdict,
+    app,
+    check_codecs,
+    pump,
+)
+from services.medication_list.driver.cursors import rolled_back
+
+PAUSE = Pauses(first_s=0.0, longest_s=0.0)
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """A record of the log in memory."""
+
+    offset: int
+    key: bytes | None = None
+    value: bytes | None = b""
+    timestamp: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass
+class MemoryLog:
+    """Offsets of each partition; those left out are transaction markers."""
+
+    offsets: Mapping[int, list[int]]
+
+    def read(self, partition: int, offset: int, limit: int) -> list[LogRecord]:
+        """Return the records at and after the offset."""
+        return [LogRecord(o) for o in self.offsets[partition] if o >= offset][:limit]
+
+
+@dataclass
+class MemoryStore:
+    """Takes a batch only where it stands; fails and rolls back when told to."""
+
+    stored: dict[int, int] = field(default_factory=dict)
+    counts: Counter[tuple[int, int]] = field(default_factory=Counter)
+    mishaps: list[str] = field(default_factory=list)
+    refusals: int = 0
+
+    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Return where the store stands."""
+        return {p: self.stored.get(p, 0) for p in partitions}
+
+    def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
+        """Count each record, or meet with the next mishap."""
+        mishap = self.mishaps.pop() if self.mishaps else "none"
+        if mishap == "emptied":
+            self.stored.clear()
+            self.counts.clear()
+        if mishap == "fails_before":
+            raise ConnectionError
+        verdicts = {batch.partition: self._apply(batch) for batch in fetch.batches}
+        if mishap == "fails_after":
+            raise TimeoutError
+        return {} if mishap == "silent" else verdicts
+
+    def _apply(self, batch: PartitionBatch) -> Verdict:
+        stored = self.stored.get(batch.partition, 0)
+        if stored != batch.first_offset:
+            self.refusals += 1
+            return Rewind(stored)
+        self.counts.update((batch.partition, record.offset) for record in batch.records)
+        self.stored[batch.partition] = batch.next_offset
+        return Applied(batch.next_offset)
+
+
+def placed(partition: int = 0, offset: int = 0) -> tuple[Cursors, int]:
+    cursors = Cursors()
+    cursors.assign([partition], 0.0)
+    turn = cursors.unplaced([partition])[partition]
+    cursors.place(partition, turn, offset)
+    assert cursors.take_seeks([partition]) == {partition: offset}
+    return cursors, turn
+
+
+Disturbance = Callable[[MemoryLogReader], None]
+
+DISTURBANCES: tuple[Disturbance, ...] = (
+    lambda _: None,
+    lambda reader: reader.assign((0, 1)),
+    lambda reader: reader.rewind(0, 0),
+    MemoryLogReader.check_store,
+)
+
+offsets = st.sets(st.integers(0, 60)).map(sorted)
+mishaps = st.lists(st.sampled_from(["none", "fails_before", "fails_after", "silent", "emptied"]), max_size=12)
+
+
+@given(st.tuples(offsets, offsets), mishaps, st.integers(1, 5), st.lists(st.sampled_from(DISTURBANCES), max_size=12))
+def test_every_record_counts_once_whatever_fails(
+    logs: tuple[list[int], list[int]], mishaps: list[str], max_records: int, disturbances: list[Disturbance]
+) -> None:
+    log, store = MemoryLog(dict(enumerate(logs))), MemoryStore(mishaps=mishaps)
+
+    async def disturb() -> None:
+        await asyncio.sleep(0)
+        if disturbances:
+            disturbances.pop()(reader)
+
+    reader = MemoryLogReader(log.read, store, max_records=max_records, yielding=disturb)
+    reader.assign(log.offsets)
+
+    async def run() -> None:
+        reader.close()
+        await pump(reader, store.process, PAUSE)
+        # What the timer does in a worker: a store that was emptied after its last write refuses nothing.
+        reader.check_store()
+        await pump(reader, store.process, PAUSE)
+
+    asyncio.run(run())
+    assert store.counts == Counter((p, o) for p, partition in log.offsets.items() for o in partition)
+
+
+async def test_queued_batches_ask_for_one_rewind_only() -> None:
+    log, store = MemoryLog({0: list(range(30))}), MemoryStore()
+    reader = MemoryLogReader(log.read, store, max_records=10)
+    reader.assign([0])
+    fetches = aiter(reader.fetches())
+    queued = [await anext(fetches) for _ in range(3)]
+    store.process(queued[0])
+    store.stored[0] = 0
+    refused = 0
+    for fetch in queued[1:]:
+        if reader.is_current(fetch.batches[0]):
+            refused += 1
+            reader.rewind(0, 0)
+    assert refused == 1
+
+
+async def test_failures_in_a_row_wait_longer_each_time_and_success_starts_over() -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    store = MemoryStore(mishaps=["fails_before", "none", "none", "fails_after", "fails_before", "fails_before"])
+    reader = MemoryLogReader(MemoryLog({0: [0, 1, 2]}).read, store, max_records=1)
+    reader.assign([0])
+    reader.close()
+    await pump(reader, store.process, Pauses(first_s=1.0, longest_s=3.0), sleep)
+    # Three failures, a refusal (the third had reached the store), then one more failure after a success.
+    assert waited == [1.0, 2.0, 3.0, 3.0, 1.0]
+    assert set(store.counts.values()) == {1}
+
+
+async def test_an_idle_store_that_was_emptied_is_read_again_and_a_busy_one_is_not_mistaken_for_it() -> None:
+    cursors, turn = placed(offset=5)
+    batch = cursors.take(0, turn, [LogRecord(5)], 6, 6)
+    assert batch is not None
+    believed = cursors.believed()
+    cursors.applied(batch, 0.0)
+    assert rolled_back(cursors, believed, {0: 6}) == []
+    assert rolled_back(cursors, cursors.believed(), {0: 2}) == [0]
+    assert cursors.take_seeks([0]) == {0: 2}
+    assert not cursors.is_current(batch)
+
+
+def test_markers_alone_move_the_offset_with_an_empty_batch() -> None:
+    cursors, turn = placed()
+    assert cursors.take(0, turn, [], 0, 2) is None
+    assert cursors.take(0, turn, [], 2, 2) == PartitionBatch(0, 0, 2, [], turn)
+
+
+def test_records_read_before_a_rewind_are_dropped() -> None:
+    cursors, turn = placed()
+    cursors.rewind(0, 0)
+    assert cursors.take(0, turn, [LogRecord(0)], 1, 1) is None
+
+
+def test_an_assignment_makes_all_that_was_read_before_it_stale() -> None:
+    cursors, turn = placed()
+    batch = cursors.take(0, turn, [LogRecord(0)], 1, 1)
+    assert batch is not None
+    cursors.assign([0], 0.0)
+    assert not cursors.is_current(batch)
+    assert cursors.unplaced([0]).keys() == {0}
+
+
+def test_a_corrupt_batch_stops_the_partition_only_after_what_lies_before_it() -> None:
+    cursors, turn = placed()
+    assert cursors.suspect(0, turn, within=10)
+    assert cursors.room(0, 1000) == 1
+    cursors.take_seeks([0])
+    assert cursors.take(0, turn, [LogRecord(0)], 1, 20) is not None
+    assert not cursors.suspect(0, turn, within=10)
+    assert cursors.stop(0, turn, StopReason.CORRUPT_BATCH, retry_at_s=30.0) == Stop(StopReason.CORRUPT_BATCH, 0, 1)
+    assert cursors.readable([0]) == {}
+    assert cursors.status()[0].stop == Stop(StopReason.CORRUPT_BATCH, 0, 1)
+    cursors.retry_stopped(29.0)
+    assert cursors.unplaced([0]) == {}
+    cursors.retry_stopped(30.0)
+    assert cursors.unplaced([0]).keys() == {0}
+
+
+def test_a_partition_that_was_found_sound_is_read_at_full_width_again() -> None:
+    cursors, turn = placed()
+    cursors.suspect(0, turn, within=2)
+    cursors.take_seeks([0])
+    for offset in range(2):
+        assert cursors.room(0, 1000) == 1
+        cursors.take(0, turn, [LogRecord(offset)], offset + 1, 20)
+    assert cursors.room(0, 1000) == 1000
+
+
+def test_a_partition_that_does_not_advance_is_told_once() -> None:
+    cursors, turn = placed()
+    batch = cursors.take(0, turn, [LogRecord(0)], 1, 5)
+    assert batch is not None
+    assert cursors.stuck(now_s=50.0, after_s=60.0) == []
+    assert [status.partition for status in cursors.stuck(now_s=60.0, after_s=60.0)] == [0]
+    assert cursors.stuck(now_s=61.0, after_s=60.0) == []
+    cursors.applied(batch, now_s=62.0)
+    assert cursors.stuck(now_s=100.0, after_s=60.0) == []
+    assert cursors.stuck(now_s=130.0, after_s=60.0) != []
+
+
+def test_a_missing_codec_is_named_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_codecs()
+    monkeypatch.setattr("aiokafka.codec.cramjam", None)
+    with pytest.raises(app.CodecMissingError, match="snappy, lz4, zstd"):
+        check_codecs()
