@@ -203,7 +203,8 @@ def _flags_about_the_world(
     prescription: PrescriptionState, treatment: TreatmentState, meta: Meta, event: Event[MedicationDispensed]
 ) -> list[Flag]:
     """What had happened in the world before the hand-out did: these compare `occurred_at`; effects follow the log."""
-    at_ms, flags = event.occurred_at_ms, []
+    at_ms = event.occurred_at_ms
+    flags: list[Flag] = []
     flags.extend(
         _flag_after(recall)
         for recall in prescription.recalls

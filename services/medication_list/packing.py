@@ -1,0 +1,109 @@
+"""The fold's values as the store's bytes, and back: msgpack arrays, except documents, which are bytes already."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from schemas.events import BODIES, Event
+from services.medication_list.fold import Memory
+from services.medication_list.fold.judgement import Effect
+from services.medication_list.fold.state import (
+    ALLERGIES,
+    META,
+    Allergies,
+    HandOutPointer,
+    Meta,
+    PrescriptionState,
+    Recall,
+    Remembered,
+    RenewalState,
+    State,
+    TreatmentState,
+    Waiting,
+    WaitingFact,
+)
+
+
+class _PackedFact(msgspec.Struct, frozen=True, array_like=True):
+    """A waiting fact; the name of its body tells how to read the event."""
+
+    name: str
+    event: msgspec.Raw
+    offset: int
+    digest: bytes
+
+
+class _PackedWaiting(msgspec.Struct, frozen=True, array_like=True):
+    """See Waiting."""
+
+    facts: tuple[_PackedFact, ...]
+    replacements: tuple[Recall, ...]
+
+
+_DOCUMENTS = frozenset({"signed", "handed", "recorded", "dosed"})
+_TYPES: Mapping[str, Any] = {
+    "t": TreatmentState,
+    "rx": PrescriptionState,
+    "out": HandOutPointer,
+    "claim": str,
+    "request": RenewalState,
+    "waiting": _PackedWaiting,
+    ALLERGIES: Allergies,
+    META: Meta,
+}
+_encode = msgspec.msgpack.Encoder().encode
+_EVENTS = {body.__name__: msgspec.msgpack.Decoder(Event[body]) for body in BODIES}  # type: ignore[valid-type]  # one decoder for each member of a closed union
+_DECODERS = {kind: msgspec.msgpack.Decoder(of) for kind, of in _TYPES.items()}
+_memory_decoder = msgspec.msgpack.Decoder(Remembered)
+_effect_decoder: msgspec.msgpack.Decoder[Effect] = msgspec.msgpack.Decoder(Effect)
+_NATURAL = ord("n")
+
+
+def pack_field(value: State) -> bytes:
+    """The bytes of a field's value."""
+    if isinstance(value, bytes):
+        return value
+    return _encode(_pack_waiting(value) if isinstance(value, Waiting) else value)
+
+
+def unpack_field(field: str, packed: bytes) -> State:
+    """A field's value; the field's name tells its type. Raises msgspec.DecodeError: the store holds what nobody wrote."""
+    kind = field.partition(":")[0]
+    if kind in _DOCUMENTS:
+        return packed
+    value = _DECODERS[kind].decode(packed)
+    return _unpack_waiting(value) if isinstance(value, _PackedWaiting) else cast("State", value)
+
+
+def _pack_waiting(waiting: Waiting) -> _PackedWaiting:
+    facts = (
+        _PackedFact(type(fact.event.body).__name__, msgspec.Raw(_encode(fact.event)), fact.offset, fact.digest)
+        for fact in waiting.facts
+    )
+    return _PackedWaiting(tuple(facts), waiting.replacements)
+
+
+def _unpack_waiting(packed: _PackedWaiting) -> Waiting:
+    facts = (WaitingFact(_EVENTS[fact.name].decode(fact.event), fact.offset, fact.digest) for fact in packed.facts)
+    return Waiting(tuple(facts), packed.replacements)
+
+
+def pack_memory(memory: Memory) -> bytes:
+    """The bytes of what is remembered."""
+    return memory if isinstance(memory, bytes) else _encode(memory)
+
+
+def unpack_memory(key: bytes, packed: bytes) -> Memory:
+    """What is remembered under a key: a digest for natural ids, else what became of an event."""
+    return packed if key[0] == _NATURAL else _memory_decoder.decode(packed)
+
+
+def pack_effect(effect: Effect) -> bytes:
+    """The bytes of an effect in the outbox."""
+    return _encode(effect)
+
+
+def unpack_effect(packed: bytes) -> Effect:
+    """An effect from the outbox."""
+    return _effect_decoder.decode(packed)
