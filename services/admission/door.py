@@ -44,6 +44,8 @@ class Part(NamedTuple):
     """One body of a message, checked but not yet completed: the contract's field names and values."""
 
     struct: type[Body]
+    place: Place
+    """Where it lies in the message."""
     fields: Mapping[str, Any]
     token: ReadToken | None
 
@@ -181,7 +183,9 @@ class Door:
             patient=patient,
             occurred_at_ms=surrounding.occurred_at_ms,  # type: ignore[attr-defined]  # as above
             parts=tuple(
-                Part(struct, {**fields_of(body), **known}, tokens[place]) for place, body in checked if body is not None
+                Part(struct, place, {**fields_of(body), **known}, tokens[place])
+                for place, body in checked
+                if body is not None
             ),
         )
 

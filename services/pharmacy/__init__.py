@@ -1,0 +1,1 @@
+"""What pharmacies talk to."""

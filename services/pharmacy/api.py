@@ -1,0 +1,27 @@
+"""The resources of the pharmacy service: each row is one of them, and the event that it records; and the search."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import FastAPI
+
+from schemas import events
+from services.pharmacy.search import router as search
+from services.recording.app import OpenParts, create_app
+from services.recording.routes import Write
+
+# fmt: off
+WRITES: Final = (
+    Write(path="/v1/claims", records=events.ClaimRequested, about="the whole prescription, the dosing in force, allergies, flags, and who the patient is"),
+    Write(path="/v1/claims/{id}/abort", id_of="claim", records=events.ClaimAborted, about="the prescription"),
+    Write(path="/v1/claims/{id}/release", id_of="claim", records=events.ClaimReleased, roles=frozenset({"operator"}), about="the prescription"),
+    Write(path="/v1/dispenses", records=events.MedicationDispensed, about="the prescription"),
+    Write(path="/v1/dispenses/{id}/reverse", id_of="dispense", records=events.DispenseReversed, about="the prescription"),
+)
+# fmt: on
+
+
+def pharmacy_app(open_parts: OpenParts) -> FastAPI:
+    """The application of the pharmacy service."""
+    return create_app(title="Pharmacy service", about=__doc__, writes=WRITES, open_parts=open_parts, more=(search,))

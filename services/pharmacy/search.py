@@ -1,0 +1,107 @@
+"""A pharmacy looks for prescriptions: a patient's, or the one with a reference number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+from msgspec import Struct
+from pydantic import ValidationError
+
+from schemas.fields import Word
+from schemas.reasons import DoorReason
+from services.admission.door import Door, Person
+from services.admission.errors import Finding, TurnedAway, findings_of
+from services.admission.models import model_of, struct_of
+from services.admission.rules import broken_rules, door_rule
+from services.identity.national_id import NationalId, synthetic
+from services.problems import PROBLEM_RESPONSES, invalid, parse_json
+from services.recording.caller import Caller, caller
+from services.recording.recorder import Recorder
+
+MOST_FOUND: Final = 200
+FOUND_UNLESS_SAID: Final = 50
+
+router = APIRouter()
+
+
+class Search(Struct, frozen=True, kw_only=True):
+    """By patient or by reference number. `all`: what is recalled, completed or expired too."""
+
+    patient: Person | None = None
+    reference_number: Word | None = None
+    all: bool = False
+    limit: int = FOUND_UNLESS_SAID
+    cursor: Word | None = None
+
+
+@door_rule(Search)
+def one_key_is_searched_by(patient: Person | None, reference_number: str | None) -> Iterator[Finding]:
+    """A patient or a reference number: two keys contradict each other, none finds nothing."""
+    if patient is not None and reference_number is not None:
+        yield Finding(("reference_number",), DoorReason.CONTRADICTS)
+    if patient is None and reference_number is None:
+        yield Finding(("patient",), DoorReason.MISSING)
+
+
+@door_rule(Search)
+def a_page_has_a_size(limit: int) -> Iterator[Finding]:
+    """From 1 to 200."""
+    if not 1 <= limit <= MOST_FOUND:
+        yield Finding(("limit",), DoorReason.OUT_OF_RANGE)
+
+
+@router.post(
+    "/v1/prescriptions/search",
+    summary="Find prescriptions of a patient, or the one with a reference number.",
+    description="Dispensable ones and those being dispensed, unless `all` is true. A locked one is found by its "
+    "reference number alone.",
+    operation_id="search_prescriptions",
+    response_class=Response,
+    responses={**PROBLEM_RESPONSES, 401: {"description": "the caller is not stated"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"type": "object"},
+                    "examples": {
+                        "by patient": {"value": {"patient": {"national_id": synthetic(0).digits}, "all": False}}
+                    },
+                }
+            },
+        }
+    },
+)
+async def search_prescriptions(request: Request, _: Annotated[Caller, Depends(caller)]) -> Response:
+    """Asks the medication list, which alone knows. Raises Problem (what is wrong with the search), ListUnreachable."""
+    recorder: Recorder = request.app.state.recorder
+    given = parse_json(await request.body())
+    try:
+        asked = asked_of(recorder.door, given, recorder.clock.now_ms())
+    except TurnedAway as error:
+        raise invalid(error.errors()) from None
+    return Response(await recorder.medication_list.prescriptions(asked), media_type="application/json")
+
+
+def asked_of(door: Door, given: object, now_ms: int) -> dict[str, Any]:
+    """What the medication list is asked: the pseudonym in the place of the national id. Raises TurnedAway."""
+    findings: list[Finding] = []
+    found = None
+    try:
+        found = model_of(Search).model_validate(given)
+    except ValidationError as error:
+        findings += findings_of(error)
+    findings += broken_rules(Search, given, {"received_at_ms": now_ms})
+    if findings or found is None:
+        raise TurnedAway(findings)
+    search: Search = struct_of(found, Search)
+    asked: dict[str, Any] = {"all": search.all, "limit": search.limit}
+    if search.patient is not None:
+        asked["patient"] = door.patient_key(NationalId.parse(search.patient.national_id))
+    if search.reference_number is not None:
+        asked["reference_number"] = search.reference_number
+    if search.cursor is not None:
+        asked["cursor"] = search.cursor
+    return asked

@@ -1,0 +1,9 @@
+"""What the pharmacy service must be told by its environment."""
+
+from services.recording.settings import RecordingSettings
+
+
+class PharmacySettings(RecordingSettings):
+    """See `RecordingSettings`; `port` is where it listens."""
+
+    port: int = 8802

@@ -1,0 +1,1 @@
+"""What prescribing systems talk to."""

@@ -1,0 +1,45 @@
+"""The resources of the prescriber service: each row is one of them, and the event that it records."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import FastAPI
+
+from schemas import events
+from services.recording.app import OpenParts, create_app
+from services.recording.routes import Write
+
+# fmt: off
+WRITES: Final = (
+    # Prescriptions: one, or an order of several that is checked whole and judged one by one.
+    Write(path="/v1/prescriptions", records=events.PrescriptionIssued, lines="prescriptions", about="the prescription"),
+    Write(path="/v1/prescriptions/{id}/recall", id_of="prescription", records=events.PrescriptionRecalled, about="the prescription"),
+    Write(path="/v1/prescriptions/{id}/dispatch", id_of="prescription", records=events.DispatchRequested, about="the prescription"),
+    Write(path="/v1/prescriptions/{id}/dispatch/withdraw", id_of="prescription", records=events.DispatchWithdrawn, about="the prescription"),
+    # Treatments: what the patient takes, whether it was prescribed here or not.
+    Write(path="/v1/treatments", records=events.TreatmentRecorded, about="the treatment"),
+    Write(path="/v1/treatments/{id}/change", id_of="treatment", records=events.TreatmentChanged, about="the treatment"),
+    Write(path="/v1/treatments/{id}/pause", id_of="treatment", records=events.TreatmentPaused, about="the treatment"),
+    Write(path="/v1/treatments/{id}/resume", id_of="treatment", records=events.TreatmentResumed, about="the treatment"),
+    Write(path="/v1/treatments/{id}/discontinue", id_of="treatment", records=events.TreatmentDiscontinued, about="the treatment"),
+    Write(path="/v1/treatments/{id}/reinstate", id_of="treatment", records=events.TreatmentReinstated, about="the treatment"),
+    Write(path="/v1/treatments/{id}/withdraw", id_of="treatment", records=events.TreatmentWithdrawn, about="the treatment"),
+    Write(path="/v1/treatments/{id}/use", id_of="treatment", records=events.UseReported, about="the treatment"),
+    # The list as a whole.
+    Write(path="/v1/reconciliations", records=events.ListReconciled, about="the reconciliation"),
+    Write(path="/v1/allergies", records=events.AllergyRecorded, about="the allergies"),
+    Write(path="/v1/allergies/{id}/refute", id_of="allergy", records=events.AllergyRefuted, about="the allergies"),
+    Write(path="/v1/multidose", records=events.MultidoseAssigned, about="the multi-dose registration"),
+    Write(path="/v1/multidose/end", records=events.MultidoseEnded, about="the multi-dose registration"),
+    Write(path="/v1/renewal-requests", records=events.RenewalRequested, about="the request"),
+    Write(path="/v1/renewal-requests/{id}/decline", id_of="request", records=events.RenewalDeclined, about="the request"),
+    Write(path="/v1/deaths", records=events.PatientDied, about="the registered death"),
+    Write(path="/v1/deaths/retract", records=events.DeathRetracted, about="the registered death"),
+)
+# fmt: on
+
+
+def prescriber_app(open_parts: OpenParts) -> FastAPI:
+    """The application of the prescriber service."""
+    return create_app(title="Prescriber service", about=__doc__, writes=WRITES, open_parts=open_parts)

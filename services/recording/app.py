@@ -1,0 +1,147 @@
+"""The frame of a service that takes writes: routes from its table, problems, health, one canonical line a request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, NamedTuple
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from schemas.reasons import DoorReason
+from services.canonical_log import configure, get_logger
+from services.clock import Clock, SystemClock
+from services.problems import install, unavailable
+from services.publishing.kafka_log import KafkaLog
+from services.publishing.log import LogUnavailable
+from services.recording.composition import EVENTS_TOPIC
+from services.recording.documents import describe
+from services.recording.outcomes import ListUnreachable, MedicationListClient
+from services.recording.recorder import Recorder
+from services.recording.routes import Write, router_of
+from services.recording.settings import RecordingSettings
+from services.topics.registry import load
+
+_RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable: DoorReason.LIST_UNAVAILABLE}
+
+
+class Parts(NamedTuple):
+    """What a running service is made of. `check_log` raises LogUnavailable when the log cannot be reached."""
+
+    recorder: Recorder
+    check_log: Callable[[], Awaitable[None]]
+
+
+OpenParts = Callable[[], AbstractAsyncContextManager[Parts]]
+
+
+def opened(settings: RecordingSettings, service: str) -> OpenParts:
+    """The parts of a real process: Kafka, the medication list over HTTP, the machine's clock."""
+
+    @asynccontextmanager
+    async def open_parts() -> AsyncIterator[Parts]:
+        log = KafkaLog(settings.kafka, load().partitions, client_id=service)
+        medication_list = MedicationListClient(settings.list_url)
+
+        async def check_log() -> None:
+            await log.start([EVENTS_TOPIC])
+
+        try:
+            await check_log()
+        except LogUnavailable:
+            # The service answers 503 until the log is there; readiness says so.
+            get_logger().warning("log_unavailable", topic=EVENTS_TOPIC)
+        recorder = Recorder(
+            log=log,
+            medication_list=medication_list,
+            door=settings.door(),
+            sealer=settings.sealer(),
+            clock=SystemClock(),
+        )
+        try:
+            yield Parts(recorder, check_log)
+        finally:
+            await log.close()
+            await medication_list.close()
+
+    return open_parts
+
+
+def create_app(
+    *, title: str, about: str, writes: Iterable[Write], open_parts: OpenParts, more: Iterable[APIRouter] = ()
+) -> FastAPI:
+    """The application of a service; `more` are its routes that write nothing."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_parts() as parts:
+            app.state.recorder = parts.recorder
+            app.state.parts = parts
+            yield
+
+    app = FastAPI(title=title, version="1", description=about, lifespan=lifespan, openapi_url="/openapi.json")
+    for router in (router_of(writes), _health(), *more):
+        app.include_router(router)
+    install(app, retryable=dict(_RETRYABLE))
+    app.add_middleware(CanonicalLine, clock=SystemClock())
+    describe(app)
+    return app
+
+
+def _health() -> APIRouter:
+    health = APIRouter(prefix="/health", tags=["health"])
+
+    @health.get("/live", summary="The process runs.")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @health.get("/ready", summary="Log and medication list can be reached.")
+    async def ready(request: Request) -> dict[str, str]:
+        parts: Parts = request.app.state.parts
+        await parts.check_log()
+        if not await parts.recorder.medication_list.is_there():
+            raise unavailable(DoorReason.LIST_UNAVAILABLE)
+        return {"status": "ready"}
+
+    return health
+
+
+class CanonicalLine:
+    """ASGI middleware: one line for each request, with the route and never the URL."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and tell how it ended."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_ms = self._clock.monotonic_ms()
+        status = 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            get_logger().info(
+                "request",
+                method=scope["method"],
+                route=getattr(scope.get("route"), "path", None),
+                status=status,
+                duration_ms=self._clock.monotonic_ms() - began_ms,
+            )
+
+
+def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:
+    """Run until told to stop: uvloop and httptools, no access log beside the canonical lines."""
+    configure(service)
+    uvicorn.run(app, host=host, port=port, loop="uvloop", http="httptools", access_log=False, log_config=None)

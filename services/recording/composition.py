@@ -1,0 +1,52 @@
+"""Makes events of what the door admitted, and appends them to the log: the same for HTTP and for submissions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from schemas import codec
+from schemas.events import Body, Event, PrescriptionIssued, Source
+from services.admission.completion import event_id_of
+from services.admission.door import Admitted
+from services.identity.sealing import SealedIdentityContent, Sealer
+from services.publishing.log import Log, Position, cloud_event_headers
+
+EVENTS_TOPIC: Final = "medication-events"
+
+
+def events_of(
+    admitted: Admitted, *, source: Source, key: str, occurred_at_ms: int, received_at_ms: int, sealer: Sealer
+) -> list[Event[Body]]:
+    """One event for each body, in order. `key` is the sender's own, so that a repetition makes the same events."""
+    events: list[Event[Body]] = []
+    for index, part in enumerate(admitted.parts):
+        event_id = event_id_of(source.system, key, index)
+        body = part.body(event_id, occurred_at_ms)
+        if isinstance(body, PrescriptionIssued):
+            identity = SealedIdentityContent(admitted.national_id, admitted.name or "")
+            body = msgspec.structs.replace(body, identity=sealer.seal(identity, admitted.patient))
+        events.append(
+            Event(
+                event_id=event_id,
+                patient=admitted.patient,
+                occurred_at_ms=occurred_at_ms,
+                received_at_ms=received_at_ms,
+                source=source,
+                body=body,
+            )
+        )
+    return events
+
+
+async def append(log: Log, event: Event[Body], traceparent: str | None = None) -> Position:
+    """Append one event; returns when it is safe. Raises LogUnavailable, RecordTooLarge."""
+    headers = cloud_event_headers(
+        event_id=event.event_id,
+        event_type=codec.name_of(event),
+        source=event.source.system,
+        time_ms=event.occurred_at_ms,
+        traceparent=traceparent,
+    )
+    return await log.append(EVENTS_TOPIC, event.patient.encode("utf-8"), codec.encode(event), headers)

@@ -1,0 +1,105 @@
+"""The OpenAPI document of a service: bodies from the models of the door, examples from the golden ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.json_schema import models_json_schema
+
+from schemas import golden
+from schemas.events import Body, Submission
+from services.admission.door import Report
+from services.admission.models import model_of
+from services.admission.plain import plain_of
+from services.recording.answers import Answer, Answers
+
+_REF: Final = "#/components/schemas/{model}"
+_models: dict[str, type[BaseModel]] = {}
+
+
+@cache
+def request_model(records: type[Body], known: frozenset[str]) -> type[BaseModel]:
+    """A request as it is written down: the event's fields, whom it is about, and when it happened."""
+    name = f"{records.__name__}Request"
+    around = {field: (model.annotation, model) for field, model in model_of(Report).model_fields.items()}
+    made: type[BaseModel] = create_model(name, __base__=model_of(records, known), **around)  # type: ignore[call-overload]  # fields by name
+    return made
+
+
+def body_document(records: type[Body], known: frozenset[str], lines: str | None) -> dict[str, Any]:
+    """The request body of one write, for its OpenAPI operation."""
+    model = request_model(records, known)
+    _models[model.__name__] = model
+    choices = [_REF.format(model=model.__name__)]
+    if lines is not None:
+        several = _several(records, lines)
+        _models[several.__name__] = several
+        choices.append(_REF.format(model=several.__name__))
+    refs = [{"$ref": choice} for choice in choices]
+    content = {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}, "examples": _examples(records, known)}
+    return {"required": True, "content": {"application/json": content}}
+
+
+def _several(records: type[Body], lines: str) -> type[BaseModel]:
+    around = {field: (model.annotation, model) for field, model in model_of(Report).model_fields.items()}
+    fields: dict[str, Any] = {**around, lines: (tuple[model_of(records), ...], Field(min_length=1))}  # type: ignore[misc]  # made at run time
+    return create_model(f"{records.__name__}Order", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _examples(records: type[Body], known: frozenset[str]) -> dict[str, Any]:
+    """Each example of the contract as a request: what the submissions of the golden bytes say."""
+    found = golden.newest_of(f"Submission{records.__name__}")
+    return {title.replace("_", " "): {"value": _as_request(message, known)} for title, message in found.items()}
+
+
+def _as_request(message: Submission[Body], known: frozenset[str]) -> dict[str, Any]:
+    plain = plain_of(message)
+    person = {name: value for name, value in plain["patient"].items() if name != "kind"}
+    body = {name: value for name, value in plain["bodies"][0].items() if name not in known}
+    request = {"patient": person, "occurred_at": plain["occurred_at"], **body}
+    return dict(msgspec.json.decode(msgspec.json.Encoder(decimal_format="number").encode(request)))
+
+
+def answer_documents() -> dict[int | str, dict[str, Any]]:
+    """The answers of every write besides problems."""
+    content = {"application/json": {"schema": {"anyOf": [{"$ref": _REF.format(model=name)} for name in _ANSWERS]}}}
+    return {
+        200: {
+            "description": "a duplicate: the first outcome where still known, the resource as it is now",
+            "content": content,
+        },
+        201: {"description": "applied: outcome, flags, position, and the resource as it is now", "content": content},
+        202: {
+            "description": "in the log and not judged yet; ask where Location says, after Retry-After seconds",
+            "content": content,
+        },
+        401: {"description": "the caller is not stated"},
+    }
+
+
+_ANSWERS: Final = ("Answer", "Answers")
+
+
+def describe(app: FastAPI) -> None:
+    """Put the schemas that the operations refer to into the app's OpenAPI document."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = made()
+            document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas(_models.values()))
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to change the document
+
+
+def _schemas(models: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    _, bodies = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    _, answers = msgspec.json.schema_components([Answer, Answers], ref_template="#/components/schemas/{name}")
+    return {**bodies["$defs"], **answers}

@@ -1,0 +1,51 @@
+"""Remembers what was sent under each idempotency key of late, so that a repetition becomes the same event again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from schemas import codec
+from schemas.events import Body, Event
+from schemas.reasons import DoorReason
+from services.problems import Problem
+
+KEYS_REMEMBERED: Final = 50_000
+"""*Policy*: some minutes of the busiest hour; a repetition comes within seconds. The fold remembers for ever."""
+
+
+class _Remembered(NamedTuple):
+    occurred_at_ms: int
+    content: bytes
+
+
+class KeyMemory:
+    """The last keys of this process. What it has forgotten, or never saw, the fold judges by event id and content.
+
+    It also keeps the time that was filled in for a sender who gave none: filled in anew, it would be other content.
+    """
+
+    def __init__(self, remembered: int = KEYS_REMEMBERED) -> None:
+        self._limit = remembered
+        self._keys: OrderedDict[str, _Remembered] = OrderedDict()
+
+    def occurred_at_ms(self, event_id: str, now_ms: int) -> int:
+        """When the event of a key happened whose sender did not say: now, or what was filled in the first time."""
+        known = self._keys.get(event_id)
+        return now_ms if known is None else known.occurred_at_ms
+
+    def remember(self, events: Iterable[Event[Body]]) -> None:
+        """Take note of what is about to be appended. Raises a 422 problem if the key came with other content."""
+        listed = list(events)
+        digest = hashlib.blake2b(digest_size=16)
+        for event in listed:
+            digest.update(event.patient.encode() + codec.content_of(event))
+        found = _Remembered(listed[0].occurred_at_ms, digest.digest())
+        known = self._keys.setdefault(listed[0].event_id, found)
+        if known.content != found.content:
+            raise Problem(422, DoorReason.IDEMPOTENCY_KEY_REUSED)
+        self._keys.move_to_end(listed[0].event_id)
+        if len(self._keys) > self._limit:
+            self._keys.popitem(last=False)

@@ -1,0 +1,108 @@
+"""One write from admitted to judged: events into the log, then the wait for their outcomes, within the answer's bound."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from schemas.events import Body, Event
+from schemas.reasons import DoorReason
+from services.admission.completion import event_id_of
+from services.admission.door import Admitted, Door
+from services.clock import Clock
+from services.identity.sealing import Sealer
+from services.problems import Problem, unavailable
+from services.publishing.log import Log, LogUnavailable, Position, RecordTooLarge
+from services.recording.caller import Caller
+from services.recording.composition import append, events_of
+from services.recording.keys import KeyMemory
+from services.recording.outcomes import OUTCOME_WAIT_MS, Judgement, ListUnreachable, MedicationListClient
+from services.recording.ownership import turn_away_anothers
+
+ANSWER_WITHIN_MS: Final = 8_000
+"""Longer than the log takes to confirm or give up, so that nothing lands after the caller was told that it failed."""
+
+
+class Asked(NamedTuple):
+    """How a write was asked for: by whom, under which key, in which trace, and whether to wait for the outcome."""
+
+    caller: Caller
+    key: str
+    traceparent: str | None
+    is_async: bool
+
+
+class Recorded(NamedTuple):
+    """An event in the log, and how it was judged (None: not yet)."""
+
+    event: Event[Body]
+    position: Position
+    judgement: Judgement | None
+
+
+class Recorder:
+    """What a service needs to record what it admitted."""
+
+    def __init__(
+        self, *, log: Log, medication_list: MedicationListClient, door: Door, sealer: Sealer, clock: Clock
+    ) -> None:
+        self.door = door
+        self.sealer = sealer
+        self.clock = clock
+        self.medication_list = medication_list
+        self._log = log
+        self._keys = KeyMemory()
+
+    async def record(self, admitted: Admitted, asked: Asked) -> list[Recorded]:
+        """Append every event of a message in order, and wait for the outcomes.
+
+        Raises TurnedAway (another patient's prescription), Problem (key reused, too large), LogUnavailable.
+        """
+        began_ms = self.clock.monotonic_ms()
+        await turn_away_anothers(admitted, self.medication_list)
+        events = self._events(admitted, asked)
+        places = await self._appended(events, asked.traceparent)
+        recorded: list[Recorded] = []
+        for event, place in zip(events, places, strict=True):
+            left_ms = ANSWER_WITHIN_MS - (self.clock.monotonic_ms() - began_ms)
+            wait_ms = 0 if asked.is_async else max(0, min(OUTCOME_WAIT_MS, left_ms))
+            recorded.append(Recorded(event, place, await self._judgement(event, place, wait_ms)))
+        return recorded
+
+    def _events(self, admitted: Admitted, asked: Asked) -> list[Event[Body]]:
+        now_ms = self.clock.now_ms()
+        occurred_at_ms = admitted.occurred_at_ms
+        if occurred_at_ms is None:
+            occurred_at_ms = self._keys.occurred_at_ms(event_id_of(asked.caller.system, asked.key), now_ms)
+        events = events_of(
+            admitted,
+            source=asked.caller.source,
+            key=asked.key,
+            occurred_at_ms=occurred_at_ms,
+            received_at_ms=now_ms,
+            sealer=self.sealer,
+        )
+        self._keys.remember(events)
+        return events
+
+    async def _appended(self, events: list[Event[Body]], traceparent: str | None) -> list[Position]:
+        """One after the other: the order within a message is kept, and a failure leaves the rest unsent."""
+        places: list[Position] = []
+        for event in events:
+            try:
+                places.append(await append(self._log, event, traceparent))
+            except RecordTooLarge:
+                raise Problem(413, DoorReason.TOO_LARGE) from None
+            except LogUnavailable:
+                if not places:
+                    raise
+                done = f"{len(places)} of {len(events)} are stored. Repeat the message under the same key."
+                raise unavailable(DoorReason.LOG_UNAVAILABLE, detail=done) from None
+        return places
+
+    async def _judgement(self, event: Event[Body], at: Position, wait_ms: int) -> Judgement | None:
+        if wait_ms == 0:
+            return None
+        try:
+            return await self.medication_list.outcome(event.patient, event.event_id, at, wait_ms)
+        except ListUnreachable:
+            return None  # it is in the log; the caller is told where to ask

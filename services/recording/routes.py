@@ -1,0 +1,129 @@
+"""A write as one row of a table: the resource, the event that it records, and where its id comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from msgspec import Struct
+
+from schemas.events import Body
+from schemas.reasons import DoorReason
+from services.admission.errors import TurnedAway
+from services.identity.registers import InvalidIdentifier, parse_uuid
+from services.problems import PROBLEM_RESPONSES, invalid, not_found, parse_json, turned_away
+from services.recording.answers import Answering, answer_to_one, answer_to_several
+from services.recording.caller import Caller, caller
+from services.recording.documents import answer_documents, body_document
+from services.recording.recorder import Asked, Recorder
+
+_LONGEST_KEY: Final = 255
+
+
+class Write(Struct, frozen=True, kw_only=True):
+    """One resource that takes writes.
+
+    path: with `{id}` where an id stands in the URL, which `id_of` then names in the event. about: what the answer's
+    `resource` shows. lines: the field by which a message may carry several. roles: who alone finds this resource.
+    """
+
+    path: str
+    records: type[Body]
+    about: str
+    id_of: str | None = None
+    lines: str | None = None
+    roles: frozenset[str] | None = None
+
+    @property
+    def known(self) -> frozenset[str]:
+        """What the body of the request does not say, because the URL does."""
+        return frozenset() if self.id_of is None else frozenset({self.id_of})
+
+
+async def idempotency_key(
+    idempotency_key: Annotated[
+        str | None, Header(description="a name for this write; the same for a repetition")
+    ] = None,
+) -> str:
+    """The key of a write: printable, at most 255 characters. Raises a 400 problem without one."""
+    key = (idempotency_key or "").strip()
+    if not key or len(key) > _LONGEST_KEY or not key.isprintable():
+        raise turned_away(DoorReason.NO_IDEMPOTENCY_KEY)
+    return key
+
+
+def router_of(writes: Iterable[Write]) -> APIRouter:
+    """The routes of a table of writes."""
+    router = APIRouter()
+    for write in writes:
+        router.add_api_route(
+            write.path,
+            _handler(write),
+            methods=["POST"],
+            name=write.records.__name__,
+            operation_id=f"record_{write.path.strip('/').replace('/', '_').replace('{id}', 'id').replace('-', '_')}",
+            summary=(write.records.__doc__ or "").strip().split("\n")[0],
+            description=f"Records {write.records.__name__}. `resource` in the answer: {write.about}.",
+            status_code=201,
+            response_class=Response,
+            responses={**PROBLEM_RESPONSES, **answer_documents()},
+            openapi_extra={
+                "requestBody": body_document(write.records, write.known, write.lines),
+                **_id_document(write),
+            },
+        )
+    return router
+
+
+def _handler(write: Write) -> Any:
+    async def handle(
+        request: Request,
+        who: Annotated[Caller, Depends(caller)],
+        key: Annotated[str, Depends(idempotency_key)],
+        prefer: Annotated[str, Header(description="`respond-async`: do not wait for the outcome")] = "",
+        traceparent: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        if write.roles is not None and who.role not in write.roles:
+            raise not_found()
+        given = parse_json(await request.body())
+        asked = Asked(who, key, traceparent, is_async="respond-async" in prefer)
+        return await take(request.app.state.recorder, write, given, _known(write, request), asked)
+
+    return handle
+
+
+async def take(recorder: Recorder, write: Write, given: object, known: dict[str, str], asked: Asked) -> Response:
+    """One write, from what was sent to its answer. Raises Problem, LogUnavailable."""
+    try:
+        admitted = recorder.door.admit_request(
+            write.records, given, received_at_ms=recorder.clock.now_ms(), known=known, lines=write.lines
+        )
+        recorded = await recorder.record(admitted, asked)
+    except TurnedAway as error:
+        raise invalid(error.errors()) from None
+    answering = Answering(asked.caller.organisation, recorder.sealer, recorder.medication_list.url)
+    if write.lines is not None and isinstance(given, dict) and write.lines in given:
+        response = answer_to_several(recorded, answering)
+    else:
+        response = answer_to_one(recorded[0], answering)
+    if asked.is_async:
+        response.headers["Preference-Applied"] = "respond-async"
+    return response
+
+
+def _known(write: Write, request: Request) -> dict[str, str]:
+    """The id from the URL. One that is no id names nothing that is there."""
+    if write.id_of is None:
+        return {}
+    try:
+        return {write.id_of: parse_uuid(request.path_params["id"])}
+    except InvalidIdentifier:
+        raise not_found() from None
+
+
+def _id_document(write: Write) -> dict[str, Any]:
+    if write.id_of is None:
+        return {}
+    described = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+    return {"parameters": [described | {"description": f"the {write.id_of}'s id"}]}

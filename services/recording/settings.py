@@ -1,0 +1,35 @@
+"""What a service that takes writes must be told by its environment."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.admission.door import Door
+from services.admission.read_token import ReadTokens
+from services.identity.pseudonym import Pseudonymiser
+from services.identity.sealing import Sealer
+
+
+class RecordingSettings(BaseSettings):
+    """Where the log and the medication list are, and the platform's keys (each 64 hexadecimal characters)."""
+
+    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
+
+    kafka: str
+    """host:port of the brokers, separated by commas."""
+    list_url: str
+    """The base URL of the medication list's API."""
+    pseudonym_key: SecretStr
+    sealing_key: SecretStr
+    read_token_key: SecretStr
+    listen: str = "127.0.0.1"
+
+    def door(self) -> Door:
+        """The door, with this platform's keys."""
+        tokens = ReadTokens(bytes.fromhex(self.read_token_key.get_secret_value()))
+        return Door(Pseudonymiser(bytes.fromhex(self.pseudonym_key.get_secret_value())), tokens)
+
+    def sealer(self) -> Sealer:
+        """What seals identities, and opens them for the pharmacy that holds a claim."""
+        return Sealer(bytes.fromhex(self.sealing_key.get_secret_value()))
