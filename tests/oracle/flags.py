@@ -1,0 +1,171 @@
+"""What is irregular about an event that is applied, judged when it arrives (a hand-out: when it takes effect)."""
+
+from schemas import events as ev
+from schemas.reasons import Flag
+from tests.oracle import quantities, whole_list
+from tests.oracle import treatments as tr
+from tests.oracle.history import Chart, Entry, day, last
+from tests.oracle.prescriptions import (
+    Recall,
+    chain_of,
+    completions,
+    death_of,
+    hand_out,
+    is_recalled,
+    is_reversed,
+    issue_of,
+    recalls,
+    standing,
+    status,
+)
+
+ATC_LEVEL_5 = 7
+AnyEvent = ev.Event[ev.Body]
+
+
+def on_arrival(chart: Chart, event: AnyEvent) -> set[Flag]:  # noqa: PLR0911  # one line for each type of event
+    """The flags of any event but a hand-out, seen before it takes effect."""
+    match event.body:
+        case ev.PrescriptionIssued() as body:
+            return _of_issue(chart, body)
+        case ev.PrescriptionRecalled() as body:
+            return _of_recall(chart, event, body)
+        case ev.ClaimRequested() as body:
+            return _of_claim(chart, event, body)
+        case ev.DispenseReversed() as body:
+            if is_reversed(chart, body.dispense):
+                return {Flag.ALREADY_REVERSED}
+            return {Flag.DISPENSE_UNKNOWN} if hand_out(chart, body.dispense) is None else set()
+        case ev.AllergyRefuted() as body:
+            if whole_list.is_refuted(chart, body.allergy):
+                return {Flag.ALREADY_REFUTED}
+            return {Flag.ALLERGY_UNKNOWN} if whole_list.allergy(chart, body.allergy) is None else set()
+        case ev.PatientDied():
+            return set() if death_of(chart) is None else {Flag.ALREADY_DECEASED}
+        case ev.TreatmentDiscontinued() | ev.TreatmentPaused() | ev.TreatmentWithdrawn() | ev.UseReported() as body:
+            return _of_treatment_fact(chart, event) if tr.is_known(chart, body.treatment) else {Flag.TREATMENT_UNKNOWN}
+        case _:
+            return set()
+
+
+def _of_issue(chart: Chart, body: ev.PrescriptionIssued) -> set[Flag]:
+    flags: set[Flag] = set()
+    newest, told = last(chain_of(chart, body.treatment)), tr.recorded(chart, body.treatment)
+    earlier = newest.body.medication if newest is not None else told.body.medication if told is not None else None
+    if earlier is not None and _another_substance(earlier.atc, body.medication.atc):
+        flags.add(Flag.SUBSTANCE_CHANGED)
+    if body.renews is not None:
+        renewed = issue_of(chart, body.renews)
+        if renewed is None and body.renews != body.prescription:
+            flags.add(Flag.PRESCRIPTION_UNKNOWN)
+        elif renewed is not None and renewed.body.treatment != body.treatment:
+            flags.add(Flag.RENEWS_OTHER_TREATMENT)
+    stops = tr.stops_in_force(chart, body.treatment)
+    if stops and max(stop.at_ms for stop in stops) <= body.issued_at_ms:
+        flags.add(Flag.PRESCRIBED_AFTER_DISCONTINUATION)
+    return flags
+
+
+def _another_substance(earlier: str | None, now: str | None) -> bool:
+    return earlier is not None and now is not None and len(earlier) == len(now) == ATC_LEVEL_5 and earlier != now
+
+
+def _of_recall(chart: Chart, event: AnyEvent, body: ev.PrescriptionRecalled) -> set[Flag]:
+    issue, at_ms = issue_of(chart, body.prescription), event.received_at_ms
+    if issue is None:
+        return {Flag.PRESCRIPTION_UNKNOWN}
+    if is_recalled(chart, body.prescription, at_ms):
+        return {Flag.ALREADY_RECALLED}
+    marked = {"U": {Flag.RECALLED}, "R": {Flag.RECALLED_AFTER_COMPLETION}}
+    return set(marked.get(status(chart, issue, at_ms), set()))
+
+
+def _of_treatment_fact(chart: Chart, event: AnyEvent) -> set[Flag]:
+    match event.body:
+        case ev.TreatmentDiscontinued() as body:
+            if tr.stops_in_force(chart, body.treatment):
+                return {Flag.ALREADY_DISCONTINUED}
+            newest = last(chain_of(chart, body.treatment))
+            overtaken = newest is not None and newest.body.issued_at_ms >= body.at_ms
+            return {Flag.PRESCRIBED_AFTER_DISCONTINUATION} if overtaken else set()
+        case ev.TreatmentPaused() as body:
+            standing_now = tr.pause_of(chart, body.treatment, event.received_at_ms)
+            return {Flag.ALREADY_PAUSED} if standing_now is not None else set()
+        case ev.TreatmentWithdrawn() as body:
+            already = any(stop.withdrawn for stop in tr.stops_in_force(chart, body.treatment))
+            return {Flag.ALREADY_WITHDRAWN} if already else set()
+        case _:
+            return set()
+
+
+def _of_claim(chart: Chart, event: AnyEvent, body: ev.ClaimRequested) -> set[Flag]:
+    issue, at_ms, flags = issue_of(chart, body.prescription), event.received_at_ms, set()
+    assert issue is not None, "a claim on the unknown was refused"
+    treatment, basis = issue.body.treatment, tr.basis_of_prescription(issue)
+    if tr.is_paused(chart, treatment, at_ms):
+        flags.add(Flag.TREATMENT_PAUSED)
+    end = tr.course_end(chart, treatment, basis)
+    if end is not None and day(at_ms) > end:
+        flags.add(Flag.COURSE_ENDED)
+    packed = whole_list.multidose(chart)
+    if issue.body.multidose and packed is not None and packed.body.pharmacy != event.source.organisation:
+        flags.add(Flag.MULTIDOSE_ELSEWHERE)
+    if chart.parked:
+        flags.add(Flag.LIST_INCOMPLETE)
+    if tr.dosing_of(chart, treatment, basis)[0] != issue.body.dosing:
+        flags.add(Flag.DOSING_CHANGED)
+    return flags
+
+
+# --- A hand-out -------------------------------------------------------------------------------------------------------
+
+
+def of_hand_out(chart: Chart, entry: Entry[ev.MedicationDispensed], *, held: bool) -> set[Flag]:
+    """The flags of a hand-out that takes effect now; it stands in the chart already. `held`: by its reporter."""
+    flags = set() if held else {Flag.DISPENSED_WITHOUT_CLAIM}
+    died = death_of(chart)
+    if died is not None and day(entry.occurred_at_ms) > died.body.on:
+        flags.add(Flag.DISPENSED_AFTER_DEATH)
+    issue = issue_of(chart, entry.body.prescription)
+    if issue is None:
+        return flags | {Flag.PRESCRIPTION_UNKNOWN}
+    return flags | _against_order(chart, entry, issue) | _against_quantity(chart, entry, issue)
+
+
+def _against_order(
+    chart: Chart, entry: Entry[ev.MedicationDispensed], issue: Entry[ev.PrescriptionIssued]
+) -> set[Flag]:
+    flags, at_ms, rx = set(), entry.occurred_at_ms, entry.body.prescription
+    causes = {recall.caused_by for recall in recalls(chart, rx) if _was_recalled(recall, at_ms)}
+    if causes - {"withdrawal", "death"}:
+        flags.add(Flag.DISPENSED_AFTER_RECALL)
+    if "withdrawal" in causes:
+        flags.add(Flag.DISPENSED_AFTER_WITHDRAWAL)
+    if day(at_ms) > issue.body.valid_until:
+        flags.add(Flag.DISPENSED_AFTER_EXPIRY)
+    earlier = completions(chart, rx, before=entry.position)
+    if any(completion.hand_out.occurred_at_ms < at_ms for completion in earlier):
+        flags.add(Flag.DISPENSED_AFTER_COMPLETION)
+    if tr.is_paused(chart, issue.body.treatment, at_ms):
+        flags.add(Flag.TREATMENT_PAUSED)
+    reserved = tr.is_substitution_reserved(chart, issue.body.treatment, tr.basis_of_prescription(issue))
+    if reserved and any(line.substituted for line in entry.body.lines):
+        flags.add(Flag.SUBSTITUTION_RESERVED)
+    return flags
+
+
+def _was_recalled(recall: Recall, at_ms: int) -> bool:
+    return recall.at_ms < at_ms and recall.in_effect(at_ms)
+
+
+def _against_quantity(
+    chart: Chart, entry: Entry[ev.MedicationDispensed], issue: Entry[ev.PrescriptionIssued]
+) -> set[Flag]:
+    flags: set[Flag] = set()
+    before = [e.body for e in standing(chart, issue.body.prescription) if e.position < entry.position]
+    use, (amount, _) = quantities.use_after(issue.body, before), quantities.amount_of(issue.body, entry.body)
+    if amount > 0 and quantities.is_over(issue.body, use.handed_out + amount):
+        flags.add(Flag.OVER_QUANTITY)
+    if amount > quantities.period_of(issue.body) and quantities.periods_left(issue.body, use) > 1:
+        flags.add(Flag.AHEAD_OF_PERIOD)
+    return flags

@@ -1,0 +1,270 @@
+"""A prescription's status, computed each time from its hand-outs, its closers and its claim."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+
+from schemas import events as ev
+from tests.oracle import quantities
+from tests.oracle.history import PATIENT, Chart, Entry, day, first, of
+
+DISPATCH_LAPSES = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """One closer of kind recall, at its place in the log."""
+
+    position: int
+    reason: str
+    source: ev.Source
+    at_ms: int
+    from_on: date | None = None
+    replaced_by: str | None = None
+    caused_by: str = "recall"
+    """recall, replacement, stop, withdrawal or death."""
+
+    def in_effect(self, at_ms: int) -> bool:
+        """Whether it closes at that time."""
+        return self.from_on is None or day(at_ms) >= self.from_on
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One closer of kind completion: a holder's counts from its claim's place in the log."""
+
+    position: int
+    hand_out: Entry[ev.MedicationDispensed]
+
+
+@dataclass(slots=True)
+class Desk:
+    """Who holds a prescription, and whom its next dispense is tied to, once bound."""
+
+    claim: Entry[ev.ClaimRequested] | None = None
+    dispatch: Entry[ev.DispatchRequested] | None = None
+    bound: bool = False
+
+
+# --- What was issued and handed out ---------------------------------------------------------------------------------
+
+
+def issue_of(chart: Chart, rx: str) -> Entry[ev.PrescriptionIssued] | None:
+    """The prescription itself, None while nobody has seen it."""
+    return first(of(chart, ("rx", rx), ev.PrescriptionIssued))
+
+
+def signed_order(issue: Entry[ev.PrescriptionIssued]) -> tuple[int, str]:
+    """Newer-signed is greater: by the time of signing, then by id."""
+    return (issue.body.issued_at_ms, issue.body.prescription)
+
+
+def chain_of(chart: Chart, treatment: str) -> list[Entry[ev.PrescriptionIssued]]:
+    """The prescriptions of a treatment, the oldest-signed first."""
+    return sorted(of(chart, ("t", treatment), ev.PrescriptionIssued), key=signed_order)
+
+
+def hand_outs_of(chart: Chart, rx: str) -> list[Entry[ev.MedicationDispensed]]:
+    """Every hand-out of a prescription, in log order."""
+    return of(chart, ("rx", rx), ev.MedicationDispensed)
+
+
+def hand_out(chart: Chart, dispense: str) -> Entry[ev.MedicationDispensed] | None:
+    """One hand-out, None while nobody has seen it."""
+    return first(of(chart, ("dispense", dispense), ev.MedicationDispensed))
+
+
+def is_reversed(chart: Chart, dispense: str) -> bool:
+    """Whether all of a hand-out was taken back."""
+    return any(reversal.body.quantity is None for reversal in of(chart, ("dispense", dispense), ev.DispenseReversed))
+
+
+def returns_of(chart: Chart, dispense: str) -> list[ev.Quantity]:
+    """The goods that came back of a hand-out, before all of it was taken back."""
+    found: list[ev.Quantity] = []
+    for reversal in of(chart, ("dispense", dispense), ev.DispenseReversed):
+        if reversal.body.quantity is None:
+            break
+        found.append(reversal.body.quantity)
+    return found
+
+
+def standing(chart: Chart, rx: str) -> list[Entry[ev.MedicationDispensed]]:
+    """The hand-outs that were not taken back."""
+    return [entry for entry in hand_outs_of(chart, rx) if not is_reversed(chart, entry.body.dispense)]
+
+
+def use_of(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> quantities.Use:
+    """What the standing hand-outs of a prescription add up to."""
+    return quantities.use_after(issue.body, [entry.body for entry in standing(chart, issue.body.prescription)])
+
+
+# --- Closers --------------------------------------------------------------------------------------------------------
+
+
+def completions(chart: Chart, rx: str, *, before: int | None = None) -> list[Completion]:
+    """The standing completions, first of all those before a place in the log: said to be, or with nothing left."""
+    issue = issue_of(chart, rx)
+    entries = [entry for entry in standing(chart, rx) if before is None or entry.position < before]
+    used_up_by = None
+    if issue is not None:
+        after_each = quantities.uses(issue.body, [entry.body for entry in entries])
+        left = zip(entries, after_each, strict=True)
+        used_up_by = first(entry for entry, use in left if quantities.periods_left(issue.body, use) == 0)
+    return [
+        Completion(entry.position if entry.claim_position is None else entry.claim_position, entry)
+        for entry in entries
+        if entry.body.completed or entry is used_up_by
+    ]
+
+
+def recalls(chart: Chart, rx: str) -> list[Recall]:
+    """Every recall of a prescription, by whatever caused it, in log order."""
+    found = [
+        Recall(entry.position, entry.body.reason, entry.event.source, entry.occurred_at_ms)
+        for entry in of(chart, ("rx", rx), ev.PrescriptionRecalled)
+    ]
+    issue = issue_of(chart, rx)
+    if issue is not None:
+        found += _replacements(chart, issue) + _stops(chart, issue) + _by_death(chart)
+    return sorted(found, key=lambda recall: recall.position)
+
+
+def _replacements(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Recall]:
+    """By newer-signed prescriptions of the treatment, and by what renews it by name.
+
+    Of several, one that takes effect no earlier than another before it in the log adds nothing, and is left out.
+    """
+    found: list[Recall] = []
+    for newer in sorted(_replacing(chart, issue), key=lambda entry: entry.position):
+        from_on = newer.body.earliest_dispense
+        if all((from_on or date.min) < (other.from_on or date.min) for other in found):
+            by, signed, at_ms = newer.body.prescription, newer.event.source, newer.body.issued_at_ms
+            found.append(Recall(newer.position, "renew", signed, at_ms, from_on, by, "replacement"))
+    return found
+
+
+def _replacing(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Entry[ev.PrescriptionIssued]]:
+    mine, series = signed_order(issue), issue.body.series_id
+    newer = [
+        other
+        for other in of(chart, ("t", issue.body.treatment), ev.PrescriptionIssued)
+        if signed_order(other) > mine and (series is None or other.body.series_id != series)
+    ]
+    naming = of(chart, ("renews", issue.body.prescription), ev.PrescriptionIssued)
+    return newer + [other for other in naming if other not in newer and other is not issue]
+
+
+def _stops(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Recall]:
+    """By the first stop, and by the first withdrawal, that is later than its signing."""
+    treatment, signed = ("t", issue.body.treatment), issue.body.issued_at_ms
+    stopped = first(e for e in of(chart, treatment, ev.TreatmentDiscontinued) if e.body.at_ms > signed)
+    withdrawn = first(e for e in of(chart, treatment, ev.TreatmentWithdrawn) if e.occurred_at_ms > signed)
+    found: list[Recall] = []
+    if stopped is not None:
+        found.append(
+            Recall(stopped.position, "discontinued", stopped.event.source, stopped.body.at_ms, caused_by="stop")
+        )
+    if withdrawn is not None:
+        at_ms = withdrawn.occurred_at_ms
+        found.append(Recall(withdrawn.position, "withdrawn", withdrawn.event.source, at_ms, caused_by="withdrawal"))
+    return found
+
+
+def death_of(chart: Chart) -> Entry[ev.PatientDied] | None:
+    """The report of the patient's death that stands."""
+    died: Entry[ev.PatientDied] | None = None
+    for entry in chart.about.get(PATIENT, ()):
+        if isinstance(entry.event.body, ev.PatientDied) and died is None:
+            died = entry
+        elif isinstance(entry.event.body, ev.DeathRetracted):
+            died = None
+    return died
+
+
+def _by_death(chart: Chart) -> list[Recall]:
+    died = death_of(chart)
+    if died is None:
+        return []
+    return [Recall(died.position, "death", died.event.source, died.occurred_at_ms, caused_by="death")]
+
+
+# --- Claims, dispatches, status ---------------------------------------------------------------------------------------
+
+
+def desk_of(chart: Chart, rx: str) -> Desk:
+    """Who holds it and whom it is tied to, gone through from the start."""
+    desk = Desk()
+    for entry in chart.about.get(("rx", rx), ()):
+        match entry.event.body:
+            case ev.ClaimRequested():
+                desk.claim = entry
+            case ev.ClaimAborted(claim=claim) | ev.ClaimReleased(claim=claim):
+                if desk.claim is not None and desk.claim.body.claim == claim:
+                    desk.claim, desk.bound = None, True
+            case ev.DispatchRequested():
+                desk.dispatch, desk.bound = entry, desk.claim is None
+            case ev.DispatchWithdrawn():
+                desk.dispatch = None
+            case ev.MedicationDispensed():
+                _handed_out(desk, entry)
+            case _:
+                pass
+    return desk
+
+
+def _handed_out(desk: Desk, entry: Entry[ev.MedicationDispensed]) -> None:
+    """A hand-out by the bound pharmacy uses up a dispatch of the next dispense; then its claim ends, and another binds."""
+    tied = desk.dispatch
+    if tied is not None and desk.bound and not tied.body.every and tied.body.pharmacy == entry.organisation:
+        desk.dispatch = None
+    if desk.claim is not None and entry.ended_claim == desk.claim.body.claim:
+        desk.claim, desk.bound = None, True
+
+
+def holder_of(chart: Chart, rx: str) -> Entry[ev.ClaimRequested] | None:
+    """The claim that holds a prescription now."""
+    return desk_of(chart, rx).claim
+
+
+def dispatch_of(chart: Chart, rx: str, at_ms: int, *, bound: bool = True) -> Entry[ev.DispatchRequested] | None:
+    """The dispatch that holds at that time: bound, unless the pending one is asked for too."""
+    desk, issue = desk_of(chart, rx), issue_of(chart, rx)
+    if desk.dispatch is None or issue is None or (bound and not desk.bound):
+        return None
+    begins = max(day(desk.dispatch.occurred_at_ms), issue.body.earliest_dispense or date.min)
+    return desk.dispatch if day(at_ms) <= begins + DISPATCH_LAPSES else None
+
+
+def closed_by(chart: Chart, rx: str, at_ms: int) -> str | None:
+    """What the first standing closer in effect makes of it: R or T; None when none stands."""
+    closers = [(completion.position, "R") for completion in completions(chart, rx)]
+    closers += [(recall.position, "T") for recall in recalls(chart, rx) if recall.in_effect(at_ms)]
+    return min(closers)[1] if closers else None
+
+
+def status(chart: Chart, issue: Entry[ev.PrescriptionIssued], at_ms: int) -> str:
+    """E, U, R, T or F at that time."""
+    rx = issue.body.prescription
+    if holder_of(chart, rx) is not None:
+        return "U"
+    return closed_by(chart, rx, at_ms) or ("F" if day(at_ms) > issue.body.valid_until else "E")
+
+
+def is_recalled(chart: Chart, rx: str, at_ms: int) -> bool:
+    """Whether a recall of it is in effect at that time, whatever its status."""
+    return any(recall.in_effect(at_ms) for recall in recalls(chart, rx))
+
+
+def returned_of(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> Decimal:
+    """Goods that came back of standing hand-outs, in the prescription's unit, as far as comparable."""
+    total, measured = Decimal(0), quantities.measure(issue.body)
+    for entry in standing(chart, issue.body.prescription):
+        content = first(line.content for line in entry.body.lines if line.content is not None)
+        for quantity in returns_of(chart, entry.body.dispense):
+            if quantity.unit == "package" and content is None and issue.body.quantity.unit == "package":
+                amount: Decimal | None = quantity.value * measured.per_prescribed
+            else:
+                amount = quantities.in_unit(quantity, measured.unit, content)
+            total += amount or Decimal(0)
+    return measured.shown(total)

@@ -1,0 +1,163 @@
+"""A treatment's state: stops, pauses, the dosing in force and the end of a course, from its events alone."""
+
+from dataclasses import dataclass
+from datetime import date
+
+from schemas import events as ev
+from tests.oracle.history import Chart, Entry, day, first, last, of
+from tests.oracle.prescriptions import chain_of, issue_of
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A discontinuation or a withdrawal, counted from its own time."""
+
+    at_ms: int
+    position: int
+    reason: str
+    source: ev.Source
+    note: str | None
+    withdrawn: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a treatment says of itself at a time: its prescription in force, or what was recorded."""
+
+    body: ev.PrescriptionIssued | ev.TreatmentRecorded
+    source: ev.Source
+    at_ms: int
+    position: int
+
+
+def recorded(chart: Chart, treatment: str) -> Entry[ev.TreatmentRecorded] | None:
+    """What was recorded without a prescription."""
+    return first(of(chart, ("t", treatment), ev.TreatmentRecorded))
+
+
+def is_known(chart: Chart, treatment: str) -> bool:
+    """Whether a prescription or a recording of it was seen."""
+    return recorded(chart, treatment) is not None or bool(chain_of(chart, treatment))
+
+
+# --- Stops ------------------------------------------------------------------------------------------------------------
+
+
+def stops_in_force(chart: Chart, treatment: str) -> list[Stop]:
+    """The stops since it was last reinstated that are later than the newest-signed prescription, the earliest first."""
+    found: list[Stop] = []
+    for entry in chart.about.get(("t", treatment), ()):
+        match entry.event.body:
+            case ev.TreatmentDiscontinued() as body:
+                source = entry.event.source
+                found.append(Stop(body.at_ms, entry.position, body.reason, source, body.note, withdrawn=False))
+            case ev.TreatmentWithdrawn() as body:
+                at_ms, source = entry.occurred_at_ms, entry.event.source
+                found.append(Stop(at_ms, entry.position, body.reason, source, None, withdrawn=True))
+            case ev.TreatmentReinstated():
+                found = []
+            case _:
+                pass
+    newest = last(chain_of(chart, treatment))
+    if newest is not None:
+        found = [stop for stop in found if stop.at_ms > newest.body.issued_at_ms]
+    return sorted(found, key=lambda stop: (stop.at_ms, stop.position))
+
+
+def shown_stop(chart: Chart, treatment: str) -> Stop | None:
+    """The stop that stands for all: a withdrawal if there is one, else the earliest."""
+    stops = stops_in_force(chart, treatment)
+    return first(stop for stop in stops if stop.withdrawn) or first(stops)
+
+
+# --- Pauses -----------------------------------------------------------------------------------------------------------
+
+
+def pause_of(chart: Chart, treatment: str, at_ms: int) -> Entry[ev.TreatmentPaused] | None:
+    """The pause that stands, in force or to come; a pause while one stands moves nothing."""
+    standing: Entry[ev.TreatmentPaused] | None = None
+    for entry in chart.about.get(("t", treatment), ()):
+        if isinstance(entry.event.body, ev.TreatmentPaused):
+            if standing is None or _is_over(standing, day(entry.event.received_at_ms)):
+                standing = entry
+        elif isinstance(entry.event.body, ev.TreatmentResumed):
+            standing = None
+    return standing if standing is not None and not _is_over(standing, day(at_ms)) else None
+
+
+def _is_over(pause: Entry[ev.TreatmentPaused], on: date) -> bool:
+    return pause.body.until is not None and on > pause.body.until
+
+
+def is_paused(chart: Chart, treatment: str, at_ms: int) -> bool:
+    """Whether a pause is in force on the day of that instant."""
+    pause = pause_of(chart, treatment, at_ms)
+    return pause is not None and pause.body.start <= day(at_ms)
+
+
+# --- What it says -----------------------------------------------------------------------------------------------------
+
+
+def basis_of(chart: Chart, treatment: str, at_ms: int) -> Basis | None:
+    """The newest-signed prescription whose earliest date has come, else the newest-signed, else what was recorded."""
+    chain = chain_of(chart, treatment)
+    begun = [issue for issue in chain if (issue.body.earliest_dispense or date.min) <= day(at_ms)]
+    head = last(begun) or last(chain)
+    if head is not None:
+        return Basis(head.body, head.event.source, head.body.issued_at_ms, head.position)
+    told = recorded(chart, treatment)
+    return None if told is None else Basis(told.body, told.event.source, told.occurred_at_ms, told.position)
+
+
+def basis_of_prescription(issue: Entry[ev.PrescriptionIssued]) -> Basis:
+    """What one prescription says of itself."""
+    return Basis(issue.body, issue.event.source, issue.body.issued_at_ms, issue.position)
+
+
+def changes_since(chart: Chart, treatment: str, basis: Basis) -> list[Entry[ev.TreatmentChanged]]:
+    """The changes that happened after it, in log order."""
+    after = (basis.at_ms, basis.position)
+    return [entry for entry in of(chart, ("t", treatment), ev.TreatmentChanged) if entry.time_and_place > after]
+
+
+def dosing_of(chart: Chart, treatment: str, basis: Basis) -> tuple[ev.Dosing, ev.Source, int]:
+    """The dosing in force, who set it, and when: a later change wins over the prescription's own."""
+    changed = last(e for e in changes_since(chart, treatment, basis) if e.body.dosing is not None)
+    if changed is not None and changed.body.dosing is not None:
+        return changed.body.dosing, changed.event.source, changed.occurred_at_ms
+    return basis.body.dosing, basis.source, basis.at_ms
+
+
+def indication_of(chart: Chart, treatment: str, basis: Basis) -> str | None:
+    """The indication in force."""
+    changed = [entry.body.indication_text for entry in changes_since(chart, treatment, basis)]
+    return last(text for text in changed if text is not None) or basis.body.indication_text
+
+
+def is_substitution_reserved(chart: Chart, treatment: str, basis: Basis) -> bool:
+    """Whether another product may not be handed out."""
+    changed = [entry.body.substitution_reserved for entry in changes_since(chart, treatment, basis)]
+    reserved = last(value for value in changed if value is not None)
+    if reserved is not None:
+        return reserved
+    return isinstance(basis.body, ev.PrescriptionIssued) and basis.body.substitution_reserved
+
+
+def administration_of(chart: Chart, treatment: str) -> str | None:
+    """Who gives it: the last word on it."""
+    changed = [entry.body.administration for entry in of(chart, ("t", treatment), ev.TreatmentChanged)]
+    return last(value for value in changed if value is not None)
+
+
+def course_end(chart: Chart, treatment: str, basis: Basis) -> date | None:
+    """The last day of a course; None for other use, and for a course without an end."""
+    dosing, _, _ = dosing_of(chart, treatment, basis)
+    ends = [period.end for period in dosing.periods]
+    known = [end for end in ends if end is not None]
+    return max(known) if basis.body.use == "course" and known and len(known) == len(ends) else None
+
+
+def treatment_of(chart: Chart, rx: str) -> str | None:
+    """The treatment of a prescription that was seen."""
+    issue = issue_of(chart, rx)
+    return None if issue is None else issue.body.treatment
