@@ -274,6 +274,15 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
 
     reader: PartitionReader
 
+    async def on_thread_stop(self) -> None:
+        """Leave the group and close.
+
+        While a broker is away, aiokafka lets the cancellation of its own fetch escape. Passed on, it would kill this
+        thread before it reports its end, and the worker would wait for that for ever.
+        """
+        with suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
+
     def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # Faust ties this to its own exactly-once mode, which cannot cover Redis: without it, records of an aborted
