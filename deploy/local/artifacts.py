@@ -149,7 +149,7 @@ def _maven() -> str:
 def _copy_dependencies(maven: str, into: Path, *, profile: str | None) -> None:
     _must(
         maven,
-        *("-q", "-B", "-f", str(POM), f"-Dmaven.repo.local={MAVEN_REPOSITORY}"),
+        *("-q", "-B", "-Dstyle.color=never", "-f", str(POM), f"-Dmaven.repo.local={MAVEN_REPOSITORY}"),
         *(("-P", profile) if profile else ()),
         *("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={into}"),
     )
