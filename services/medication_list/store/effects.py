@@ -14,7 +14,8 @@ class Effect(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `source_offset` stands first: the write function reads it to leave out what was relayed before a loss.
     `recipient` is a pharmacy's or organisation's number, or a system; `key` the record's key; `payload` contract bytes
-    of a DispenseOrder, Notice or SubmissionReceipt.
+    of a DispenseOrder, Notice or SubmissionReceipt. `patient` is the pseudonym that the sealed identity in a dispense
+    order is bound to, None where nothing is sealed; it goes no further than the relay.
     """
 
     source_offset: int
@@ -23,6 +24,7 @@ class Effect(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: str
     effect_id: str
     payload: bytes
+    patient: str | None = None
 
     @property
     def topic(self) -> str:

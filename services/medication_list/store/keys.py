@@ -30,3 +30,11 @@ class GenerationKeys:
         self.events_of = f"{prefix}e:"
         self.rx = f"{prefix}rx"
         self.parked = f"{prefix}parked"
+
+    def list_key(self, patient: str) -> str:
+        """The hash of a patient's list."""
+        return self.list_of + patient
+
+    def events_key(self, patient: str) -> str:
+        """The hash of a patient's event index."""
+        return self.events_of + patient

@@ -1,8 +1,9 @@
 """The store in memory: the same promises as Redis, and faults on request, for simulations and tests."""
 
+import asyncio
 import copy
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from services.medication_list.store.port import (
     Written,
     check_writes,
 )
+from services.medication_list.store.reading import Look, Looked
 from services.medication_list.store.roles import (
     ROLE_FIELDS,
     Beginning,
@@ -52,6 +54,8 @@ class MemoryServer:
     def __init__(self) -> None:
         self.is_available = True
         self.lose_replies = 0
+        self.run = 1
+        self.listeners: list[asyncio.Queue[tuple[int, int]]] = []
         self._content = Content()
 
     def save(self) -> Content:
@@ -60,16 +64,25 @@ class MemoryServer:
 
     def roll_back(self, image: Content) -> None:
         """Become what was saved, as a server restored from an older file."""
-        self._content = copy.deepcopy(image)
+        self._restart(copy.deepcopy(image))
 
     def flush(self) -> None:
         """Lose everything."""
-        self._content = Content()
+        self._restart(Content())
+
+    def _restart(self, content: Content) -> None:
+        self._content = content
+        self.run += 1
 
     def content(self) -> dict[str, dict[bytes, bytes] | list[bytes]]:
         """Everything by key, as a Redis would show it: hashes, and streams as lists of effects."""
         streams = {key: [each for _, each in entries] for key, entries in self._content.outboxes.items() if entries}
         return {key: dict(each) for key, each in self._content.hashes.items()} | streams
+
+    def announce(self, partition: int, offset: int) -> None:
+        """Tell every listener; those that come later never hear of it."""
+        for listener in self.listeners:
+            listener.put_nowait((partition, offset))
 
     @contextmanager
     def call(self) -> Iterator[Content]:
@@ -194,6 +207,8 @@ class MemoryStore:
         taken = self._owners(content, keys.rx, write)
         _put(content, keys.parked, {str(each).encode(): reason for each, reason in write.parked.items()})
         _put(content, keys.offset, {b"offset": str(write.next_offset).encode()})
+        if own:
+            self._server.announce(write.partition, write.next_offset)
         if own and role.state == RoleState.BUILDING and write.next_offset >= role.until:
             _put(content, common.role, {b"state": RoleState.LIVE.encode()})
         return taken
@@ -322,3 +337,48 @@ class MemoryOutbox:
             entries = content.outboxes[PartitionKeys(partition).outbox]
             entries[:] = [each for each in entries if each[0] not in gone]
             return True
+
+
+class MemoryViews:
+    """Where readers look, in memory. See `reading.Views` for what each method promises."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+
+    async def look(self, partition: int, generation: str, looks: Sequence[Look]) -> Looked:
+        """See `Views.look`."""
+        server = str(self._server.run)
+        with self._server.call() as content:
+            role = _role(content, partition)
+            if role is None:
+                return Looked(server, generation, 0, 0, None, 0, ())
+            if role.live != generation:
+                return Looked(server, role.live, 0, 0, RoleState.LIVE, 0, ())
+            stands = content.hashes.get(GenerationKeys(generation, partition).offset)
+            if stands is None:
+                return Looked(server, generation, 0, 0, None, 0, ())
+            values = [_values(content.hashes.get(each.key, {}), each) for each in looks]
+            offset, epoch = int(stands[b"offset"]), int(stands[b"epoch"])
+            return Looked(server, generation, offset, epoch, role.state, role.until, values)
+
+    async def announcements(self, partitions: Collection[int]) -> AsyncIterator[tuple[int, int] | None]:
+        """See `Views.announcements`."""
+        heard: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+        self._server.listeners.append(heard)
+        try:
+            yield None
+            while True:
+                partition, offset = await heard.get()
+                if partition in partitions:
+                    yield partition, offset
+        finally:
+            self._server.listeners.remove(heard)
+
+    async def close(self) -> None:
+        """See `Views.close`."""
+
+
+def _values(held: Hash, look: Look) -> Sequence[bytes | None]:
+    if look.fields is None:
+        return [each for pair in held.items() for each in pair]
+    return [held.get(each.encode() if isinstance(each, str) else each) for each in look.fields]

@@ -1,0 +1,242 @@
+"""Generations of the view: begun where nothing stands, refused where they do not fit, and switched at once."""
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from services.medication_list.source_log import LogIdentity, SourceLog
+from services.medication_list.store.roles import Beginning, Pointer, Role, Roles, RoleState
+
+NAME: Final = re.compile(r"g([1-9][0-9]*)-[0-9a-f]{6}")
+_ATTEMPTS: Final = 5
+
+
+class GenerationRefusedError(Exception):
+    """This process must not work on this store; the text is the one sentence that an operator needs."""
+
+
+class GenerationRecord(msgspec.Struct, frozen=True):
+    """What is known of a generation: which fold made it, of which release, and when."""
+
+    fold_version: int
+    release: str
+    made_at_ms: int
+
+
+def random_name(number: int) -> str:
+    """A name that was never used: `g<number>-<six hex digits>`."""
+    return f"g{number}-{secrets.token_hex(3)}"
+
+
+def enter(
+    roles: Roles,
+    log: SourceLog,
+    record: GenerationRecord,
+    generation: str | None = None,
+    name: Callable[[int], str] = random_name,
+) -> str:
+    """The generation that a worker of this release works on: the given one, or the live one, begun where nothing stands.
+
+    Any number of workers may enter at once, and again after a loss; the first one begins and the others join. A
+    partition without a role begins at offset 0 and is not shown before it reaches the end that the log has now.
+
+    Raises:
+        GenerationRefusedError: the store may evict keys, holds the view of another log or reaches beyond this one, or
+            the generation was made by another version of the fold.
+        StoreUnavailableError, SourceLogUnavailableError: ask again.
+    """
+    if not roles.keeps_everything():
+        raise GenerationRefusedError("Redis may evict keys: set maxmemory-policy to noeviction.")
+    identity = log.identity()
+    pointer = _pointer(roles, log, identity, record, name)
+    wanted = generation or pointer.generation
+    _refuse_misfit(pointer, identity, wanted, record)
+    ends = log.ends()
+    _refuse_beyond(roles, wanted, ends)
+    _begin_missing(roles, log, pointer, wanted, ends)
+    return wanted
+
+
+def begin_beside(
+    roles: Roles, log: SourceLog, record: GenerationRecord, name: Callable[[int], str] = random_name
+) -> str:
+    """Begin a generation beside the live one, empty and capped at it, and return its name.
+
+    Raises GenerationRefusedError where there is no live one, or it is of another log.
+    """
+    for _ in range(_ATTEMPTS):
+        pointer = roles.pointer()
+        if pointer is None:
+            raise GenerationRefusedError("There is no live generation to begin another one beside.")
+        number = 1 + max(_number(each) for each in pointer.records)
+        made = name(number)
+        _refuse_misfit(pointer, log.identity(), pointer.generation, None)
+        ends = log.ends()
+        _begin(roles, {each: Beginning(made, pointer.epoch, 0, 0) for each in ends})
+        # The token stays: a switch that is under way is not disturbed, and one that came first is noticed.
+        if roles.point(pointer, replace(pointer, records={made: msgspec.msgpack.encode(record)})):
+            return made
+    raise GenerationRefusedError("Others keep changing the generations: try again.")
+
+
+def record_of(pointer: Pointer, generation: str) -> GenerationRecord:
+    """What is known of a generation. Raises GenerationRefusedError for an unknown one."""
+    encoded = pointer.records.get(generation)
+    if encoded is None:
+        raise GenerationRefusedError(f"There is no generation {generation} in this store.")
+    return msgspec.msgpack.decode(encoded, type=GenerationRecord)
+
+
+# --- Switching: freeze, flip, follow; or give up ------------------------------------------------------------------
+
+
+def freeze(roles: Roles, partitions: int) -> Pointer:
+    """Announce a switch and freeze every partition with its token; return the pointer that `flip` wants back.
+
+    Raises GenerationRefusedError when another switch is under way, or a partition is not live.
+    """
+    pointer = roles.pointer()
+    if pointer is None:
+        raise GenerationRefusedError("There is no live generation to switch from.")
+    if _is_announced(pointer.token):
+        raise GenerationRefusedError("Another switch is under way: let it finish, or give it up.")
+    announced = replace(pointer, token=f"switch-{secrets.token_hex(6)}", records={})
+    if not roles.point(pointer, announced):
+        raise GenerationRefusedError("Another switch was faster.")
+    for partition, role in roles.roles(range(partitions)).items():
+        live = role is not None and role.state == RoleState.LIVE and role.live == pointer.generation
+        if role is None or not live or not roles.turn(partition, role, _frozen(role, announced.token)):
+            give_up(roles, partitions, announced)
+            raise GenerationRefusedError(f"Partition {partition} is not live: there is nothing to switch from.")
+    return announced
+
+
+def has_reached(roles: Roles, partitions: int, announced: Pointer, generation: str) -> bool:
+    """Whether a generation stands where the live one was frozen, in every partition."""
+    frozen = roles.offsets(announced.generation, range(partitions))
+    return frozen == roles.offsets(generation, range(partitions)) and None not in frozen.values()
+
+
+def flip(roles: Roles, partitions: int, announced: Pointer, generation: str) -> bool:
+    """Make a generation live; False when somebody gave the switch up, or it has not reached the frozen offsets."""
+    if generation not in (roles.pointer() or announced).records:
+        raise GenerationRefusedError(f"There is no generation {generation} in this store.")
+    if not has_reached(roles, partitions, announced, generation):
+        return False
+    shall = replace(
+        announced, epoch=announced.epoch + 1, generation=generation, token=_done(announced.token), records={}
+    )
+    flipped = roles.point(announced, shall)
+    follow(roles, partitions)
+    return flipped
+
+
+def give_up(roles: Roles, partitions: int, announced: Pointer) -> bool:
+    """Take a switch back, by anyone; False when it was flipped, or given up by another, before. Then all unfreezes."""
+    given_up = roles.point(announced, replace(announced, epoch=announced.epoch + 1, token="", records={}))
+    follow(roles, partitions)
+    return given_up
+
+
+def follow(roles: Roles, partitions: int) -> None:
+    """Give each frozen partition the role that the pointer has decided; while a switch is open, nothing moves.
+
+    Workers and readers call it when they find a partition frozen, so a switch ends even if its operator is gone.
+    """
+    pointer = roles.pointer()
+    if pointer is None or _is_announced(pointer.token):
+        return
+    offsets = roles.offsets(pointer.generation, range(partitions))
+    for partition, role in roles.roles(range(partitions)).items():
+        if role is not None and role.state == RoleState.FROZEN and role.epoch < pointer.epoch:
+            came_to = offsets[partition] if role.live != pointer.generation else None
+            effects_from = role.effects_from if came_to is None else came_to
+            shall = Role(pointer.epoch, pointer.generation, RoleState.LIVE, "", role.until, effects_from)
+            roles.turn(partition, role, shall)
+
+
+def _frozen(role: Role, token: str) -> Role:
+    return role._replace(state=RoleState.FROZEN, token=token)
+
+
+def _is_announced(token: str) -> bool:
+    return token.startswith("switch-")
+
+
+def _done(token: str) -> str:
+    return token.replace("switch-", "switched-", 1)
+
+
+# --- Entering -----------------------------------------------------------------------------------------------------
+
+
+def _pointer(
+    roles: Roles, log: SourceLog, identity: LogIdentity, record: GenerationRecord, name: Callable[[int], str]
+) -> Pointer:
+    """The pointer that stands; in an empty store the first worker sets it."""
+    pointer = roles.pointer()
+    if pointer is not None:
+        return pointer
+    orphan = next((role for role in roles.roles(list(log.ends())).values() if role is not None), None)
+    # Another worker may have set the pointer, and begun, between the two looks.
+    pointer = roles.pointer()
+    if pointer is None and orphan is not None:
+        raise GenerationRefusedError(
+            f"Redis lost its pointer, though partitions are live with {orphan.live}: restore it, or empty Redis."
+        )
+    if pointer is None:
+        first = name(1)
+        begun = Pointer(1, first, "", identity.cluster, identity.topic, {first: msgspec.msgpack.encode(record)})
+        roles.point(None, begun)
+        pointer = roles.pointer() or begun
+    return pointer
+
+
+def _refuse_misfit(pointer: Pointer, identity: LogIdentity, generation: str, record: GenerationRecord | None) -> None:
+    if (pointer.cluster, pointer.topic) != identity:
+        raise GenerationRefusedError(
+            f"Redis holds the view of another log (cluster {pointer.cluster}, topic {pointer.topic}) than this one "
+            f"(cluster {identity.cluster}, topic {identity.topic}): use the Redis that belongs to it, or an empty one."
+        )
+    made_by = record_of(pointer, generation).fold_version
+    if record is not None and made_by != record.fold_version:
+        raise GenerationRefusedError(
+            f"Generation {generation} was made by version {made_by} of the fold, and this is version "
+            f"{record.fold_version}: run the release that made it, or replay into a new generation."
+        )
+
+
+def _refuse_beyond(roles: Roles, generation: str, ends: Mapping[int, int]) -> None:
+    for partition, offset in roles.offsets(generation, list(ends)).items():
+        if offset is not None and offset > ends[partition]:
+            raise GenerationRefusedError(
+                f"Generation {generation} has come to offset {offset} of partition {partition}, and the log ends at "
+                f"{ends[partition]}: the log lost records, or is another one."
+            )
+
+
+def _begin_missing(roles: Roles, log: SourceLog, pointer: Pointer, generation: str, ends: Mapping[int, int]) -> None:
+    stand = roles.roles(list(ends))
+    missing = [partition for partition in ends if stand[partition] is None]
+    if not missing:
+        return
+    if generation != pointer.generation:
+        raise GenerationRefusedError(f"Partition {missing[0]} has no role: start the live generation's workers first.")
+    relayed = log.relayed()
+    beginnings = {each: Beginning(generation, pointer.epoch, ends[each], relayed.get(each, 0)) for each in missing}
+    _begin(roles, beginnings)
+
+
+def _begin(roles: Roles, beginnings: Mapping[int, Beginning]) -> None:
+    refused = roles.begin(beginnings)
+    if refused:
+        raise GenerationRefusedError(f"Partition {min(refused)} has a role and no data: restore Redis, or empty it.")
+
+
+def _number(generation: str) -> int:
+    match = NAME.fullmatch(generation)
+    return int(match[1]) if match else 0

@@ -1,0 +1,140 @@
+"""What a generation must know of the log that it is made from: which log it is, where it ends, what was relayed of it."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import KafkaError
+
+from schemas.codec import decode
+from schemas.events import RelayProgress
+
+EVENTS_TOPIC: Final = "medication-events"
+PROGRESS_TOPIC: Final = "relay-progress"
+_POLL_MS: Final = 500
+
+
+class SourceLogUnavailableError(Exception):
+    """The log does not answer, or lacks a topic."""
+
+
+class LogIdentity(NamedTuple):
+    """Which log it is: a topic that was deleted and made again has the same name and another id."""
+
+    cluster: str
+    topic: str
+
+
+class SourceLog(Protocol):
+    """The log of medication events, seen from outside. Blocking; raises SourceLogUnavailableError."""
+
+    def identity(self) -> LogIdentity:
+        """Cluster id and topic id."""
+        ...
+
+    def ends(self) -> Mapping[int, int]:
+        """The offset after the last record, for every partition of the topic."""
+        ...
+
+    def relayed(self) -> Mapping[int, int]:
+        """Source offset of the last effect that was relayed; a partition of which nothing was relayed is not there."""
+        ...
+
+
+class KafkaSourceLog:
+    """The real one. It connects for each call: it is asked when a process starts."""
+
+    def __init__(self, bootstrap: str, *, events: str = EVENTS_TOPIC, progress: str = PROGRESS_TOPIC) -> None:
+        self._bootstrap = bootstrap.split(",")
+        self._events = events
+        self._progress = progress
+
+    def identity(self) -> LogIdentity:
+        """See `SourceLog.identity`."""
+        try:
+            with closing(self._admin()) as admin:
+                return LogIdentity(str(admin.describe_cluster()["cluster_id"]), str(self._topic(admin)["topic_id"]))
+        except KafkaError as error:
+            raise self._unavailable(error) from error
+
+    def ends(self) -> Mapping[int, int]:
+        """See `SourceLog.ends`."""
+        try:
+            with closing(self._admin()) as admin:
+                count = len(self._topic(admin)["partitions"])
+                asked = {TopicPartition(self._events, each): OffsetSpec.LATEST for each in range(count)}
+                found = admin.list_partition_offsets(asked)
+                return {each.partition: found[each].offset for each in asked}
+        except KafkaError as error:
+            raise self._unavailable(error) from error
+
+    def relayed(self) -> Mapping[int, int]:
+        """See `SourceLog.relayed`."""
+        try:
+            with closing(
+                KafkaConsumer(
+                    bootstrap_servers=self._bootstrap,
+                    group_id=None,
+                    enable_auto_commit=False,
+                    auto_offset_reset="earliest",
+                    allow_auto_create_topics=False,
+                )
+            ) as consumer:
+                return self._read_progress(consumer)
+        except KafkaError as error:
+            raise self._unavailable(error) from error
+
+    def _read_progress(self, consumer: Any) -> dict[int, int]:
+        """Compaction may not have come by: the last record of a partition counts."""
+        places = [TopicPartition(self._progress, each) for each in consumer.partitions_for_topic(self._progress) or ()]
+        if not places:
+            raise SourceLogUnavailableError(f"the log has no topic {self._progress}")
+        consumer.assign(places)
+        ends = consumer.end_offsets(places)
+        consumer.seek_to_beginning(*places)
+        found: dict[int, int] = {}
+        while any(consumer.position(place) < ends[place] for place in places):
+            for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                for record in records:
+                    if record.value is not None:
+                        progress = decode(record.value)
+                        assert isinstance(progress, RelayProgress)
+                        found[progress.partition] = progress.source_offset
+        return found
+
+    def _admin(self) -> Any:
+        return KafkaAdminClient(bootstrap_servers=self._bootstrap)
+
+    def _topic(self, admin: Any) -> Mapping[str, Any]:
+        found = next(iter(admin.describe_topics([self._events])), None)
+        if found is None or not found["partitions"]:
+            raise SourceLogUnavailableError(f"the log has no topic {self._events}")
+        topic: Mapping[str, Any] = found
+        return topic
+
+    def _unavailable(self, error: KafkaError) -> SourceLogUnavailableError:
+        return SourceLogUnavailableError(f"the log does not answer ({type(error).__name__})")
+
+
+@dataclass
+class MemorySourceLog:
+    """One in memory, to be set as a test wants it."""
+
+    log_identity: LogIdentity = field(default_factory=lambda: LogIdentity("cluster", "topic"))
+    log_ends: dict[int, int] = field(default_factory=dict)
+    log_relayed: dict[int, int] = field(default_factory=dict)
+
+    def identity(self) -> LogIdentity:
+        """See `SourceLog.identity`."""
+        return self.log_identity
+
+    def ends(self) -> Mapping[int, int]:
+        """See `SourceLog.ends`."""
+        return dict(self.log_ends)
+
+    def relayed(self) -> Mapping[int, int]:
+        """See `SourceLog.relayed`."""
+        return dict(self.log_relayed)

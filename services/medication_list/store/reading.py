@@ -1,0 +1,259 @@
+"""The readers' side of the view: whole lists, single fields and indexes, each with the offset that it shows; async.
+
+A reader is shown nothing that is less than what was lost: where a partition is still being built, or has not come back
+to where the log ended when this reader first saw the server, it gets NotReadyError and not an empty list.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
+
+from services.medication_list.store.keys import GenerationKeys
+from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.roles import RoleState
+from services.publishing.partitioning import partition_of
+
+_ATTEMPTS: Final = 4
+_READ_AGAIN_S: Final = 1.0
+_RESUBSCRIBE_S: Final = 0.2
+
+Fields = Sequence[str | bytes]
+
+
+class NotReadyError(Exception):
+    """The partition cannot be shown yet. `offset` is how far it has come, `until` how far it must; None: not begun."""
+
+    def __init__(self, partition: int, offset: int | None, until: int | None) -> None:
+        super().__init__(f"partition {partition} stands at {offset} and is shown from {until} on")
+        self.partition = partition
+        self.offset = offset
+        self.until = until
+
+
+class Look(NamedTuple):
+    """One hash to look into: fields of it in this order, or (None) all of it."""
+
+    key: str
+    fields: Fields | None
+
+
+class Looked(NamedTuple):
+    """What one partition's hashes held at one moment. `server` is the run id of the server that answered.
+
+    `state` is None where the view is lost. `values`: a list in the order asked, or the flat names and values of a hash.
+    """
+
+    server: str
+    live: str
+    offset: int
+    epoch: int
+    state: RoleState | None
+    until: int
+    values: Sequence[Sequence[bytes | None]]
+
+
+class Views(Protocol):
+    """Where a reader looks. Raises StoreUnavailableError."""
+
+    async def look(self, partition: int, generation: str, looks: Sequence[Look]) -> Looked:
+        """Look into hashes of a generation; if another one is live, `live` names it and there are no values.
+
+        An empty generation asks only which one is live.
+        """
+        ...
+
+    def announcements(self, partitions: Collection[int]) -> AsyncIterator[tuple[int, int] | None]:
+        """Each new offset of the live generation with its partition, until the connection breaks.
+
+        None comes first, when the subscription stands.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class Found(NamedTuple):
+    """What a reader is shown, and what it shows: generation, partition, next offset and epoch of that moment."""
+
+    generation: str
+    partition: int
+    offset: int
+    epoch: int
+    values: Mapping[bytes, bytes]
+
+
+class ViewReader:
+    """Reads what the live generation shows. One for a process; `close` it."""
+
+    def __init__(self, views: Views, partitions: int, log_ends: Callable[[], Awaitable[Mapping[int, int]]]) -> None:
+        """`partitions`: the declared number. `log_ends`: where the log ends now; asked when a new server is seen."""
+        self._views = views
+        self._partitions = partitions
+        self._log_ends = log_ends
+        self._server = ""
+        self._required: dict[int, int] = {}
+        self._noting = asyncio.Lock()
+        self._live: dict[int, str] = {}
+        self._waiting: defaultdict[int, dict[asyncio.Future[None], int]] = defaultdict(dict)
+        self._listener: asyncio.Task[None] | None = None
+
+    def partition_of(self, patient: str) -> int:
+        """Where a patient's list lies."""
+        return partition_of(patient.encode(), self._partitions)
+
+    async def read_list(self, patient: str) -> Found:
+        """A patient's whole hash; nothing in it where there is no list. Raises NotReadyError, StoreUnavailableError."""
+        return await self._patient(patient, GenerationKeys.list_key, None)
+
+    async def read_fields(self, patient: str, fields: Fields) -> Found:
+        """Those of these fields of a patient's hash that are there."""
+        return await self._patient(patient, GenerationKeys.list_key, fields)
+
+    async def read_index(self, patient: str) -> Found:
+        """A patient's whole event index."""
+        return await self._patient(patient, GenerationKeys.events_key, None)
+
+    async def remembered(self, patient: str, entries: Sequence[bytes]) -> Found:
+        """Those of these entries of a patient's event index that are there."""
+        return await self._patient(patient, GenerationKeys.events_key, entries)
+
+    async def list_and_index(self, patient: str) -> tuple[Found, Found]:
+        """Both whole, of one moment."""
+        partition = self.partition_of(patient)
+        listed, index = await self._look(
+            partition, lambda keys: [Look(keys.list_key(patient), None), Look(keys.events_key(patient), None)]
+        )
+        return listed, index
+
+    async def parked(self, partition: int) -> Found:
+        """Offset -> reason of everything that is parked in a partition."""
+        return (await self._look(partition, lambda keys: [Look(keys.parked, None)]))[0]
+
+    async def owner_of(self, ids: Sequence[str]) -> Mapping[str, bytes]:
+        """The patient of each prescription id or reference number that is known, whichever partition has it."""
+        everywhere = await asyncio.gather(
+            *(self._look(each, lambda keys: [Look(keys.rx, ids)]) for each in range(self._partitions))
+        )
+        return {name.decode(): owner for looked in everywhere for name, owner in looked[0].values.items()}
+
+    async def offset_of(self, partition: int) -> int:
+        """How far the live generation has come."""
+        return (await self._stand(partition)).offset
+
+    async def check_ready(self) -> None:
+        """Raise NotReadyError for the first partition that cannot be shown, StoreUnavailableError if none answers."""
+        for partition in range(self._partitions):
+            await self._look(partition, lambda keys: [Look(keys.parked, ())])
+
+    async def await_offset(self, partition: int, offset: int, timeout_ms: int) -> bool:
+        """Wait until the live generation has come to `offset` (its next one), at most so long; tell whether it has.
+
+        Whoever waits is subscribed first and reads then, again when the subscription was renewed, and each second: an
+        announcement can be lost, a stored offset cannot.
+        """
+        self._listen()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_ms / 1000
+        while True:
+            woken: asyncio.Future[None] = loop.create_future()
+            self._waiting[partition][woken] = offset
+            try:
+                if (await self._stand(partition)).offset >= offset:
+                    return True
+                left = deadline - loop.time()
+                if left <= 0:
+                    return False
+                await asyncio.wait([woken], timeout=min(left, _READ_AGAIN_S))
+            finally:
+                del self._waiting[partition][woken]
+
+    async def close(self) -> None:
+        """Stop listening and let go of every connection."""
+        if self._listener is not None:
+            self._listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listener
+        await self._views.close()
+
+    # --- Looking --------------------------------------------------------------------------------------------------
+
+    async def _patient(self, patient: str, key: Callable[[GenerationKeys, str], str], fields: Fields | None) -> Found:
+        return (await self._look(self.partition_of(patient), lambda keys: [Look(key(keys, patient), fields)]))[0]
+
+    async def _look(self, partition: int, looks: Callable[[GenerationKeys], Sequence[Look]]) -> list[Found]:
+        for _ in range(_ATTEMPTS):
+            generation = self._live.get(partition, "")
+            asked = looks(GenerationKeys(generation, partition))
+            looked = await self._views.look(partition, generation, asked)
+            if looked.state is None:
+                raise NotReadyError(partition, None, None)
+            if looked.live != generation:
+                self._live[partition] = looked.live
+                continue
+            await self._refuse_unready(partition, looked)
+            return [
+                Found(generation, partition, looked.offset, looked.epoch, _named(each, values))
+                for each, values in zip(asked, looked.values, strict=True)
+            ]
+        raise StoreUnavailableError(f"the role of partition {partition} does not come to rest")
+
+    async def _stand(self, partition: int) -> Found:
+        return (await self._look(partition, lambda keys: [Look(keys.parked, ())]))[0]
+
+    async def _refuse_unready(self, partition: int, looked: Looked) -> None:
+        if looked.server != self._server:
+            await self._note(looked.server)
+        required = self._required.get(partition)
+        if looked.state == RoleState.BUILDING:
+            raise NotReadyError(partition, looked.offset, max(looked.until, required or 0))
+        if required is not None:
+            if looked.offset < required:
+                raise NotReadyError(partition, looked.offset, required)
+            del self._required[partition]
+
+    async def _note(self, server: str) -> None:
+        """A server seen for the first time may have come back with less: what it must reach is where the log ends."""
+        async with self._noting:
+            if self._server != server:
+                self._required = dict(await self._log_ends())
+                self._server = server
+
+    # --- Listening ------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._hear(), name="offset-announcements")
+
+    async def _hear(self) -> None:
+        while True:
+            with suppress(StoreUnavailableError):
+                async for heard in self._views.announcements(range(self._partitions)):
+                    if heard is None:
+                        self._wake_all()
+                    else:
+                        self._wake(*heard)
+            await asyncio.sleep(_RESUBSCRIBE_S)
+
+    def _wake(self, partition: int, offset: int) -> None:
+        for woken, wanted in self._waiting[partition].items():
+            if offset >= wanted and not woken.done():
+                woken.set_result(None)
+
+    def _wake_all(self) -> None:
+        for waiting in self._waiting.values():
+            for woken in waiting:
+                if not woken.done():
+                    woken.set_result(None)
+
+
+def _named(look: Look, values: Sequence[bytes | None]) -> dict[bytes, bytes]:
+    names: Sequence[bytes | None]
+    if look.fields is None:
+        names, values = values[::2], values[1::2]
+    else:
+        names = [each.encode() if isinstance(each, str) else each for each in look.fields]
+    return {n: v for n, v in zip(names, values, strict=True) if n is not None and v is not None}

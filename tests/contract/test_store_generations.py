@@ -1,0 +1,193 @@
+"""How generations begin, are refused and are switched; on both stores."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from services.medication_list.generations import (
+    NAME,
+    GenerationRecord,
+    GenerationRefusedError,
+    begin_beside,
+    enter,
+    flip,
+    follow,
+    freeze,
+    give_up,
+    has_reached,
+)
+from services.medication_list.source_log import LogIdentity, MemorySourceLog
+from services.medication_list.store.link import Link
+from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.port import PartitionWrite, Refused, Store
+from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.store.roles import Roles, RoleState
+
+RECORD = GenerationRecord(fold_version=3, release="0.1.0", made_at_ms=1_700_000_000_000)
+
+
+class Place:
+    """A store of either kind: its roles, and its stores by generation."""
+
+    def __init__(self, url: str | None) -> None:
+        self._link = None if url is None else Link(url)
+        self._server = MemoryServer()
+        self.roles: Roles = MemoryRoles(self._server) if self._link is None else RedisRoles(self._link)
+
+    def store(self, generation: str) -> Store:
+        """The store of one generation."""
+        return MemoryStore(self._server, generation) if self._link is None else RedisStore(self._link, generation)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        if self._link is not None:
+            self._link.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.integration)])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    url = None
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_url")
+        with redis.Redis.from_url(url) as client:
+            client.flushall()
+    made = Place(url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def log() -> MemorySourceLog:
+    return MemorySourceLog(log_ends={0: 0, 1: 0})
+
+
+def test_the_first_worker_begins_and_the_others_join(place: Place, log: MemorySourceLog) -> None:
+    name = enter(place.roles, log, RECORD)
+    assert NAME.fullmatch(name)
+    assert enter(place.roles, log, RECORD) == name
+    assert place.store(name).next_offsets([0, 1]) == {0: 0, 1: 0}
+    assert {role.state for role in place.roles.roles([0, 1]).values() if role} == {RoleState.LIVE}
+
+
+def test_after_a_loss_it_builds_up_to_the_logs_end_and_sends_from_what_was_relayed(
+    place: Place, log: MemorySourceLog
+) -> None:
+    log.log_ends, log.log_relayed = {0: 50, 1: 0}, {0: 30}
+    enter(place.roles, log, RECORD)
+    roles = place.roles.roles([0, 1])
+    assert roles[0] is not None
+    assert roles[1] is not None
+    assert (roles[0].state, roles[0].until, roles[0].effects_from) == (RoleState.BUILDING, 50, 30)
+    assert roles[1].state is RoleState.LIVE
+
+
+def test_a_partition_that_was_lost_alone_is_built_again(place: Place, log: MemorySourceLog) -> None:
+    name = enter(place.roles, log, RECORD)
+    log.log_ends = {0: 0, 1: 0, 2: 40}
+    assert enter(place.roles, log, RECORD) == name
+    role = place.roles.roles([2])[2]
+    assert role is not None
+    assert (role.state, role.until) == (RoleState.BUILDING, 40)
+
+
+def test_another_log_is_refused_with_one_sentence(place: Place, log: MemorySourceLog) -> None:
+    enter(place.roles, log, RECORD)
+    for other in (LogIdentity("cluster", "made-again"), LogIdentity("elsewhere", "topic")):
+        log.log_identity = other
+        with pytest.raises(GenerationRefusedError, match="view of another log"):
+            enter(place.roles, log, RECORD)
+
+
+def test_an_offset_beyond_the_logs_end_is_refused(place: Place, log: MemorySourceLog) -> None:
+    name = enter(place.roles, log, RECORD)
+    log.log_ends = {0: 7, 1: 0}
+    place.store(name).write([PartitionWrite(0, 0, 0, 8)])
+    with pytest.raises(GenerationRefusedError, match="offset 8 of partition 0, and the log ends at 7"):
+        enter(place.roles, log, RECORD)
+
+
+def test_another_version_of_the_fold_is_refused(place: Place, log: MemorySourceLog) -> None:
+    enter(place.roles, log, RECORD)
+    with pytest.raises(GenerationRefusedError, match="version 3 of the fold, and this is version 4"):
+        enter(place.roles, log, GenerationRecord(4, "0.2.0", 0))
+
+
+def test_an_unknown_generation_is_refused(place: Place, log: MemorySourceLog) -> None:
+    enter(place.roles, log, RECORD)
+    with pytest.raises(GenerationRefusedError, match="no generation g9-abcdef"):
+        enter(place.roles, log, RECORD, "g9-abcdef")
+
+
+@pytest.mark.integration
+def test_a_redis_that_may_evict_is_refused(redis_url: str, log: MemorySourceLog) -> None:
+    link = Link(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        client.config_set("maxmemory", "1gb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            with pytest.raises(GenerationRefusedError, match="noeviction"):
+                enter(RedisRoles(link), log, RECORD)
+        finally:
+            client.config_set("maxmemory", "0")
+            client.config_set("maxmemory-policy", "noeviction")
+    link.close()
+
+
+def chase(place: Place, log: MemorySourceLog, *, upto: int) -> tuple[str, str]:
+    """A live generation at an offset in both partitions, and another one beside it that has come as far."""
+    live = enter(place.roles, log, RECORD)
+    beside = begin_beside(place.roles, log, GenerationRecord(4, "0.2.0", 0))
+    for name in (live, beside):
+        place.store(name).write([PartitionWrite(each, 0, 0, upto) for each in (0, 1)])
+    return live, beside
+
+
+def test_a_switch_makes_the_other_generation_live_at_once(place: Place, log: MemorySourceLog) -> None:
+    live, beside = chase(place, log, upto=5)
+    announced = freeze(place.roles, 2)
+    assert isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
+    assert has_reached(place.roles, 2, announced, beside)
+    assert flip(place.roles, 2, announced, beside)
+    pointer = place.roles.pointer()
+    assert pointer is not None
+    assert (pointer.generation, set(pointer.records)) == (beside, {live, beside})
+    for role in place.roles.roles([0, 1]).values():
+        assert role is not None
+        assert (role.live, role.state, role.effects_from) == (beside, RoleState.LIVE, 5)
+    assert not isinstance(place.store(beside).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
+    assert not isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
+    back = freeze(place.roles, 2)
+    assert flip(place.roles, 2, back, live)
+
+
+def test_a_generation_that_has_not_come_as_far_does_not_become_live(place: Place, log: MemorySourceLog) -> None:
+    live, beside = chase(place, log, upto=5)
+    place.store(live).write([PartitionWrite(1, 5, 0, 6)])
+    announced = freeze(place.roles, 2)
+    assert not flip(place.roles, 2, announced, beside)
+    place.store(beside).write([PartitionWrite(1, 5, 0, 6)])
+    assert flip(place.roles, 2, announced, beside)
+
+
+def test_a_switch_given_up_unfreezes_and_cannot_be_flipped(place: Place, log: MemorySourceLog) -> None:
+    live, beside = chase(place, log, upto=5)
+    announced = freeze(place.roles, 2)
+    with pytest.raises(GenerationRefusedError, match="Another switch"):
+        freeze(place.roles, 2)
+    follow(place.roles, 2)
+    assert isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
+    assert give_up(place.roles, 2, announced)
+    assert not flip(place.roles, 2, announced, beside)
+    assert not give_up(place.roles, 2, announced)
+    assert not isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
+
+
+def test_a_partition_that_is_being_built_cannot_be_switched(place: Place, log: MemorySourceLog) -> None:
+    log.log_ends = {0: 0, 1: 9}
+    live = enter(place.roles, log, RECORD)
+    with pytest.raises(GenerationRefusedError, match="Partition 1 is not live"):
+        freeze(place.roles, 2)
+    assert not isinstance(place.store(live).write([PartitionWrite(0, 0, 0, 1)])[0], Refused)

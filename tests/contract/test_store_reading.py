@@ -1,0 +1,157 @@
+"""One suite for both kinds of view that readers look into: whole lists, readiness, and waiting for an offset."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+import pytest_asyncio
+import redis
+
+from services.medication_list.store.link import Link
+from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
+from services.medication_list.store.port import PartitionWrite, PatientChange, Store, StoreUnavailableError
+from services.medication_list.store.reading import NotReadyError, ViewReader
+from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.store.redis_views import RedisViews
+from services.medication_list.store.roles import Beginning, Role, Roles, RoleState
+
+G1, G2 = "g1-aaaaaa", "g2-bbbbbb"
+ANNA = "a" * 32
+PARTITIONS = 2
+
+
+@dataclass
+class Place:
+    """A view of either kind, its writers and its reader. `ends` is where the log ends, as the reader is told."""
+
+    roles: Roles
+    stores: Mapping[str, Store]
+    reader: ViewReader
+    ends: dict[int, int] = field(default_factory=dict)
+
+    def begin(self, generation: str = G1, *, until: int = 0) -> Store:
+        """Begin a generation in every partition and return its store."""
+        assert not self.roles.begin({each: Beginning(generation, 1, until, 0) for each in range(PARTITIONS)})
+        return self.stores[generation]
+
+
+@pytest_asyncio.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.integration)])
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    ends: dict[int, int] = {}
+
+    async def log_ends() -> Mapping[int, int]:
+        await asyncio.sleep(0)
+        return ends
+
+    if request.param == "memory":
+        server = MemoryServer()
+        stores: dict[str, Store] = {name: MemoryStore(server, name) for name in (G1, G2)}
+        reader = ViewReader(MemoryViews(server), PARTITIONS, log_ends)
+        yield Place(MemoryRoles(server), stores, reader, ends)
+    else:
+        url = request.getfixturevalue("redis_url")
+        with redis.Redis.from_url(url) as client:
+            client.flushall()
+        link = Link(url)
+        reader = ViewReader(RedisViews(url), PARTITIONS, log_ends)
+        yield Place(RedisRoles(link), {name: RedisStore(link, name) for name in (G1, G2)}, reader, ends)
+        link.close()
+    await reader.close()
+
+
+async def test_a_list_is_read_whole_with_the_offset_that_it_shows(place: Place) -> None:
+    store = place.begin()
+    partition = place.reader.partition_of(ANNA)
+    change = PatientChange(ANNA, {"meta": b"1", "rx:1": b"\xff"}, (), {b"\x00e": b"x"})
+    store.write(
+        [PartitionWrite(partition, 0, 0, 7, [change], opened={"rx1": ANNA.encode()}, parked={3: b"unreadable"})]
+    )
+    found = await place.reader.read_list(ANNA)
+    assert found[:4] == (G1, partition, 7, 0)
+    assert found.values == {b"meta": b"1", b"rx:1": b"\xff"}
+    assert (await place.reader.read_fields(ANNA, ["rx:1", "rx:2"])).values == {b"rx:1": b"\xff"}
+    assert (await place.reader.read_index(ANNA)).values == {b"\x00e": b"x"}
+    assert (await place.reader.remembered(ANNA, [b"none", b"\x00e"])).values == {b"\x00e": b"x"}
+    listed, index = await place.reader.list_and_index(ANNA)
+    assert (listed.values, index.values) == (found.values, {b"\x00e": b"x"})
+    assert (await place.reader.parked(partition)).values == {b"3": b"unreadable"}
+    assert await place.reader.owner_of(["rx0", "rx1"]) == {"rx1": ANNA.encode()}
+
+
+async def test_a_patient_without_a_list_is_told_apart_from_a_lost_view(place: Place) -> None:
+    with pytest.raises(NotReadyError) as lost:
+        await place.reader.read_list(ANNA)
+    assert (lost.value.offset, lost.value.until) == (None, None)
+    place.begin()
+    assert (await place.reader.read_list(ANNA)).values == {}
+
+
+async def test_a_view_that_is_being_built_is_not_shown_before_its_end(place: Place) -> None:
+    store = place.begin(until=10)
+    partition = place.reader.partition_of(ANNA)
+    store.write([PartitionWrite(partition, 0, 0, 9, [PatientChange(ANNA, {"meta": b"1"})])])
+    with pytest.raises(NotReadyError) as building:
+        await place.reader.read_list(ANNA)
+    assert (building.value.partition, building.value.offset, building.value.until) == (partition, 9, 10)
+    with pytest.raises(NotReadyError):
+        await place.reader.check_ready()
+    store.write([PartitionWrite(partition, 9, 0, 10)])
+    assert (await place.reader.read_list(ANNA)).values == {b"meta": b"1"}
+
+
+async def test_a_server_seen_for_the_first_time_must_come_to_where_the_log_ended_then(place: Place) -> None:
+    store = place.begin()
+    partition = place.reader.partition_of(ANNA)
+    place.ends[partition] = 5
+    store.write([PartitionWrite(partition, 0, 0, 4)])
+    with pytest.raises(NotReadyError) as behind:
+        await place.reader.read_list(ANNA)
+    assert (behind.value.offset, behind.value.until) == (4, 5)
+    place.ends[partition] = 99  # ordinary lag from here on
+    store.write([PartitionWrite(partition, 4, 0, 5)])
+    assert (await place.reader.read_list(ANNA)).offset == 5
+
+
+async def test_readers_follow_a_switch(place: Place) -> None:
+    old, new = place.begin(), place.begin(G2)
+    partition = place.reader.partition_of(ANNA)
+    old.write([PartitionWrite(partition, 0, 0, 3, [PatientChange(ANNA, {"meta": b"old"})])])
+    new.write([PartitionWrite(partition, 0, 0, 3, [PatientChange(ANNA, {"meta": b"new"})])])
+    assert (await place.reader.read_list(ANNA)).values == {b"meta": b"old"}
+    seen = place.roles.roles([partition])[partition]
+    assert seen is not None
+    assert place.roles.turn(partition, seen, Role(2, G2, RoleState.LIVE, "t", 0, 3))
+    found = await place.reader.read_list(ANNA)
+    assert (found.generation, found.values) == (G2, {b"meta": b"new"})
+
+
+async def test_whoever_waits_for_an_offset_is_told_when_it_is_stored(place: Place) -> None:
+    store = place.begin()
+    assert not await place.reader.await_offset(1, 1, 0)
+    waiting = [asyncio.create_task(place.reader.await_offset(1, each, 20_000)) for each in (1, 2, 3)]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(store.write, [PartitionWrite(1, 0, 0, 2)])
+    assert await asyncio.gather(*waiting[:2]) == [True, True]
+    assert not waiting[2].done()
+    await asyncio.to_thread(store.write, [PartitionWrite(1, 2, 0, 3)])
+    assert await waiting[2]
+    assert await place.reader.await_offset(1, 3, 0)
+    assert await place.reader.offset_of(1) == 3
+
+
+async def test_an_offset_that_does_not_come_is_given_up_at_the_deadline(place: Place) -> None:
+    place.begin()
+    assert not await place.reader.await_offset(0, 1, 30)
+
+
+@pytest.mark.integration
+async def test_a_redis_that_is_not_there_is_unavailable_and_not_empty() -> None:
+    async def log_ends() -> Mapping[int, int]:
+        return {}
+
+    reader = ViewReader(RedisViews("redis://127.0.0.1:1/0"), PARTITIONS, log_ends)
+    with pytest.raises(StoreUnavailableError):
+        await reader.read_list(ANNA)
+    await reader.close()
