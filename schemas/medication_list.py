@@ -159,9 +159,10 @@ class ShownMultidose(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who is responsible for machine-packed doses, and which pharmacy packs."""
 
     doctor: str
-    pharmacy: str
     start: date
     packing_days: int
+    pharmacy: str | None = None
+    """Null once the pharmacy ended its part."""
     next_pack: date | None = None
 
 

@@ -14,5 +14,5 @@ DISPATCH_LAPSES_MS = 30 * DAY_MS
 READ_TOKEN_LIVES_MS = 4 * HOUR_MS
 """Who confirms a list must have read it in the same part of a working day."""
 
-VISIBLE_AFTER_END_MS = 90 * DAY_MS
+VISIBLE_AFTER_END_DAYS = 90
 """A treatment that ended stays on the list so long: what was taken last month still matters to the next prescriber."""

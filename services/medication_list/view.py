@@ -1,0 +1,428 @@
+"""The list as a reader sees it: made from a patient's fields, whole, for the reader's clock; pure like the fold.
+
+What depends on time (status, expiry, courses that end, entries that leave after 90 days) is computed here, when it is
+read; nobody has to send anything for it.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from decimal import Decimal
+from typing import cast
+
+from msgspec.structs import replace
+
+from schemas.codec import decode
+from schemas.events import (
+    DispenseReversed,
+    Dosing,
+    Event,
+    MedicationDispensed,
+    PrescriptionIssued,
+    Quantity,
+    Source,
+    TreatmentChanged,
+    TreatmentRecorded,
+)
+from schemas.medication_list import (
+    ConflictingReport,
+    MedicationList,
+    ShownAllergy,
+    ShownDosing,
+    ShownHandOut,
+    ShownMultidose,
+    ShownPause,
+    ShownPrescription,
+    ShownRecall,
+    ShownReconciliation,
+    ShownStop,
+    ShownTreatment,
+    ShownUse,
+    Who,
+)
+from schemas.reasons import Flag
+from services.medication_list.dosing_text import dosing_text, texts_differ
+from services.medication_list.fold.calendar import day_of, ended_ms
+from services.medication_list.fold.dispatching import standing_dispatch
+from services.medication_list.fold.policy import VISIBLE_AFTER_END_DAYS
+from services.medication_list.fold.standing import NEVER as NO_PLACE
+from services.medication_list.fold.standing import NOTHING, first_recall, status, total_of, usage
+from services.medication_list.fold.state import (
+    ALLERGIES,
+    META,
+    Allergies,
+    By,
+    Death,
+    HandOut,
+    HandOutPointer,
+    Meta,
+    PrescriptionState,
+    Recall,
+    State,
+    TreatmentState,
+    Waiting,
+    WaitingFact,
+    dosed_field,
+    hand_out_field,
+    handed_field,
+    recorded_field,
+    signed_field,
+)
+from services.medication_list.fold.stopping import is_paused, stop_in_force
+
+Fields = Mapping[str, State]
+"""Every field of a patient that stands, by name."""
+
+
+def show(fields: Fields, at_ms: int) -> MedicationList:
+    """The whole list at that time."""
+    return _Reader(fields, at_ms).whole()
+
+
+def show_prescription(fields: Fields, prescription: str, at_ms: int) -> ShownPrescription | None:
+    """One prescription at that time, None where it was never seen."""
+    reader = _Reader(fields, at_ms)
+    state = fields.get(f"rx:{prescription}")
+    return reader.prescription(prescription, state) if isinstance(state, PrescriptionState) else None
+
+
+def show_treatment(fields: Fields, treatment: str, at_ms: int) -> ShownTreatment | None:
+    """One entry at that time, also when the list does not show it any more; None where it was never seen."""
+    reader = _Reader(fields, at_ms)
+    state = fields.get(f"t:{treatment}")
+    return reader.treatment(treatment, state) if isinstance(state, TreatmentState) else None
+
+
+def show_dosing(fields: Fields, prescription: str) -> ShownDosing | None:
+    """The dosing in force for a prescription: a later change wins over the prescription's own."""
+    state = fields.get(f"rx:{prescription}")
+    if not isinstance(state, PrescriptionState):
+        return None
+    treatment = cast("TreatmentState", fields[f"t:{state.treatment}"])
+    return _Reader(fields, 0).dosing_in_force(state.treatment, treatment, prescription, state.issued_at_ms)
+
+
+class _Reader:
+    """One reading of one patient."""
+
+    def __init__(self, fields: Fields, at_ms: int) -> None:
+        self.fields = fields
+        self.at_ms = at_ms
+        self.meta = cast("Meta | None", fields.get(META)) or Meta()
+        self.chains: dict[str, list[tuple[str, PrescriptionState]]] = {}
+        for field, value in fields.items():
+            if isinstance(value, PrescriptionState):
+                self.chains.setdefault(value.treatment, []).append((field.removeprefix("rx:"), value))
+
+    def whole(self) -> MedicationList:
+        treatments = [
+            (value.other, self.treatment(field.removeprefix("t:"), value))
+            for field, value in sorted(self.fields.items())
+            if isinstance(value, TreatmentState) and self.is_visible(field.removeprefix("t:"), value)
+        ]
+        meta = self.meta
+        allergies = cast("Allergies | None", self.fields.get(ALLERGIES)) or Allergies()
+        return MedicationList(
+            version=meta.version,
+            treatments=tuple(shown for is_other, shown in treatments if not is_other),
+            other_prescriptions=tuple(shown for is_other, shown in treatments if is_other),
+            unseen_hand_outs=self.unseen_hand_outs(),
+            allergies=_allergies(allergies),
+            allergy_status=_allergy_status(allergies),
+            multidose=_multidose(meta),
+            deceased_on=meta.death.on if meta.death else None,
+            reconciled=_reconciled(meta),
+            incomplete_since_ms=meta.incomplete_since_ms or None,
+        )
+
+    # --- Entries -------------------------------------------------------------------------------------------------
+
+    def is_visible(self, treatment_id: str, treatment: TreatmentState) -> bool:
+        """Hidden: withdrawn with nothing handed out or held; and what ended more than 90 days ago."""
+        stop = stop_in_force(treatment)
+        if stop is not None:
+            if stop.withdrawn and not self._is_in_use(treatment_id):
+                return False
+            return self._is_recent(stop.at_ms)
+        return not self._is_course_over(treatment) or self._is_recent(treatment.course_end_ms - 1)
+
+    def _is_in_use(self, treatment_id: str) -> bool:
+        return any(
+            prescription.claim is not None or any(not each.reversed for each in prescription.hand_outs)
+            for _, prescription in self.chains.get(treatment_id, ())
+        )
+
+    def _is_recent(self, ended_at_ms: int) -> bool:
+        last_day = day_of(ended_at_ms) + timedelta(days=VISIBLE_AFTER_END_DAYS)
+        return self.at_ms < ended_ms(last_day)
+
+    def _is_course_over(self, treatment: TreatmentState) -> bool:
+        return 0 < treatment.course_end_ms <= self.at_ms
+
+    def treatment(self, treatment_id: str, treatment: TreatmentState) -> ShownTreatment:
+        """One entry, shown as it stands."""
+        newest_first = sorted(
+            self.chains.get(treatment_id, ()), key=lambda each: (each[1].issued_at_ms, each[0]), reverse=True
+        )
+        prescriptions = tuple(self.prescription(*each) for each in newest_first)
+        head = prescriptions[0].issued if prescriptions else None
+        recorded = self.recorded(treatment_id)
+        origin = head if head is not None else cast("Event[TreatmentRecorded]", recorded).body
+        dosing = self.dosing_in_force(treatment_id, treatment, treatment.newest, treatment.newest_at_ms)
+        stop = stop_in_force(treatment)
+        is_indicated_later = treatment.indicated_at_ms > treatment.newest_at_ms
+        return ShownTreatment(
+            treatment=treatment_id,
+            status=self._status_of(treatment),
+            kind=treatment.kind,
+            medication=origin.medication,
+            dosing=dosing,
+            use=origin.use,
+            prescriptions=prescriptions,
+            flags=_names(self._flags_of(treatment, prescriptions, dosing)),
+            stopped=ShownStop(at_ms=stop.at_ms, reason=stop.reason, by=_who(stop.by), note=stop.note) if stop else None,
+            paused=self._pause_of(treatment),
+            reported_use=_reported_use(treatment),
+            indication_text=treatment.indication_text if is_indicated_later else origin.indication_text,
+            substitution_reserved=_is_reserved(treatment, head),
+            administration=treatment.administration,
+            paper_prescription=recorded.body.paper_prescription if recorded else None,
+            last_dispense=_last(prescriptions),
+            conflicting_reports=tuple(
+                ConflictingReport(dispense=each.dispense, pharmacy=each.pharmacy, at_ms=each.at_ms)
+                for each in treatment.conflicts
+            ),
+        )
+
+    def _status_of(self, treatment: TreatmentState) -> str:
+        if stop_in_force(treatment) is not None:
+            return "discontinued"
+        if self._is_course_over(treatment):
+            return "completed"
+        return "paused" if is_paused(treatment, self.at_ms) else "active"
+
+    def _flags_of(
+        self, treatment: TreatmentState, prescriptions: tuple[ShownPrescription, ...], dosing: ShownDosing
+    ) -> Iterable[str]:
+        stop, latest = stop_in_force(treatment), treatment.latest_stop
+        if stop is not None and stop.withdrawn:
+            yield Flag.WITHDRAWN
+        if latest is not None and latest.place >= treatment.reinstated_place and stop is None:
+            yield Flag.PRESCRIBED_AFTER_DISCONTINUATION
+        if prescriptions and Flag.SUBSTANCE_CHANGED in prescriptions[0].flags:
+            yield Flag.SUBSTANCE_CHANGED
+        if any(Flag.OUTCOME_CHANGED in each.flags for each in prescriptions):
+            yield Flag.OUTCOME_CHANGED
+        if treatment.conflicts:
+            yield Flag.CONFLICTING_REPORT
+        if dosing.texts_differ:
+            yield Flag.DOSING_TEXT_DIFFERS
+
+    def _pause_of(self, treatment: TreatmentState) -> ShownPause | None:
+        pause = treatment.pause
+        if pause is None or (pause.until is not None and self.at_ms >= ended_ms(pause.until)):
+            return None
+        return ShownPause(start=pause.start, until=pause.until, reason=pause.reason, by=_who(pause.by))
+
+    def dosing_in_force(
+        self, treatment_id: str, treatment: TreatmentState, prescription: str | None, signed_at_ms: int
+    ) -> ShownDosing:
+        """A later change wins over what the prescription, or the record, said."""
+        if prescription is not None:
+            issued = self.signed(prescription)
+            own, medication, at_ms, source = issued.body.dosing, issued.body.medication, signed_at_ms, issued.source
+        else:
+            recorded = cast("Event[TreatmentRecorded]", self.recorded(treatment_id))
+            own, medication, at_ms = recorded.body.dosing, recorded.body.medication, recorded.occurred_at_ms
+            source = recorded.source
+        if treatment.dosed_at_ms <= signed_at_ms:
+            return _dosing(own, medication.strength, source, at_ms)
+        changed = cast("Event[TreatmentChanged]", self._document(dosed_field(treatment_id)))
+        in_force = changed.body.dosing or own
+        return _dosing(in_force, medication.strength, changed.source, changed.occurred_at_ms)
+
+    # --- Prescriptions and hand-outs -----------------------------------------------------------------------------
+
+    def prescription(self, prescription_id: str, state: PrescriptionState) -> ShownPrescription:
+        """One prescription, with its status at this reading's time."""
+        issued = self.signed(prescription_id).body
+        used, death = usage(state), self.meta.death
+        dispenses_left = state.refills + 1 - used.periods
+        hand_outs = tuple(self._hand_out(prescription_id, each) for each in state.hand_outs)
+        dispatch = standing_dispatch(state, self.at_ms)
+        return ShownPrescription(
+            prescription=prescription_id,
+            status=status(state, death, self.at_ms),
+            issued=replace(issued, identity=None),
+            issuer=_who(state.issuer),
+            refills_left=min(state.refills, dispenses_left),
+            dispenses_left=dispenses_left,
+            dispenses_done=sum(not each.reversed for each in state.hand_outs),
+            handed_out=used.amount,
+            total=total_of(state),
+            returned=self._returned(state),
+            holder=state.claim.pharmacy if state.claim else None,
+            claim=state.claim.claim if state.claim else None,
+            dispatched_to=dispatch.pharmacy if dispatch and dispatch.bound else None,
+            flags=self._prescription_flags(state, death),
+            recalls=_recalls(state, death),
+            hand_outs=hand_outs,
+        )
+
+    def _prescription_flags(self, state: PrescriptionState, death: Death | None) -> tuple[str, ...]:
+        flags = {Flag.from_code(code) for code in state.flags}
+        for hand_out in state.hand_outs:
+            if not hand_out.reversed:
+                flags |= {Flag.from_code(code) for code in hand_out.flags}
+        if first_recall(state, death, self.at_ms) < NO_PLACE:
+            flags.add(Flag.RECALLED)
+        if state.claim is not None and self.at_ms >= state.valid_until_ms:
+            flags.add(Flag.EXPIRED)
+        return _names(flags)
+
+    def _hand_out(self, prescription_id: str, hand_out: HandOut) -> ShownHandOut:
+        pointer = cast("HandOutPointer", self.fields[hand_out_field(hand_out.dispense)])
+        report = cast("Event[MedicationDispensed]", self._document(handed_field(hand_out.dispense))).body
+        returned = [Quantity(value=value, unit=unit) for unit, value in pointer.returned]
+        return ShownHandOut(
+            dispense=hand_out.dispense,
+            prescription=prescription_id,
+            pharmacy=hand_out.pharmacy,
+            handed_out_at_ms=hand_out.occurred_at_ms,
+            lines=report.lines,
+            completed=report.completed,
+            period_completed=report.period_completed,
+            flags=_names(Flag.from_code(code) for code in hand_out.flags),
+            reversed=hand_out.reversed,
+            returned=returned[0] if returned else None,
+        )
+
+    def _returned(self, state: PrescriptionState) -> Decimal:
+        pointers = (cast("HandOutPointer", self.fields[hand_out_field(each.dispense)]) for each in state.hand_outs)
+        return sum((dict(each.returned).get(state.unit, NOTHING) for each in pointers), NOTHING)
+
+    def unseen_hand_outs(self) -> tuple[ShownHandOut, ...]:
+        """Handed out, prescription not seen: no list entry, but shown."""
+        waiting = [value for value in self.fields.values() if isinstance(value, Waiting)]
+        facts = sorted((fact for each in waiting for fact in each.facts), key=lambda fact: fact.offset)
+        return tuple(_unseen(fact, facts) for fact in facts if isinstance(fact.event.body, MedicationDispensed))
+
+    # --- Documents -----------------------------------------------------------------------------------------------
+
+    def signed(self, prescription: str) -> Event[PrescriptionIssued]:
+        """A known prescription as it was signed."""
+        return cast("Event[PrescriptionIssued]", self._document(signed_field(prescription)))
+
+    def recorded(self, treatment: str) -> Event[TreatmentRecorded] | None:
+        """A treatment as it was recorded, None for one that came with a prescription."""
+        return cast("Event[TreatmentRecorded] | None", self._document(recorded_field(treatment)))
+
+    def _document(self, field: str) -> object:
+        record = self.fields.get(field)
+        return decode(record) if isinstance(record, bytes) else None
+
+
+def _who(by: By) -> Who:
+    return Who(organisation=by.organisation, role=by.role, person=by.person)
+
+
+def _names(flags: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({str(flag) for flag in flags}))
+
+
+def _dosing(dosing: Dosing, strength: str | None, source: Source, at_ms: int) -> ShownDosing:
+    made = dosing_text(dosing, strength)
+    who = Who(organisation=source.organisation, role=source.role, person=source.person)
+    differ = texts_differ(dosing, made)
+    return ShownDosing(dosing=dosing, text=made, by=who, at_ms=at_ms, strength=strength, texts_differ=differ)
+
+
+def _recalls(state: PrescriptionState, death: Death | None) -> tuple[ShownRecall, ...]:
+    """In log order, up to the first that holds at once and for ever: what comes after it can never come to decide."""
+    recalls = list(state.recalls)
+    if death is not None:
+        recalls.append(Recall(death.place, "death", death.at_ms, 0, death.by))
+    shown = []
+    for recall in sorted(recalls, key=lambda each: each.place):
+        shown.append(
+            ShownRecall(
+                reason=recall.reason,
+                by=_who(recall.by),
+                at_ms=recall.at_ms,
+                from_on=day_of(recall.from_ms) if recall.from_ms else None,
+                replaced_by=recall.replaced_by,
+            )
+        )
+        if not recall.from_ms and recall.reason != "death":
+            break
+    return tuple(shown)
+
+
+def _is_reserved(treatment: TreatmentState, head: PrescriptionIssued | None) -> bool:
+    if treatment.substitution_reserved is not None:
+        return treatment.substitution_reserved
+    return head is not None and head.substitution_reserved
+
+
+def _reported_use(treatment: TreatmentState) -> ShownUse | None:
+    use = treatment.reported_use
+    return ShownUse(use=use.use, by=use.reported_by, at_ms=use.at_ms, note=use.note) if use else None
+
+
+def _last(prescriptions: tuple[ShownPrescription, ...]) -> ShownHandOut | None:
+    standing = [each for shown in prescriptions for each in shown.hand_outs if not each.reversed]
+    return max(standing, key=lambda each: (each.handed_out_at_ms, each.dispense), default=None)
+
+
+def _unseen(fact: WaitingFact, facts: list[WaitingFact]) -> ShownHandOut:
+    report = cast("MedicationDispensed", fact.event.body)
+    taken_back = [
+        each.event.body
+        for each in facts
+        if isinstance(each.event.body, DispenseReversed) and each.event.body.dispense == report.dispense
+    ]
+    return ShownHandOut(
+        dispense=report.dispense,
+        prescription=report.prescription,
+        pharmacy=fact.event.source.organisation,
+        handed_out_at_ms=fact.event.occurred_at_ms,
+        lines=report.lines,
+        completed=report.completed,
+        period_completed=report.period_completed,
+        flags=_names((Flag.DISPENSED_WITHOUT_CLAIM, Flag.PRESCRIPTION_UNKNOWN)),
+        reversed=any(each.quantity is None for each in taken_back),
+        returned=next((each.quantity for each in taken_back if each.quantity is not None), None),
+    )
+
+
+def _allergies(allergies: Allergies) -> tuple[ShownAllergy, ...]:
+    standing = [each for each in allergies.entries if not each.refuted and not each.recorded.none_known]
+    return tuple(
+        ShownAllergy(recorded=each.recorded, by=_who(each.by), at_ms=each.at_ms)
+        for each in sorted(standing, key=lambda each: each.recorded.allergy)
+    )
+
+
+def _allergy_status(allergies: Allergies) -> str:
+    """That nobody asked, and that there is none, are different things to a prescriber."""
+    standing = [each for each in allergies.entries if not each.refuted]
+    if not standing:
+        return "not_asked"
+    return "none_known" if standing[-1].recorded.none_known else "recorded"
+
+
+def _multidose(meta: Meta) -> ShownMultidose | None:
+    present = meta.multidose
+    if present is None:
+        return None
+    return ShownMultidose(
+        doctor=present.doctor,
+        pharmacy=present.pharmacy,
+        start=present.start,
+        packing_days=present.packing_days,
+        next_pack=present.next_pack,
+    )
+
+
+def _reconciled(meta: Meta) -> ShownReconciliation | None:
+    last = meta.reconciled
+    return ShownReconciliation(at_ms=last.at_ms, by=_who(last.by), version=last.version) if last else None
