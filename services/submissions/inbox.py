@@ -1,0 +1,164 @@
+"""Reads the submissions topics of all systems: in each sender's order, committed only when the answer is safe.
+
+At most one record of an ordering key is under way at a time; other keys go on beside it. What is committed was
+answered: its events are in the log, or the receipt of its rejection is. Everything else is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
+
+from services.canonical_log import get_logger
+from services.clock import Clock
+from services.publishing.log import LogUnavailable
+from services.submissions.reception import Received
+
+Receive = Callable[[Received], Coroutine[Any, Any, None]]
+Place = tuple[str, int]
+"""A topic and a partition of it."""
+
+RECORDS_AT_ONCE: Final = 200
+_POLL_MS: Final = 500
+_RETRY_AFTER_S: Final = 1.0
+_NEW_TOPICS_SEEN_WITHIN_MS: Final = 5_000
+_SESSION_MS: Final = 10_000
+BEHIND_MS: Final = 24 * 60 * 60 * 1000
+"""*Policy*: submissions are kept for 7 days; a day behind is an alarm, with six days left to do something about it."""
+
+
+class Taken(NamedTuple):
+    """How far a batch has come: the next offset of each partition, and whether all of it was taken."""
+
+    next_offsets: Mapping[Place, int]
+    is_complete: bool
+
+
+async def take(batch: Sequence[Received], receive: Receive) -> Taken:
+    """Receive a batch: keys beside each other, the records of a key one after the other, up to its first failure."""
+    queues: dict[tuple[Place, bytes | None], list[Received]] = {}
+    for received in batch:
+        queues.setdefault(((received.topic, received.partition), received.key), []).append(received)
+    unfinished = await asyncio.gather(*(_take_queue(queue, receive) for queue in queues.values()))
+    next_offsets: dict[Place, int] = {}
+    for received in batch:
+        next_offsets[received.topic, received.partition] = received.offset + 1
+    for left in unfinished:
+        if left is not None:
+            place = (left.topic, left.partition)
+            next_offsets[place] = min(next_offsets[place], left.offset)
+    return Taken(next_offsets, is_complete=not any(unfinished))
+
+
+async def _take_queue(queue: Sequence[Received], receive: Receive) -> Received | None:
+    """The first record that could not be received, None if all could."""
+    for received in queue:
+        try:
+            await receive(received)
+        except LogUnavailable:
+            return received
+    return None
+
+
+class Inbox:
+    """Consumes the topics `<kind>.<system>` of every system, those that come later included."""
+
+    def __init__(self, *, kafka: str, kind: str, group: str, receive: Receive, clock: Clock) -> None:
+        self._receive = receive
+        self._clock = clock
+        self._stopping = asyncio.Event()
+        self._consumer = KafkaConsumer(
+            bootstrap_servers=kafka.split(","),
+            group_id=group,
+            client_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            allow_auto_create_topics=False,
+            max_poll_records=RECORDS_AT_ONCE,
+            metadata_max_age_ms=_NEW_TOPICS_SEEN_WITHIN_MS,
+            session_timeout_ms=_SESSION_MS,
+        )
+        self._consumer.subscribe(pattern=rf"^{kind}\.[a-z0-9-]+$")
+
+    def stop(self) -> None:
+        """Finish what is under way, then leave."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Take batch after batch until told to stop."""
+        try:
+            while not self._stopping.is_set():
+                await self._take_one_batch()
+        finally:
+            await asyncio.to_thread(self._consumer.close)
+
+    async def _take_one_batch(self) -> None:
+        try:
+            polled = await asyncio.to_thread(self._consumer.poll, timeout_ms=_POLL_MS)
+        except KafkaError as error:
+            get_logger().warning("inbox_waits", error_type=type(error).__name__)
+            await self._pause()
+            return
+        batch = [_received(record) for records in polled.values() for record in records]
+        if not batch:
+            return
+        self._tell_if_behind(batch)
+        taken = await take(batch, self._receive)
+        await asyncio.to_thread(self._commit, taken)
+        get_logger().info("submissions_taken", records=len(batch))
+        if not taken.is_complete:
+            get_logger().warning("inbox_waits", reason="log_unavailable")
+            await self._pause()
+
+    def _commit(self, taken: Taken) -> None:
+        """Commit, and go back to what could not be taken. A lost commit only means that it is read again."""
+        offsets = {TopicPartition(*place): offset for place, offset in taken.next_offsets.items()}
+        try:
+            for partition, offset in offsets.items():
+                self._consumer.seek(partition, offset)
+            self._consumer.commit(
+                {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
+            )
+        except (KafkaError, AssertionError) as error:
+            # A partition that was given to another inbox meanwhile: that one reads it again, which is harmless.
+            get_logger().warning("inbox_commit_failed", error_type=type(error).__name__)
+
+    def _tell_if_behind(self, batch: Sequence[Received]) -> None:
+        age_ms = self._clock.now_ms() - min(received.sent_at_ms for received in batch)
+        if age_ms > BEHIND_MS:
+            get_logger().error("inbox_behind", age_ms=age_ms)
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), _RETRY_AFTER_S)
+        except TimeoutError:
+            return
+
+
+async def run_until_signalled(inbox: Inbox) -> None:
+    """Run until SIGTERM or SIGINT, then leave in order."""
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, inbox.stop)
+    await inbox.run()
+
+
+def _received(record: Any) -> Received:
+    headers = dict(record.headers or ())
+    traceparent = headers.get("traceparent")
+    return Received(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        sent_at_ms=record.timestamp,
+        traceparent=None if traceparent is None else traceparent.decode("ascii", "replace"),
+    )

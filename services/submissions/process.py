@@ -1,0 +1,36 @@
+"""An inbox as a process of its own: it can fall behind, stop and start without the service beside it noticing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.canonical_log import configure
+from services.clock import SystemClock
+from services.publishing.kafka_log import KafkaLog
+from services.recording.outcomes import MedicationListClient
+from services.recording.settings import RecordingSettings
+from services.submissions.inbox import Inbox, run_until_signalled
+from services.submissions.reception import Reception
+from services.topics.registry import load
+
+
+def serve_inbox(kind: str, service: str) -> None:
+    """Take the submissions of one kind (`prescription-submissions`, ...) until told to stop."""
+    configure(f"{service}_inbox")
+    settings = RecordingSettings()  # type: ignore[call-arg]  # the environment gives them
+    asyncio.run(_run(settings, kind, f"{service}-inbox"))
+
+
+async def _run(settings: RecordingSettings, kind: str, group: str) -> None:
+    log = KafkaLog(settings.kafka, load().partitions, client_id=group)
+    medication_list = MedicationListClient(settings.list_url)
+    clock = SystemClock()
+    reception = Reception(
+        log=log, medication_list=medication_list, door=settings.door(), sealer=settings.sealer(), clock=clock
+    )
+    try:
+        inbox = Inbox(kafka=settings.kafka, kind=kind, group=group, receive=reception.receive, clock=clock)
+        await run_until_signalled(inbox)
+    finally:
+        await log.close()
+        await medication_list.close()
