@@ -1,0 +1,157 @@
+"""`medchain simulate`: play a town through the platform."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from services.simulator.connecting import (
+    SERVICES,
+    NoPlatformError,
+    SimulatorSettings,
+    Via,
+    Where,
+    channels,
+    from_environment,
+)
+from services.simulator.history import History
+from services.simulator.playing import Played, play
+from services.simulator.population import Town
+from services.simulator.town import events, patients_for
+from services.topics import cluster
+from services.topics.registry import load
+
+app = typer.Typer(name="simulate", help="Play a town through the platform.", add_completion=False)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+
+@app.command()
+def simulate(
+    events_wanted: Annotated[int, typer.Option("--events", min=1, help="How many events.")] = 10_000,
+    patients: Annotated[
+        int | None, typer.Option(min=1, help="How many patients; else one for every 100 events.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed plays the same town.")] = 1,
+    via: Annotated[
+        Via, typer.Option(help="Which way in; `both` is http and submissions, `all` the log too.")
+    ] = Via.BOTH,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second; else as fast as it goes.")] = None,
+    history: Annotated[Path | None, typer.Option(help="Where to write what was sent and answered.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary in JSON, and nothing else.")] = False,
+) -> None:
+    """Play a town: what its people prescribe, claim, hand out, change and stop, from a seed."""
+    try:
+        where = _where()
+        town = Town(patients if patients is not None else patients_for(events_wanted))
+        cluster.create(where.kafka, load(), town.parties, one_broker=_is_one_broker(where))
+        path = history or _usual_history()
+        with History(path) as lines, progress(f"playing {via}", events_wanted, quiet=as_json) as told:
+            # Kafka's clients and HTTP's must be made where the loop runs.
+            played = asyncio.run(_play(via, where, town, lines, seed, events_wanted, rate, told))
+    except NoPlatformError as error:
+        err.print(str(error))
+        raise typer.Exit(2) from error
+    report = summary(played, lines, len(town.patients))
+    if as_json:
+        out.print_json(data=report)
+        return
+    out.print(counts_table(lines.counts))
+    out.print(
+        f"{played.actions} events in {played.seconds:.1f} s ({played.events_per_second:.0f} a second); history: {path}",
+        highlight=False,
+    )
+
+
+async def _play(
+    via: Via,
+    where: Where,
+    town: Town,
+    lines: History,
+    seed: int,
+    n: int,
+    rate: float | None,
+    told: Callable[[int], None],
+) -> Played:
+    return await play(events(seed, n, town=town), channels(via, where, town, lines), rate=rate, told=told)
+
+
+def summary(played: Played, lines: History, patients: int) -> dict[str, Any]:
+    """What a run came to, for a program to read."""
+    outcomes: dict[str, dict[str, int]] = {}
+    for (channel, outcome), count in sorted(lines.counts.items()):
+        outcomes.setdefault(channel, {})[outcome] = count
+    return {
+        "events": played.actions,
+        "patients": patients,
+        "seconds": round(played.seconds, 3),
+        "events_per_second": round(played.events_per_second, 1),
+        "outcomes": outcomes,
+        "reasons": dict(lines.reasons.most_common()),
+        "history": str(lines.path),
+    }
+
+
+def counts_table(counts: Counter[tuple[str, str]]) -> Table:
+    """What became of the events, by channel."""
+    table = Table("channel", "outcome", "events", title="What became of them", title_justify="left")
+    table.columns[2].justify = "right"
+    for (channel, outcome), count in sorted(counts.items()):
+        table.add_row(channel, outcome, f"{count:,}")
+    return table
+
+
+@contextmanager
+def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A progress bar on the terminal (nothing without one); gives what is to be called with the number done."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, disable=quiet or not err.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _where() -> Where:
+    """The platform of the environment, else the one that runs here. Raises NoPlatformError when there is none."""
+    from deploy.local.keys import keys_of  # noqa: PLC0415  costs time that a call with an address need not spend
+    from deploy.local.state import running  # noqa: PLC0415  as above
+
+    named = from_environment(SimulatorSettings())
+    if named is not None:
+        return named
+    state = running()
+    if state is None:
+        raise NoPlatformError("No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and the services' URLs.")
+    keys = keys_of(Path(state.directory))
+    return Where(
+        state.kafka,
+        {name: state.url(name) for name in SERVICES},
+        keys["MEDCHAIN_PSEUDONYM_KEY"],
+        keys["MEDCHAIN_SEALING_KEY"],
+    )
+
+
+def _is_one_broker(where: Where) -> bool:
+    from deploy.local.state import running  # noqa: PLC0415  as above
+
+    state = running()
+    return state is not None and state.kafka == where.kafka
+
+
+def _usual_history() -> Path:
+    from deploy.local.layout import BUILD  # noqa: PLC0415  as above
+
+    return BUILD / "simulate" / "history.jsonl"

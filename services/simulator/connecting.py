@@ -1,0 +1,95 @@
+"""Finds the platform that is to be played with, and opens channels into it."""
+
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.identity.pseudonym import Pseudonymiser
+from services.identity.sealing import Sealer
+from services.simulator.history import History
+from services.simulator.http_channel import HttpChannel
+from services.simulator.log_channel import LogChannel
+from services.simulator.playing import Channel
+from services.simulator.population import Town
+from services.simulator.submission_channel import SubmissionChannel
+
+SERVICES: Final = ("prescriber", "pharmacy", "medication-list")
+
+
+class Via(StrEnum):
+    """Which way the town's actions go in."""
+
+    LOG = "log"
+    HTTP = "http"
+    SUBMISSIONS = "submissions"
+    BOTH = "both"
+    ALL = "all"
+
+
+_SHARES: Final[dict[Via, dict[Via, int]]] = {
+    Via.LOG: {Via.LOG: 1},
+    Via.HTTP: {Via.HTTP: 1},
+    Via.SUBMISSIONS: {Via.SUBMISSIONS: 1},
+    Via.BOTH: {Via.HTTP: 1, Via.SUBMISSIONS: 1},
+    Via.ALL: {Via.LOG: 6, Via.HTTP: 2, Via.SUBMISSIONS: 2},
+}
+
+
+class Where(Struct, frozen=True):
+    """A platform as the town needs to know it. Keys are hexadecimal, needed by the log channel alone."""
+
+    kafka: str
+    urls: dict[str, str]
+    pseudonym_key: str | None = None
+    sealing_key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Where({self.kafka})"
+
+
+class SimulatorSettings(BaseSettings):
+    """Where the platform is, if it is not the one that `make up` started."""
+
+    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
+
+    kafka: str | None = None
+    prescriber_url: str = "http://127.0.0.1:8801"
+    pharmacy_url: str = "http://127.0.0.1:8802"
+    list_url: str = "http://127.0.0.1:8803"
+    pseudonym_key: SecretStr | None = None
+    sealing_key: SecretStr | None = None
+
+
+class NoPlatformError(RuntimeError):
+    """There is nothing to play with."""
+
+
+def from_environment(settings: SimulatorSettings) -> Where | None:
+    """The platform that the environment names, None if it names none."""
+    if settings.kafka is None:
+        return None
+    urls = dict(zip(SERVICES, (settings.prescriber_url, settings.pharmacy_url, settings.list_url), strict=True))
+    keys = [key.get_secret_value() if key else None for key in (settings.pseudonym_key, settings.sealing_key)]
+    return Where(settings.kafka, urls, *keys)
+
+
+def channels(via: Via, where: Where, town: Town, history: History) -> dict[Channel, int]:
+    """The channels of that way, each with its share of the patients.
+
+    Raises NoPlatformError when the log is to be written and the platform's keys are not known.
+    """
+    return {_channel(each, where, town, history): share for each, share in _SHARES[via].items()}
+
+
+def _channel(via: Via, where: Where, town: Town, history: History) -> Channel:
+    if via is Via.HTTP:
+        return HttpChannel(where.urls, town, history)
+    if via is Via.SUBMISSIONS:
+        return SubmissionChannel(where.kafka, town, history)
+    if where.pseudonym_key is None or where.sealing_key is None:
+        raise NoPlatformError("To write the log itself, set MEDCHAIN_PSEUDONYM_KEY and MEDCHAIN_SEALING_KEY.")
+    pseudonymiser = Pseudonymiser(bytes.fromhex(where.pseudonym_key))
+    return LogChannel(where.kafka, town, pseudonymiser, Sealer(bytes.fromhex(where.sealing_key)), history)

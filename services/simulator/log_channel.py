@@ -1,0 +1,151 @@
+"""Writes the town's events into the log itself, as the services would: for load, for a backlog, and for its years."""
+
+import time
+from typing import Any, Final
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+from msgspec.structs import replace
+
+from schemas import codec
+from schemas.events import (
+    ClaimAborted,
+    ClaimReleased,
+    ClaimRequested,
+    DispatchRequested,
+    DispatchWithdrawn,
+    DispenseReversed,
+    Event,
+    ListReconciled,
+    MedicationDispensed,
+    PrescriptionIssued,
+    Source,
+)
+from services.identity.pseudonym import Pseudonymiser
+from services.identity.sealing import SealedIdentityContent, Sealer
+from services.publishing.log import cloud_event_headers
+from services.publishing.partitioning import partition_of
+from services.simulator.damage import damaged
+from services.simulator.diary import Planned
+from services.simulator.history import History, Line, ids_of
+from services.simulator.population import Town
+from services.topics.registry import load
+
+TOPIC: Final = "medication-events"
+_LINGER_MS: Final = 20
+_BATCH_BYTES: Final = 262_144
+_BUFFER_BYTES: Final = 33_554_432
+_ANSWER_WITHIN_S: Final = 30
+_LEAVE_THE_LIST = (
+    ClaimRequested,
+    ClaimAborted,
+    ClaimReleased,
+    DispatchRequested,
+    DispatchWithdrawn,
+    MedicationDispensed,
+    DispenseReversed,
+)
+"""What does not move the version of the list, as far as a bystander can tell."""
+
+
+class LogChannel:
+    """One producer, batched for load. A patient's events leave in the order in which they are taken."""
+
+    name = "log"
+
+    def __init__(
+        self, bootstrap: str, town: Town, pseudonymiser: Pseudonymiser, sealer: Sealer, history: History
+    ) -> None:
+        self._town = town
+        self._history = history
+        self._partitions = load().partitions(TOPIC)
+        self._keys = [pseudonymiser.patient_key(patient.national_id) for patient in town.patients]
+        self._sealed = [
+            sealer.seal(SealedIdentityContent(patient.national_id, patient.name), key)
+            for patient, key in zip(town.patients, self._keys, strict=True)
+        ]
+        self._places = [partition_of(key.encode(), self._partitions) for key in self._keys]
+        self._versions: dict[int, Any] = {}
+        self._producer = KafkaProducer(
+            bootstrap_servers=bootstrap.split(","),
+            client_id="medchain-simulator",
+            enable_idempotence=True,
+            acks="all",
+            allow_auto_create_topics=False,
+            linger_ms=_LINGER_MS,
+            batch_size=_BATCH_BYTES,
+            buffer_memory=_BUFFER_BYTES,
+            compression_type="gzip",
+        )
+
+    async def take(self, planned: Planned) -> None:
+        """Hand one event to the producer; its answer comes later. Raises KafkaError when the log takes nothing."""
+        event = self._event(planned)
+        value = codec.encode(event)
+        headers = cloud_event_headers(
+            event_id=event.event_id,
+            event_type=codec.name_of(event),
+            source=event.source.system,
+            time_ms=event.occurred_at_ms,
+        )
+        sent_at_ms = time.time_ns() // 1_000_000
+        sent = self._producer.send(
+            TOPIC,
+            value=damaged(value, planned.damage) if planned.damage else value,
+            key=event.patient.encode(),
+            headers=headers,
+            partition=self._places[planned.patient],
+        )
+        sent.add_callback(lambda at: self._answered(planned, sent_at_ms, f"{at.partition}-{at.offset}", None))
+        sent.add_errback(lambda error: self._answered(planned, sent_at_ms, None, type(error).__name__))
+        if not isinstance(planned.body, _LEAVE_THE_LIST):
+            self._versions[planned.patient] = sent
+
+    async def close(self) -> None:
+        """Wait until the log has everything."""
+        self._producer.flush(timeout=_ANSWER_WITHIN_S)
+        self._producer.close(timeout=_ANSWER_WITHIN_S)
+
+    def _event(self, planned: Planned) -> Event[Any]:
+        actor, body = planned.actor, planned.body
+        if isinstance(body, PrescriptionIssued):
+            body = replace(body, identity=self._sealed[planned.patient])
+        elif isinstance(body, ListReconciled):
+            body = replace(body, version=self._version(planned.patient))
+        return Event(
+            event_id=planned.event_id,
+            patient=self._keys[planned.patient],
+            occurred_at_ms=planned.occurred_at_ms,
+            received_at_ms=planned.received_at_ms,
+            source=Source(system=actor.system, organisation=actor.organisation, role=actor.role, person=actor.person),
+            body=body,
+        )
+
+    def _version(self, patient: int) -> int:
+        """The list's version as a reader would most likely have seen it: the position after what last changed it."""
+        last = self._versions.get(patient)
+        if last is None:
+            return 0
+        try:
+            return int(last.get(timeout=_ANSWER_WITHIN_S).offset) + 1
+        except KafkaError:
+            return 0
+
+    def _answered(self, planned: Planned, sent_at_ms: int, position: str | None, error: str | None) -> None:
+        self._history.write(
+            Line(
+                channel=self.name,
+                event_id=planned.event_id,
+                type=type(planned.body).__name__,
+                patient=planned.patient,
+                organisation=planned.actor.organisation,
+                sent_at_ms=sent_at_ms,
+                answered_at_ms=time.time_ns() // 1_000_000,
+                outcome="failed" if position is None else "in_log",
+                ids=ids_of(planned),
+                reason=error,
+                position=position,
+                irregularity=planned.irregularity,
+                damage=planned.damage,
+            )
+        )
