@@ -99,7 +99,7 @@ def _tell_of_body(chart: Chart, before: Before, entry: Entry[ev.Body]) -> None: 
         case ev.DispenseReversed() as body:
             handed = hand_out(chart, body.dispense)
             if handed is not None:
-                _tell_issuer(chart, handed.body.prescription, NoticeKind.REVERSED, verdict)
+                _tell_issuer(chart, handed.body.prescription, NoticeKind.REVERSED, verdict, body.dispense)
         case ev.ClaimReleased() as body:
             claim = first(of(chart, ("claim", body.claim), ev.ClaimRequested))
             if claim is not None:
@@ -116,10 +116,10 @@ def _tell_of_body(chart: Chart, before: Before, entry: Entry[ev.Body]) -> None: 
             pass
 
 
-def _tell_issuer(chart: Chart, rx: str, kind: NoticeKind, verdict: Verdict, *, unless: str | None = None) -> None:
+def _tell_issuer(chart: Chart, rx: str, kind: NoticeKind, verdict: Verdict, subject: str) -> None:
     issue = issue_of(chart, rx)
-    if issue is not None and issue.organisation != unless:
-        verdict.tell(kind, issue.organisation, rx)
+    if issue is not None:
+        verdict.tell(kind, issue.organisation, subject)
 
 
 def _tell_of_issue(chart: Chart, before: Before, entry: Entry[ev.Body], body: ev.PrescriptionIssued) -> None:
@@ -132,15 +132,15 @@ def _tell_of_issue(chart: Chart, before: Before, entry: Entry[ev.Body], body: ev
     for handed in hand_outs_of(chart, body.prescription):
         entry.verdict.tell(NoticeKind.DISPENSED, entry.organisation, handed.body.dispense)
         for reversal in of(chart, ("dispense", handed.body.dispense), ev.DispenseReversed):
-            entry.verdict.tell(NoticeKind.REVERSED, entry.organisation, reversal.body.reversal)
+            entry.verdict.tell(NoticeKind.REVERSED, entry.organisation, reversal.body.dispense)
 
 
 def _tell_of_hand_out(chart: Chart, before: Before, entry: Entry[ev.Body], body: ev.MedicationDispensed) -> None:
     rx, verdict = body.prescription, entry.verdict
-    _tell_issuer(chart, rx, NoticeKind.DISPENSED, verdict)
-    for reversal in of(chart, ("dispense", body.dispense), ev.DispenseReversed):
+    _tell_issuer(chart, rx, NoticeKind.DISPENSED, verdict, body.dispense)
+    for _reversal in of(chart, ("dispense", body.dispense), ev.DispenseReversed):
         if issue_of(chart, rx) is not None:
-            _tell_issuer(chart, rx, NoticeKind.REVERSED, reversal.verdict)
+            _tell_issuer(chart, rx, NoticeKind.REVERSED, verdict, body.dispense)
     ended = first(of(chart, ("claim", entry.ended_claim or ""), ev.ClaimRequested))
     if ended is not None and ended.organisation != entry.organisation:
         verdict.tell(NoticeKind.CLAIM_ENDED, ended.organisation, rx)
@@ -179,7 +179,7 @@ def _tell_of_recall(chart: Chart, rx: str, seen: Seen, entry: Entry[ev.Body]) ->
     issue = issue_of(chart, rx)
     if isinstance(entry.body, ev.DeathRetracted):
         if seen.status in ("T", "U") and any(recall.caused_by == "death" for recall in seen.recalls):
-            _tell_issuer(chart, rx, NoticeKind.DEATH_RETRACTED, verdict)
+            _tell_issuer(chart, rx, NoticeKind.DEATH_RETRACTED, verdict, rx)
         return
     new = [recall for recall in recalls(chart, rx) if seen.status is None or recall not in seen.recalls]
     recall = first(recall for recall in new if recall.in_effect(at_ms))
@@ -196,7 +196,8 @@ def _tell_of_recall(chart: Chart, rx: str, seen: Seen, entry: Entry[ev.Body]) ->
     tied = dispatch_of(chart, rx, at_ms)
     if tied is not None and tied.body.pharmacy not in told and not closed:
         verdict.tell(NoticeKind.RECALLED_WHILE_DISPATCHED, tied.body.pharmacy, rx)
-    _tell_issuer(chart, rx, NoticeKind.RECALLED_BY_OTHER, verdict, unless=recall.source.organisation)
+    if issue.organisation != recall.source.organisation:
+        verdict.tell(NoticeKind.RECALLED_BY_OTHER, issue.organisation, rx)
 
 
 def _tell_of_dispatch(chart: Chart, rx: str, seen: Seen, entry: Entry[ev.Body]) -> None:
