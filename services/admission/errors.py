@@ -23,8 +23,6 @@ _OURS: Final = frozenset(reason.value for reason in DoorReason)
 _OF_PYDANTIC: Final = {
     "missing": DoorReason.MISSING,
     "extra_forbidden": DoorReason.UNEXPECTED_FIELD,
-    "too_long": DoorReason.TOO_MANY,
-    "too_short": DoorReason.TOO_FEW,
     "union_tag_invalid": DoorReason.UNKNOWN_CODE,
 }
 

@@ -9,9 +9,11 @@ from functools import cache
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model
 
 from schemas import events
+from schemas.reasons import DoorReason
+from services.admission.errors import refusal
 from services.admission.fields import field_type
 
 MOST_ELEMENTS: Final = 100
@@ -88,7 +90,7 @@ def _is_tag(model: BaseModel) -> bool:
 def _field(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo, hint: Any) -> tuple[Any, Any]:
     described = _type(hint)
     if field.name in AT_LEAST_ONE.get(struct, frozenset()):
-        described = Annotated[described, Field(min_length=1)]
+        described = Annotated[described, BeforeValidator(_not_empty)]
     name = outside_name(field.name)
     if field.name in MADE_BY_THE_SERVICE.get(struct, frozenset()):
         return _or_null(described), Field(default=None, alias=name)
@@ -110,7 +112,7 @@ def _type(hint: Any) -> Any:
         return _union(get_args(hint))
     if get_origin(hint) is tuple:
         several: Any = types.GenericAlias(tuple, (_type(get_args(hint)[0]), ...))
-        return Annotated[several, Field(max_length=MOST_ELEMENTS)]
+        return Annotated[several, BeforeValidator(_not_too_many)]
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return nested(hint)
     return field_type(hint, None)
@@ -134,3 +136,18 @@ def nested(struct: type[msgspec.Struct]) -> Any:
     """A contract type within another: checked as its model, given on as itself."""
     made: Callable[[BaseModel], Any] = lambda model: struct_of(model, struct)  # noqa: E731 - one line says it
     return Annotated[model_of(struct), AfterValidator(made)]
+
+
+# Pydantic's own bounds count only the elements that are in order, and so would tell a second error of each that is not.
+
+
+def _not_empty(given: Any) -> Any:
+    if isinstance(given, list | tuple) and not given:
+        raise refusal(DoorReason.TOO_FEW)
+    return given
+
+
+def _not_too_many(given: Any) -> Any:
+    if isinstance(given, list | tuple) and len(given) > MOST_ELEMENTS:
+        raise refusal(DoorReason.TOO_MANY)
+    return given

@@ -7,8 +7,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from schemas import codec
-from schemas.events import Body, Event
+from schemas.events import Body, Event, Source
 from schemas.reasons import DoorReason
 from services.problems import Problem
 
@@ -41,7 +43,7 @@ class KeyMemory:
         listed = list(events)
         digest = hashlib.blake2b(digest_size=16)
         for event in listed:
-            digest.update(event.patient.encode() + codec.content_of(event))
+            digest.update(_content_of(event))
         found = _Remembered(listed[0].occurred_at_ms, digest.digest())
         known = self._keys.setdefault(listed[0].event_id, found)
         if known.content != found.content:
@@ -49,3 +51,9 @@ class KeyMemory:
         self._keys.move_to_end(listed[0].event_id)
         if len(self._keys) > self._limit:
             self._keys.popitem(last=False)
+
+
+def _content_of(event: Event[Body]) -> bytes:
+    """What makes two messages the same: patient, organisation and body, with nothing else of the envelope."""
+    source = Source(system="", organisation=event.source.organisation, role="")
+    return codec.encode(msgspec.structs.replace(event, occurred_at_ms=0, received_at_ms=0, source=source))
