@@ -1,0 +1,379 @@
+"""The relay: takes what waits in the outbox, sends it, awaits the ack, notes the progress, deletes; it keeps no cursor.
+
+At least once by the relay, once by the effects' ids. `python -m services.medication_list.outbox` runs it.
+"""
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+import uvicorn
+from fastapi import FastAPI, Response
+
+from schemas.codec import decode, encode
+from schemas.events import DispenseOrder, RelayProgress
+from services.canonical_log import configure, get_logger
+from services.clock import Clock, SystemClock
+from services.identity.sealing import SealBroken, Sealer
+from services.medication_list.party_topics import KafkaPartyTopics, PartyTopics
+from services.medication_list.settings import MedicationListSettings
+from services.medication_list.source_log import (
+    PROGRESS_TOPIC,
+    KafkaSourceLog,
+    SourceLogUnavailableError,
+)
+from services.medication_list.store.effects import Effect, EffectKind, decode_effect
+from services.medication_list.store.link import Link
+from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.redis_outbox import RedisOutbox
+from services.medication_list.store.waiting import FIRST, Outbox, WaitingEntry
+from services.publishing.kafka_log import DELIVERY_TIMEOUT_MS, KafkaLog
+from services.publishing.log import (
+    Headers,
+    Log,
+    LogUnavailable,
+    PartitionCountDiffers,
+    RecordTooLarge,
+    cloud_event_headers,
+)
+from services.topics.registry import UndeclaredTopicError, load
+
+LEASE_MS: Final = 12_000
+# What is sent must have been confirmed or given up before another relay can hold the lease.
+_SEND_BEFORE_END_MS: Final = DELIVERY_TIMEOUT_MS + 3_000
+_RENEW_BEFORE_END_MS: Final = 10_000
+_AT_MOST: Final = 250
+_WAIT_MS: Final = 500
+_HELD_AGAIN_MS: Final = 10_000
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
+_TYPES: Final[Mapping[EffectKind, str]] = {
+    "dispense-orders": "DispenseOrder",
+    "notices": "Notice",
+    "submission-receipts": "SubmissionReceipt",
+}
+_FAILURES: Final = (StoreUnavailableError, LogUnavailable, SourceLogUnavailableError)
+
+
+class UnsendableError(Exception):
+    """An effect that cannot be sent as things are; `reason` names why for the log."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class _Partition:
+    """What one relay remembers of a partition that it leases: nothing that matters if it is forgotten.
+
+    `after`: the last entry looked at. `held`: topic -> since when (entry id) its effects wait. `progress`: the highest
+    source offset noted.
+    """
+
+    progress: int
+    after: str = FIRST
+    held: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """One reading of a partition's outbox: entries in order, what is to be sent of them, and which are done with."""
+
+    entries: Sequence[WaitingEntry]
+    effects: dict[str, Effect] = field(default_factory=dict)
+    sends: list[tuple[str, Effect, bytes]] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    failed: Exception | None = None
+
+
+class Relay:
+    """Relays every partition whose lease it can take; run as many as you like, one of them works on a partition.
+
+    An effect whose topic is missing, or that cannot be opened or sent, is held: it stays in the outbox with all that
+    come after it for the same topic, and an alarm names it; the others go on. It is tried again every ten seconds.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        log: Log,
+        topics: PartyTopics,
+        sealer: Sealer,
+        clock: Clock,
+        partitions: int,
+        relayed: Callable[[], Mapping[int, int]],
+    ) -> None:
+        """`relayed`: the progress that is in the log, asked when a lease is new (blocking)."""
+        self._outbox = outbox
+        self._log = log
+        self._topics = topics
+        self._sealer = sealer
+        self._clock = clock
+        self._all = range(partitions)
+        self._relayed = relayed
+        self._owner = f"relay-{secrets.token_hex(8)}"
+        self._leased: dict[int, _Partition] = {}
+        self._leased_until_ms = 0
+        self._held_again_ms = 0
+        self.is_ready = False
+        """Whether the last step came through: outbox and log answered."""
+
+    async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Relay until cancelled. Whatever fails is tried again, after a pause that doubles from 0.1 to 5 s."""
+        failures = 0
+        while True:
+            try:
+                await self.step()
+                failures = 0
+                self.is_ready = True
+            except Exception as error:  # noqa: BLE001  the loop must outlive it; an outage is expected, all else is an alarm
+                failures += 1
+                self.is_ready = False
+                self._leased.clear()
+                self._leased_until_ms = 0
+                self._topics.look_again()
+                pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures - 1, 10))
+                say = get_logger().warning if isinstance(error, _FAILURES) else get_logger().error
+                say("relay_failed", error_type=type(error).__name__, attempt=failures, retry_in_ms=int(pause_s * 1000))
+                await sleep(pause_s)
+
+    async def step(self) -> int:
+        """One round over all leased partitions; returns how many effects were relayed.
+
+        Raises StoreUnavailableError, LogUnavailable, SourceLogUnavailableError: what was sent may be sent again.
+        """
+        await self._keep_leases()
+        self._look_at_held_again()
+        after = {partition: each.after for partition, each in self._leased.items()}
+        found = await asyncio.to_thread(self._outbox.waiting, after, _AT_MOST, _WAIT_MS)
+        if not after:
+            await asyncio.sleep(_WAIT_MS / 1000)  # another relay has them all
+        counts = await asyncio.gather(
+            *(self._relay(each, entries) for each, entries in found.items()), return_exceptions=True
+        )
+        for each in counts:
+            if isinstance(each, BaseException):
+                raise each
+        return sum(each for each in counts if isinstance(each, int))
+
+    async def hand_over(self) -> None:
+        """Let the leases run out at once, so that another relay need not wait for it."""
+        self._leased.clear()
+        self._leased_until_ms = 0
+        await asyncio.to_thread(self._outbox.lease, self._all, self._owner, 1)
+
+    # --- Leases ---------------------------------------------------------------------------------------------------
+
+    async def _keep_leases(self) -> None:
+        """Renew in time; what is new is read from its beginning, and its progress from the log."""
+        now_ms = self._clock.monotonic_ms()
+        if self._leased_until_ms - now_ms > _RENEW_BEFORE_END_MS:
+            return
+        if self._leased_until_ms <= now_ms:
+            self._leased.clear()  # it may have been another's meanwhile
+        owned = await asyncio.to_thread(self._outbox.lease, self._all, self._owner, LEASE_MS)
+        new = [partition for partition in owned if partition not in self._leased]
+        progress = await asyncio.to_thread(self._relayed) if new else {}
+        kept = {partition: self._leased[partition] for partition in owned if partition not in new}
+        self._leased = kept | {partition: _Partition(progress.get(partition, -1)) for partition in new}
+        self._leased_until_ms = now_ms + LEASE_MS
+
+    def _look_at_held_again(self) -> None:
+        if self._clock.monotonic_ms() < self._held_again_ms:
+            return
+        self._held_again_ms = self._clock.monotonic_ms() + _HELD_AGAIN_MS
+        self._topics.look_again()
+        for each in self._leased.values():
+            each.held.clear()
+            each.after = FIRST
+
+    # --- One partition --------------------------------------------------------------------------------------------
+
+    async def _relay(self, partition: int, entries: Sequence[WaitingEntry]) -> int:
+        here = self._leased[partition]
+        batch = _Batch(entries)
+        for entry in entries:
+            await self._prepare(here, batch, entry)
+        if self._clock.monotonic_ms() > self._leased_until_ms - _SEND_BEFORE_END_MS:
+            return 0  # nothing is sent that another could send too; the next step renews first
+        await self._send(here, batch)
+        await self._note_progress(partition, here, batch)
+        gone = [entry.entry_id for entry in entries if entry.entry_id in batch.done]
+        if gone and not await asyncio.to_thread(self._outbox.relayed, partition, self._owner, gone):
+            del self._leased[partition]
+            return 0
+        if batch.failed is not None:
+            raise batch.failed
+        here.after = entries[-1].entry_id
+        if gone:
+            get_logger().info("effects_relayed", partition=partition, effects=len(gone))
+        return len(gone)
+
+    async def _prepare(self, here: _Partition, batch: _Batch, entry: WaitingEntry) -> None:
+        """Decide what becomes of an entry: sent, dropped by rule, or held."""
+        topic = ""
+        try:
+            effect = batch.effects[entry.entry_id] = _decoded(entry)
+            topic = effect.topic
+            if topic in here.held:
+                return
+            if await self._has_receiver(effect):
+                batch.sends.append((entry.entry_id, effect, self._opened(effect)))
+            else:
+                batch.done.add(entry.entry_id)
+        except UnsendableError as error:
+            self._hold(here, topic, entry.entry_id, error.reason)
+
+    async def _has_receiver(self, effect: Effect) -> bool:
+        """False for a receipt to a system without topics: it wrote over HTTP, and had its outcome as the answer."""
+        if await self._topics.have(effect.topic):
+            return True
+        if effect.kind == "submission-receipts" and not self._topics.is_listed(effect.recipient):
+            return False
+        raise UnsendableError("topic_missing")
+
+    @staticmethod
+    def _hold(here: _Partition, topic: str, entry_id: str, reason: str) -> None:
+        here.held.setdefault(topic, entry_id)
+        get_logger().error("effect_held", reason=reason, topic=topic)
+
+    def _headers(self, effect: Effect) -> Headers:
+        return cloud_event_headers(
+            event_id=effect.effect_id, event_type=_TYPES[effect.kind], source="relay", time_ms=self._clock.now_ms()
+        )
+
+    def _opened(self, effect: Effect) -> bytes:
+        """What goes out: a dispense order with its identity opened, everything else as it is."""
+        if effect.kind != "dispense-orders":
+            return effect.payload
+        order = decode(effect.payload)
+        if not isinstance(order, DispenseOrder) or order.pharmacy != effect.recipient:
+            raise UnsendableError("not_for_this_pharmacy")
+        issued = msgspec.structs.replace(order.issued, identity=None)
+        if order.identity is None:
+            return encode(msgspec.structs.replace(order, issued=issued))
+        try:
+            inside = self._sealer.open(order.identity, effect.patient or "")
+        except SealBroken as error:
+            raise UnsendableError("seal_broken") from error
+        identity = msgspec.json.encode({"national_id": inside.national_id.digits, "name": inside.name})
+        return encode(msgspec.structs.replace(order, issued=issued, identity=identity))
+
+    async def _send(self, here: _Partition, batch: _Batch) -> None:
+        """Send all at once, which keeps their order; after one that failed, its topic's later ones do not count."""
+        answers = await asyncio.gather(
+            *(
+                self._log.append(each.topic, each.key.encode(), value, self._headers(each))
+                for _, each, value in batch.sends
+            ),
+            return_exceptions=True,
+        )
+        broken: set[str] = set()
+        for (entry_id, effect, _), answer in zip(batch.sends, answers, strict=True):
+            if isinstance(answer, RecordTooLarge | UndeclaredTopicError | PartitionCountDiffers):
+                self._hold(here, effect.topic, entry_id, "not_taken")
+            elif isinstance(answer, Exception):
+                batch.failed = answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            elif effect.topic not in broken:
+                batch.done.add(entry_id)
+                continue
+            broken.add(effect.topic)
+
+    async def _note_progress(self, partition: int, here: _Partition, batch: _Batch) -> None:
+        """Note the last effect before which nothing waits any more; while something is held, progress stands still."""
+        if here.held and min(map(_place, here.held.values())) < _place(batch.entries[0].entry_id):
+            return
+        reached: Effect | None = None
+        for entry in batch.entries:
+            if entry.entry_id not in batch.done:
+                break
+            reached = batch.effects[entry.entry_id]
+        # A correction after a refold names an old record: progress does not go back for it.
+        if reached is not None and reached.source_offset >= here.progress:
+            progress = RelayProgress(
+                partition=partition, source_offset=reached.source_offset, effect_id=reached.effect_id
+            )
+            await self._log.append(PROGRESS_TOPIC, str(partition).encode(), encode(progress))
+            here.progress = reached.source_offset
+
+
+def _decoded(entry: WaitingEntry) -> Effect:
+    try:
+        return decode_effect(entry.effect)
+    except msgspec.DecodeError as error:
+        raise UnsendableError("unreadable_effect") from error
+
+
+def _place(entry_id: str) -> tuple[int, int]:
+    time_ms, _, number = entry_id.partition("-")
+    return int(time_ms), int(number)
+
+
+# --- The process --------------------------------------------------------------------------------------------------
+
+
+async def serve(settings: MedicationListSettings) -> None:
+    """Run the relay until SIGTERM or SIGINT; with a port, tell its readiness on it."""
+    clock, topics = SystemClock(), load()
+    link = Link(settings.redis)
+    log = KafkaLog(settings.kafka, topics.partitions, client_id="medchain-relay")
+    relay = Relay(
+        RedisOutbox(link),
+        log,
+        KafkaPartyTopics(settings.kafka, topics, create_missing=settings.create_party_topics),
+        settings.sealer(),
+        clock,
+        topics.partitions("medication-events"),
+        KafkaSourceLog(settings.kafka).relayed,
+    )
+    ended = asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, ended.set)
+    tasks = [asyncio.create_task(relay.run(), name="relay")]
+    if settings.port is not None:
+        tasks.append(asyncio.create_task(_tell_readiness(relay, settings.listen, settings.port), name="readiness"))
+    get_logger().info("relay_started")
+    await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+    with suppress(StoreUnavailableError):
+        await relay.hand_over()
+    await log.close()
+    link.close()
+
+
+async def _tell_readiness(relay: Relay, host: str, port: int) -> None:
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/health/ready")
+    async def ready(response: Response) -> dict[str, str]:
+        response.status_code = 200 if relay.is_ready else 503
+        return {"status": "ready" if relay.is_ready else "not_ready"}
+
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False))
+    await server._serve()  # noqa: SLF001  `serve` would take the signals that end the relay
+
+
+def main() -> None:
+    """The process."""
+    configure("relay")
+    asyncio.run(serve(MedicationListSettings()))  # type: ignore[call-arg]  # the environment fills it
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""What the processes of the medication list must be told by their environment."""
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.identity.sealing import Sealer
+
+
+class MedicationListSettings(BaseSettings):
+    """Where log and view are, which generation to work on, and the keys that a process has use for.
+
+    One object for the API, the processor and the relay; what a process is not told stays None.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
+
+    kafka: str
+    """host:port of the brokers, separated by commas."""
+    redis: str
+    """URL of the Redis database that holds the view."""
+    generation: str | None = None
+    """The generation that a processor works on; the live one if not said."""
+    listen: str = "127.0.0.1"
+    port: int | None = None
+    """Where the API answers, and where the relay tells its readiness if it is given one."""
+    sealing_key: SecretStr | None = None
+    """64 hexadecimal characters: what opens identities for a pharmacy's own topic and claim answer."""
+    read_token_key: SecretStr | None = None
+    pseudonym_key: SecretStr | None = None
+    create_party_topics: bool = False
+    """Whether the relay makes a missing topic of an outside party, with one replica: for a machine of one's own."""
+
+    def sealer(self) -> Sealer:
+        """What opens sealed identities. Raises ValueError when this process was not given the key."""
+        if self.sealing_key is None:
+            raise ValueError("MEDCHAIN_SEALING_KEY is not set")
+        return Sealer(bytes.fromhex(self.sealing_key.get_secret_value()))

@@ -1,0 +1,345 @@
+"""The relay: nothing lost, nothing out of order for a receiver, nothing opened for anyone but the pharmacy."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+from kafka import KafkaConsumer, TopicPartition
+
+from schemas.codec import decode, encode
+from schemas.events import DispenseOrder, RelayProgress
+from services.clock import ManualClock, SystemClock
+from services.identity.national_id import NationalId
+from services.identity.sealing import SealedIdentityContent, Sealer
+from services.medication_list.outbox import LEASE_MS, Relay
+from services.medication_list.party_topics import KafkaPartyTopics, MemoryPartyTopics
+from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.store.effects import Effect, EffectKind, encode_effect
+from services.medication_list.store.link import Link
+from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.port import PartitionWrite, StoreUnavailableError
+from services.medication_list.store.redis_outbox import RedisOutbox
+from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.store.roles import Beginning
+from services.publishing.kafka_log import KafkaLog
+from services.publishing.log import Headers, LogUnavailable, Position, RecordTooLarge
+from services.publishing.memory_log import MemoryLog
+from services.topics.registry import load
+
+G1 = "g1-aaaaaa"
+PHARMACY, CLINIC = "313000028", "313000044"
+ORDERS, NOTICES = f"dispense-orders.{PHARMACY}", f"notices.{CLINIC}"
+ANNA = "a" * 32
+SEALER = Sealer(b"k" * 32)
+GOLDEN = Path(__file__).parents[2] / "schemas" / "golden"
+
+
+class FickleLog(MemoryLog):
+    """A log that takes nothing for some topics, loses some acks, and remembers in which order it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(load().partitions, ManualClock(0))
+        self.refuses: dict[str, Exception] = {}
+        self.loses_acks: set[bytes] = set()
+
+    async def append(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> Position:
+        """Append, unless this topic refuses."""
+        if topic in self.refuses:
+            raise self.refuses[topic]
+        position = await super().append(topic, key, value, headers)
+        if key in self.loses_acks:
+            raise LogUnavailable("the ack was lost")
+        return position
+
+    def keys(self, topic: str) -> list[str]:
+        """The keys in a topic, by partition and offset."""
+        return [record.key.decode() for record in self.records(topic)]
+
+
+class Place:
+    """A store in memory with one partition, its outbox, and relays on it."""
+
+    def __init__(self) -> None:
+        self.server = MemoryServer()
+        MemoryRoles(self.server).begin({0: Beginning(G1, 1, 0, 0)})
+        self.store = MemoryStore(self.server, G1)
+        self.outbox = MemoryOutbox(self.server)
+        self.log = FickleLog()
+        self.topics = MemoryPartyTopics({ORDERS, NOTICES}, systems={"journal"})
+        self.clock = ManualClock(1_700_000_000_000)
+
+    def relay(self) -> Relay:
+        """Another relay on the same outbox."""
+        return Relay(self.outbox, self.log, self.topics, SEALER, self.clock, 1, self.relayed)
+
+    def relayed(self) -> Mapping[int, int]:
+        """The progress that is in the log."""
+        return {each.partition: each.source_offset for each in self.progress()}
+
+    def wait(self, *effects: Effect) -> None:
+        """Put effects into the outbox."""
+        start = self.store.next_offsets([0])[0]
+        self.store.write([PartitionWrite(0, start, 0, start + 1, [], [encode_effect(each) for each in effects])])
+
+    def progress(self) -> list[RelayProgress]:
+        """Every progress record, oldest first."""
+        return [decode(record.value) for record in self.log.records("relay-progress")]
+
+    def left(self) -> int:
+        """How many effects wait."""
+        return len(self.server.content().get("{0}:outbox", []))
+
+
+def notice(
+    source_offset: int, name: str, recipient: str = CLINIC, kind: EffectKind = "notices", payload: bytes = b"bytes"
+) -> Effect:
+    return Effect(source_offset, kind, recipient, name, f"effect-{name}", payload)
+
+
+def order(sealed_for: str = ANNA, recipient: str = PHARMACY) -> Effect:
+    golden: DispenseOrder = decode(min(GOLDEN.glob("DispenseOrder/1/*.bin")).read_bytes())
+    inside = SealedIdentityContent(NationalId.parse("13926900018"), "Åse Nordmann")
+    sealed = SEALER.seal(inside, ANNA)
+    issued = msgspec.structs.replace(golden.issued, identity=sealed)
+    whole = msgspec.structs.replace(golden, pharmacy=PHARMACY, identity=sealed, issued=issued)
+    return Effect(3, "dispense-orders", recipient, golden.prescription, golden.effect_id, encode(whole), sealed_for)
+
+
+async def test_what_waits_is_sent_noted_and_deleted_in_order() -> None:
+    place = Place()
+    place.wait(notice(5, "a"), notice(5, "b"))
+    place.wait(notice(9, "c"))
+    assert await place.relay().step() == 3
+    assert place.log.keys(NOTICES) == ["a", "b", "c"]
+    assert place.progress() == [RelayProgress(partition=0, source_offset=9, effect_id="effect-c")]
+    assert place.left() == 0
+    headers = dict(place.log.records(NOTICES)[0].headers)
+    assert (headers["ce_id"], headers["ce_type"]) == (b"effect-a", b"Notice")
+
+
+async def test_an_order_is_opened_for_its_own_pharmacy_alone() -> None:
+    place = Place()
+    place.wait(order())
+    await place.relay().step()
+    sent: DispenseOrder = decode(place.log.records(ORDERS)[0].value)
+    assert sent.identity is not None
+    assert json.loads(sent.identity) == {"national_id": "13926900018", "name": "Åse Nordmann"}
+    assert sent.issued.identity is None
+
+
+@pytest.mark.parametrize("wrong", [order(sealed_for="b" * 32), order(recipient="313000036")])
+async def test_an_order_that_is_not_for_this_pharmacy_or_patient_is_held(wrong: Effect) -> None:
+    place = Place()
+    place.topics.there.add("dispense-orders.313000036")
+    place.wait(wrong, notice(4, "next"))
+    await place.relay().step()
+    assert place.log.keys(ORDERS) == place.log.keys("dispense-orders.313000036") == []
+    assert place.log.keys(NOTICES) == ["next"]
+    assert place.left() == 1
+
+
+async def test_a_missing_topic_holds_up_its_own_effects_only_and_in_order() -> None:
+    place = Place()
+    missing = "notices.313000036"
+    place.wait(notice(1, "a"), notice(2, "x", "313000036"), notice(3, "b"), notice(4, "y", "313000036"))
+    relay = place.relay()
+    assert await relay.step() == 2
+    assert place.log.keys(NOTICES) == ["a", "b"]
+    # After a loss everything from here on would be sent again: what waits must not be forgotten.
+    assert [each.source_offset for each in place.progress()] == [1]
+    place.wait(notice(5, "c"))
+    assert await relay.step() == 1
+    assert [each.source_offset for each in place.progress()] == [1]
+    place.topics.there.add(missing)
+    place.wait(notice(6, "z", "313000036"))
+    place.clock.advance(10_000)
+    assert await relay.step() == 3
+    assert place.log.keys(missing) == ["x", "y", "z"]
+    assert place.progress()[-1].source_offset == 6
+    assert place.left() == 0
+
+
+async def test_receipts_go_to_listed_systems_and_wait_for_their_topic() -> None:
+    place = Place()
+    receipts: EffectKind = "submission-receipts"
+    place.wait(notice(1, "http", "web-only", receipts), notice(2, "waits", "journal", receipts))
+    await place.relay().step()
+    assert place.left() == 1
+    assert place.log.keys("submission-receipts.web-only") == []
+    place.topics.there.add("submission-receipts.journal")
+    await place.relay().step()  # another relay does not get the lease
+    assert place.left() == 1
+    place.outbox.release()
+    await place.relay().step()
+    assert place.log.keys("submission-receipts.journal") == ["waits"]
+
+
+async def test_a_lost_ack_sends_again_and_nothing_later_is_left_without_what_came_before() -> None:
+    place = Place()
+    place.wait(notice(1, "a"), notice(2, "b"), notice(3, "c"))
+    place.log.loses_acks = {b"b"}
+    relay = place.relay()
+    with pytest.raises(LogUnavailable):
+        await relay.step()
+    assert place.left() == 2
+    assert [each.source_offset for each in place.progress()] == [1]
+    place.log.loses_acks = set()
+    place.outbox.release()
+    assert await place.relay().step() == 2
+    assert place.log.keys(NOTICES) == ["a", "b", "c", "b", "c"]
+
+
+async def test_an_effect_that_the_log_never_takes_is_held_and_the_others_go() -> None:
+    place = Place()
+    place.log.refuses = {ORDERS: RecordTooLarge("too large")}
+    place.wait(order(), notice(4, "a"))
+    relay = place.relay()
+    await relay.step()
+    await relay.step()
+    assert place.log.keys(NOTICES) == ["a"]
+    assert place.left() == 1
+
+
+async def test_an_unreadable_entry_stops_nobody() -> None:
+    place = Place()
+    with place.server.call() as content:
+        unknown_kind = msgspec.msgpack.encode([2, "no-such-kind", "x", "k", "id", b""])
+        readable = encode_effect(notice(2, "a"))
+        content.outboxes["{0}:outbox"] = list(enumerate([b"not an effect", unknown_kind, readable], start=1))
+    assert await place.relay().step() == 1
+    assert place.log.keys(NOTICES) == ["a"]
+    assert place.left() == 2
+
+
+async def test_progress_does_not_go_back_for_a_correction_of_an_old_event() -> None:
+    place = Place()
+    place.wait(notice(9, "a"))
+    relay = place.relay()
+    await relay.step()
+    place.wait(notice(2, "correction"))
+    await relay.step()
+    assert [each.source_offset for each in place.progress()] == [9]
+    assert place.left() == 0
+
+
+async def test_only_the_holder_of_the_lease_relays_and_another_takes_over() -> None:
+    place = Place()
+    place.wait(notice(1, "a"))
+    first, second = place.relay(), place.relay()
+    assert await first.step() == 1
+    place.wait(notice(2, "b"))
+    assert await second.step() == 0
+    place.outbox.release()
+    place.clock.advance(LEASE_MS)
+    assert await second.step() == 1
+    place.wait(notice(3, "c"))
+    assert await first.step() == 0
+    assert place.log.keys(NOTICES) == ["a", "b"]
+
+
+async def test_nothing_is_sent_when_the_lease_is_about_to_end() -> None:
+    place = Place()
+    place.wait(notice(1, "a"))
+    relay = place.relay()
+
+    class SlowOutbox(MemoryOutbox):
+        """One whose reading takes as long as a stopped process."""
+
+        def waiting(self, *args: Any) -> Any:
+            place.clock.advance(LEASE_MS - 1_000)
+            return super().waiting(*args)
+
+    slow = SlowOutbox(place.server)
+    stopped = Relay(slow, place.log, place.topics, SEALER, place.clock, 1, place.relayed)
+    assert await stopped.step() == 0
+    assert place.log.keys(NOTICES) == []
+    assert await relay.step() == 1
+
+
+async def test_the_loop_outlives_outages_and_says_whether_it_is_ready() -> None:
+    place = Place()
+    place.wait(notice(1, "a"))
+    relay = place.relay()
+    pauses: list[float] = []
+    place.server.is_available = False
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        assert not relay.is_ready
+        place.server.is_available = len(pauses) >= 3
+        place.log.is_available = len(pauses) >= 6
+        await asyncio.sleep(0)
+
+    place.log.is_available = False
+    running = asyncio.create_task(relay.run(sleep))
+    async with asyncio.timeout(20):
+        while not (relay.is_ready and place.left() == 0):  # noqa: ASYNC110  the relay has no event to wait for
+            await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+    assert place.log.keys(NOTICES) == ["a"]
+
+
+@pytest.mark.integration
+async def test_on_real_servers_every_effect_arrives_once_in_order_and_progress_is_found_again(
+    kafka: str, redis_url: str
+) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    link, topics = Link(redis_url), load()
+    RedisRoles(link).begin({each: Beginning(G1, 1, 0, 0) for each in range(2)})
+    store = RedisStore(link, G1)
+    log = KafkaLog(kafka, topics.partitions)
+    source_log = KafkaSourceLog(kafka)
+    party_topics = KafkaPartyTopics(kafka, topics, create_missing=True)
+    new = "313000052"
+    relay = Relay(RedisOutbox(link), log, party_topics, SEALER, SystemClock(), 2, source_log.relayed)
+    effects = [notice(each, f"{each}", CLINIC if each % 2 else new) for each in range(600)]
+    encoded = [encode_effect(each) for each in effects]
+    store.write([PartitionWrite(each, 0, 0, 600, [], encoded[each * 300 :][:300]) for each in (0, 1)])
+    relayed = 0
+    async with asyncio.timeout(60):
+        while relayed < 600:
+            relayed += await relay.step()
+    assert source_log.relayed() == {0: 299, 1: 599}
+    await relay.hand_over()
+    await log.close()
+    link.close()
+    for party in (CLINIC, new):
+        found = await asyncio.to_thread(_records, kafka, f"notices.{party}")
+        expected = [each.key for each in effects if each.recipient == party]
+        assert sorted(found, key=int) == expected
+
+
+def _records(kafka: str, topic: str) -> list[str]:
+    consumer: Any = KafkaConsumer(
+        bootstrap_servers=kafka.split(","), group_id=None, auto_offset_reset="earliest", enable_auto_commit=False
+    )
+    try:
+        places = [TopicPartition(topic, each) for each in consumer.partitions_for_topic(topic)]
+        consumer.assign(places)
+        ends = consumer.end_offsets(places)
+        keys: list[str] = []
+        while any(consumer.position(place) < ends[place] for place in places):
+            for records in consumer.poll(timeout_ms=500).values():
+                keys += [record.key.decode() for record in records]
+        return keys
+    finally:
+        consumer.close()
+
+
+@pytest.mark.integration
+async def test_a_relay_without_redis_fails_and_says_so() -> None:
+    relay = Relay(
+        RedisOutbox(Link("redis://127.0.0.1:1/0")), FickleLog(), MemoryPartyTopics(()), SEALER, SystemClock(), 1, dict
+    )
+    with pytest.raises(StoreUnavailableError):
+        await relay.step()
