@@ -1,5 +1,7 @@
 """Writes the town's events into the log itself, as the services would: for load, for a backlog, and for its years."""
 
+import asyncio
+import threading
 import time
 from typing import Any, Final
 
@@ -34,7 +36,9 @@ from services.topics.registry import load
 TOPIC: Final = "medication-events"
 _LINGER_MS: Final = 20
 _BATCH_BYTES: Final = 262_144
-_BUFFER_BYTES: Final = 33_554_432
+_MOST_UNDER_WAY: Final = 20_000
+"""The producer itself would take everything at once, and hold it in memory."""
+_RETRY_S: Final = 0.01
 _ANSWER_WITHIN_S: Final = 30
 _LEAVE_THE_LIST = (
     ClaimRequested,
@@ -66,6 +70,7 @@ class LogChannel:
         ]
         self._places = [partition_of(key.encode(), self._partitions) for key in self._keys]
         self._versions: dict[int, Any] = {}
+        self._room = threading.Semaphore(_MOST_UNDER_WAY)
         self._producer = KafkaProducer(
             bootstrap_servers=bootstrap.split(","),
             client_id="medchain-simulator",
@@ -74,7 +79,6 @@ class LogChannel:
             allow_auto_create_topics=False,
             linger_ms=_LINGER_MS,
             batch_size=_BATCH_BYTES,
-            buffer_memory=_BUFFER_BYTES,
             compression_type="gzip",
         )
 
@@ -88,6 +92,8 @@ class LogChannel:
             source=event.source.system,
             time_ms=event.occurred_at_ms,
         )
+        while not self._room.acquire(blocking=False):  # noqa: ASYNC110  the producer's thread makes room
+            await asyncio.sleep(_RETRY_S)
         sent_at_ms = time.time_ns() // 1_000_000
         sent = self._producer.send(
             TOPIC,
@@ -132,6 +138,7 @@ class LogChannel:
             return 0
 
     def _answered(self, planned: Planned, sent_at_ms: int, position: str | None, error: str | None) -> None:
+        self._room.release()
         self._history.write(
             Line(
                 channel=self.name,
