@@ -143,7 +143,8 @@ class _Reader:
             if stop.withdrawn and not self._is_in_use(treatment_id):
                 return False
             return self._is_recent(stop.at_ms)
-        return not self._is_course_over(treatment) or self._is_recent(treatment.course_end_ms - 1)
+        course_end_ms = self._course_end_ms(treatment_id, treatment)
+        return not 0 < course_end_ms <= self.at_ms or self._is_recent(course_end_ms - 1)
 
     def _is_in_use(self, treatment_id: str) -> bool:
         return any(
@@ -155,64 +156,87 @@ class _Reader:
         last_day = day_of(ended_at_ms) + timedelta(days=VISIBLE_AFTER_END_DAYS)
         return self.at_ms < ended_ms(last_day)
 
-    def _is_course_over(self, treatment: TreatmentState) -> bool:
-        return 0 < treatment.course_end_ms <= self.at_ms
+    def _course_end_ms(self, treatment_id: str, treatment: TreatmentState) -> int:
+        in_force = self._in_force(treatment_id)
+        if in_force is None or treatment.dosed_at_ms > in_force[1].issued_at_ms:
+            return treatment.course_end_ms
+        return in_force[1].course_end_ms
+
+    def _in_force(self, treatment_id: str) -> tuple[str, PrescriptionState] | None:
+        """The newest-signed prescription whose earliest date has come, else the newest-signed; None where none came."""
+        newest_first = self._newest_first(treatment_id)
+        begun = (each for each in newest_first if each[1].earliest_ms <= self.at_ms)
+        return next(begun, newest_first[0] if newest_first else None)
+
+    def _newest_first(self, treatment_id: str) -> list[tuple[str, PrescriptionState]]:
+        chain = self.chains.get(treatment_id, ())
+        return sorted(chain, key=lambda each: (each[1].issued_at_ms, each[0]), reverse=True)
 
     def treatment(self, treatment_id: str, treatment: TreatmentState) -> ShownTreatment:
         """One entry, shown as it stands."""
-        newest_first = sorted(
-            self.chains.get(treatment_id, ()), key=lambda each: (each[1].issued_at_ms, each[0]), reverse=True
-        )
-        prescriptions = tuple(self.prescription(*each) for each in newest_first)
-        head = prescriptions[0].issued if prescriptions else None
+        prescriptions = tuple(self.prescription(*each) for each in self._newest_first(treatment_id))
+        in_force = self._in_force(treatment_id)
+        head = self.signed(in_force[0]).body if in_force else None
+        signed_at_ms = in_force[1].issued_at_ms if in_force else 0
         recorded = self.recorded(treatment_id)
         origin = head if head is not None else cast("Event[TreatmentRecorded]", recorded).body
-        dosing = self.dosing_in_force(treatment_id, treatment, treatment.newest, treatment.newest_at_ms)
-        stop = stop_in_force(treatment)
-        is_indicated_later = treatment.indicated_at_ms > treatment.newest_at_ms
+        dosing = self.dosing_in_force(treatment_id, treatment, in_force[0] if in_force else None, signed_at_ms)
+        stop, conflicts = stop_in_force(treatment), self._conflicts(treatment_id)
+        is_indicated_later = treatment.indicated_at_ms > signed_at_ms
         return ShownTreatment(
             treatment=treatment_id,
-            status=self._status_of(treatment),
+            status=self._status_of(treatment_id, treatment),
             kind=treatment.kind,
             medication=origin.medication,
             dosing=dosing,
             use=origin.use,
             prescriptions=prescriptions,
-            flags=_names(self._flags_of(treatment, prescriptions, dosing)),
+            flags=_names(self._flags_of(treatment, prescriptions, dosing, conflicts)),
             stopped=ShownStop(at_ms=stop.at_ms, reason=stop.reason, by=_who(stop.by), note=stop.note) if stop else None,
             paused=self._pause_of(treatment),
             reported_use=_reported_use(treatment),
             indication_text=treatment.indication_text if is_indicated_later else origin.indication_text,
-            substitution_reserved=_is_reserved(treatment, head),
+            substitution_reserved=_is_reserved(treatment, head, signed_at_ms),
             administration=treatment.administration,
             paper_prescription=recorded.body.paper_prescription if recorded else None,
             last_dispense=_last(prescriptions),
-            conflicting_reports=tuple(
-                ConflictingReport(dispense=each.dispense, pharmacy=each.pharmacy, at_ms=each.at_ms)
-                for each in treatment.conflicts
-            ),
+            conflicting_reports=conflicts,
         )
 
-    def _status_of(self, treatment: TreatmentState) -> str:
+    def _conflicts(self, treatment_id: str) -> tuple[ConflictingReport, ...]:
+        of_treatment = [
+            (
+                conflict.place,
+                ConflictingReport(dispense=each.dispense, pharmacy=conflict.pharmacy, at_ms=conflict.at_ms),
+            )
+            for _, prescription in self.chains.get(treatment_id, ())
+            for each in prescription.hand_outs
+            for conflict in cast("HandOutPointer", self.fields[hand_out_field(each.dispense)]).conflicts
+        ]
+        return tuple(report for _, report in sorted(of_treatment, key=lambda each: each[0]))
+
+    def _status_of(self, treatment_id: str, treatment: TreatmentState) -> str:
         if stop_in_force(treatment) is not None:
             return "discontinued"
-        if self._is_course_over(treatment):
+        if 0 < self._course_end_ms(treatment_id, treatment) <= self.at_ms:
             return "completed"
         return "paused" if is_paused(treatment, self.at_ms) else "active"
 
     def _flags_of(
-        self, treatment: TreatmentState, prescriptions: tuple[ShownPrescription, ...], dosing: ShownDosing
+        self,
+        treatment: TreatmentState,
+        prescriptions: tuple[ShownPrescription, ...],
+        dosing: ShownDosing,
+        conflicts: tuple[ConflictingReport, ...],
     ) -> Iterable[str]:
-        stop, latest = stop_in_force(treatment), treatment.latest_stop
+        stop = stop_in_force(treatment)
         if stop is not None and stop.withdrawn:
             yield Flag.WITHDRAWN
-        if latest is not None and latest.place >= treatment.reinstated_place and stop is None:
-            yield Flag.PRESCRIBED_AFTER_DISCONTINUATION
-        if prescriptions and Flag.SUBSTANCE_CHANGED in prescriptions[0].flags:
-            yield Flag.SUBSTANCE_CHANGED
+        if prescriptions:
+            yield from {Flag.PRESCRIBED_AFTER_DISCONTINUATION, Flag.SUBSTANCE_CHANGED} & set(prescriptions[0].flags)
         if any(Flag.OUTCOME_CHANGED in each.flags for each in prescriptions):
             yield Flag.OUTCOME_CHANGED
-        if treatment.conflicts:
+        if conflicts:
             yield Flag.CONFLICTING_REPORT
         if dosing.texts_differ:
             yield Flag.DOSING_TEXT_DIFFERS
@@ -257,9 +281,9 @@ class _Reader:
             refills_left=min(state.refills, dispenses_left),
             dispenses_left=dispenses_left,
             dispenses_done=sum(not each.reversed for each in state.hand_outs),
-            handed_out=used.amount,
-            total=total_of(state),
-            returned=self._returned(state),
+            handed_out=_as_prescribed(used.amount, issued, state),
+            total=_as_prescribed(total_of(state), issued, state),
+            returned=self._returned(state, issued.quantity.unit),
             holder=state.claim.pharmacy if state.claim else None,
             claim=state.claim.claim if state.claim else None,
             dispatched_to=dispatch.pharmacy if dispatch and dispatch.bound else None,
@@ -270,6 +294,8 @@ class _Reader:
 
     def _prescription_flags(self, state: PrescriptionState, death: Death | None) -> tuple[str, ...]:
         flags = {Flag.from_code(code) for code in state.flags}
+        if status(state, death, self.at_ms) != "R":
+            flags.discard(Flag.RECALLED_AFTER_COMPLETION)
         for hand_out in state.hand_outs:
             if not hand_out.reversed:
                 flags |= {Flag.from_code(code) for code in hand_out.flags}
@@ -296,9 +322,10 @@ class _Reader:
             returned=returned[0] if returned else None,
         )
 
-    def _returned(self, state: PrescriptionState) -> Decimal:
-        pointers = (cast("HandOutPointer", self.fields[hand_out_field(each.dispense)]) for each in state.hand_outs)
-        return sum((dict(each.returned).get(state.unit, NOTHING) for each in pointers), NOTHING)
+    def _returned(self, state: PrescriptionState, unit: str) -> Decimal:
+        standing = (each.dispense for each in state.hand_outs if not each.reversed)
+        pointers = (cast("HandOutPointer", self.fields[hand_out_field(dispense)]) for dispense in standing)
+        return sum((dict(each.returned).get(unit, NOTHING) for each in pointers), NOTHING)
 
     def unseen_hand_outs(self) -> tuple[ShownHandOut, ...]:
         """Handed out, prescription not seen: no list entry, but shown."""
@@ -321,6 +348,13 @@ class _Reader:
         return decode(record) if isinstance(record, bytes) else None
 
 
+def _as_prescribed(amount: Decimal, issued: PrescriptionIssued, state: PrescriptionState) -> Decimal:
+    """An amount in the unit that was prescribed: counted by content, shown in packages again."""
+    if issued.quantity.unit == state.unit or state.package_content is None:
+        return amount
+    return (amount / state.package_content).quantize(Decimal("0.0001"))
+
+
 def _who(by: By) -> Who:
     return Who(organisation=by.organisation, role=by.role, person=by.person)
 
@@ -337,28 +371,24 @@ def _dosing(dosing: Dosing, strength: str | None, source: Source, at_ms: int) ->
 
 
 def _recalls(state: PrescriptionState, death: Death | None) -> tuple[ShownRecall, ...]:
-    """In log order, up to the first that holds at once and for ever: what comes after it can never come to decide."""
+    """In log order; a replacement or stop that came when another recall was in effect is not among them."""
     recalls = list(state.recalls)
     if death is not None:
         recalls.append(Recall(death.place, "death", death.at_ms, 0, death.by))
-    shown = []
-    for recall in sorted(recalls, key=lambda each: each.place):
-        shown.append(
-            ShownRecall(
-                reason=recall.reason,
-                by=_who(recall.by),
-                at_ms=recall.at_ms,
-                from_on=day_of(recall.from_ms) if recall.from_ms else None,
-                replaced_by=recall.replaced_by,
-            )
+    return tuple(
+        ShownRecall(
+            reason=recall.reason,
+            by=_who(recall.by),
+            at_ms=recall.at_ms,
+            from_on=day_of(recall.from_ms) if recall.from_ms else None,
+            replaced_by=recall.replaced_by,
         )
-        if not recall.from_ms and recall.reason != "death":
-            break
-    return tuple(shown)
+        for recall in sorted(recalls, key=lambda each: each.place)
+    )
 
 
-def _is_reserved(treatment: TreatmentState, head: PrescriptionIssued | None) -> bool:
-    if treatment.substitution_reserved is not None:
+def _is_reserved(treatment: TreatmentState, head: PrescriptionIssued | None, signed_at_ms: int) -> bool:
+    if treatment.substitution_reserved is not None and treatment.reserved_at_ms > signed_at_ms:
         return treatment.substitution_reserved
     return head is not None and head.substitution_reserved
 

@@ -36,12 +36,14 @@ def flags_for_pharmacy(
     flags = []
     if is_paused(treatment, now_ms):
         flags.append(Flag.TREATMENT_PAUSED)
-    if treatment.course_end_ms and now_ms >= treatment.course_end_ms:
+    is_dosed_later = treatment.dosed_at_ms > prescription.issued_at_ms
+    course_end_ms = treatment.course_end_ms if is_dosed_later else prescription.course_end_ms
+    if course_end_ms and now_ms >= course_end_ms:
         flags.append(Flag.COURSE_ENDED)
     if prescription.multidose and meta.multidose is not None and meta.multidose.pharmacy not in (None, pharmacy):
         flags.append(Flag.MULTIDOSE_ELSEWHERE)
     if meta.incomplete_since_ms:
         flags.append(Flag.LIST_INCOMPLETE)
-    if treatment.dosed_at_ms > prescription.issued_at_ms:
+    if is_dosed_later:
         flags.append(Flag.DOSING_CHANGED)
     return flags

@@ -1,14 +1,16 @@
 """Dispatches: the next dispense, or every one, tied to a pharmacy; and the order that goes out when it binds."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from msgspec.structs import replace
 
 from schemas.events import Body, DispatchRequested, DispatchWithdrawn, Event
 from schemas.reasons import Flag, NoticeKind, Reason
 from services.medication_list.fold.availability import flags_for_pharmacy, refusal_of_closed
+from services.medication_list.fold.calendar import day_of, ended_ms
 from services.medication_list.fold.judgement import APPLIED, Draft, OrderDue, Verdict, refused
-from services.medication_list.fold.policy import DISPATCH_LAPSES_MS
+from services.medication_list.fold.policy import DISPATCH_LAPSES_DAYS
 from services.medication_list.fold.state import (
     Dispatch,
     PrescriptionState,
@@ -40,9 +42,10 @@ def dispatch_requested(draft: Draft, event: Event[DispatchRequested]) -> Verdict
     if closed is not None:
         return refused(closed)
     former = standing_dispatch(prescription, now_ms)
-    if former is not None and former.pharmacy != body.pharmacy:
+    if former is not None and former.bound and former.pharmacy != body.pharmacy:
         _void(draft, event, body.prescription, former)
-    lapses_at_ms = max(now_ms, prescription.earliest_ms) + DISPATCH_LAPSES_MS
+    begins_on = day_of(max(event.occurred_at_ms, prescription.earliest_ms))
+    lapses_at_ms = ended_ms(begins_on + timedelta(days=DISPATCH_LAPSES_DAYS))
     dispatch = Dispatch(body.dispatch, body.pharmacy, body.delivery, body.every, lapses_at_ms, bound=False)
     prescription = replace(prescription, dispatch=dispatch)
     if prescription.claim is None:
@@ -92,10 +95,17 @@ def dispatch_withdrawn(draft: Draft, event: Event[DispatchWithdrawn]) -> Verdict
     is_bound_pharmacy = event.source.organisation == dispatch.pharmacy
     if not is_bound_pharmacy and event.source.role not in CITIZENS | PRESCRIBERS:
         return refused(Reason.NOT_PERMITTED)
-    if not is_bound_pharmacy:
+    if dispatch.bound and not is_bound_pharmacy:
         _void(draft, event, event.body.prescription, dispatch)
     draft.put(prescription_field(event.body.prescription), replace(prescription, dispatch=None))
     return APPLIED
+
+
+def void_order(draft: Draft, event: Event[Body], prescription_id: str, prescription: PrescriptionState) -> None:
+    """Another's hand-out completed the prescription: the order of the bound pharmacy is void."""
+    dispatch = standing_dispatch(prescription, event.received_at_ms)
+    if dispatch is not None and dispatch.bound and dispatch.pharmacy != event.source.organisation:
+        _void(draft, event, prescription_id, dispatch)
 
 
 def _void(draft: Draft, event: Event[Body], prescription_id: str, dispatch: Dispatch) -> None:

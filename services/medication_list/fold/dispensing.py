@@ -17,11 +17,11 @@ from schemas.events import (
 from schemas.reasons import Flag, NoticeKind, Reason
 from services.medication_list.fold.availability import flags_for_pharmacy, refusal_of_closed
 from services.medication_list.fold.calendar import day_of, ended_ms
-from services.medication_list.fold.dispatching import bind, standing_dispatch
+from services.medication_list.fold.dispatching import bind, standing_dispatch, void_order
 from services.medication_list.fold.judgement import APPLIED, Draft, Verdict, applied, refused
 from services.medication_list.fold.prescribing import wait
 from services.medication_list.fold.standing import (
-    NEVER,
+    NOTHING,
     TOO_MUCH,
     Usage,
     amount_of,
@@ -96,11 +96,11 @@ def claim_aborted(draft: Draft, event: Event[ClaimAborted]) -> Verdict:
 
 def claim_released(draft: Draft, event: Event[ClaimReleased]) -> Verdict:
     """An operator frees a claim that its pharmacy cannot give back; the former holder is told."""
-    if event.source.role != "operator":
-        return refused(Reason.NOT_PERMITTED)
     held = _held_by(draft, event.body.claim)
     if held is None:
         return refused(Reason.NO_CLAIM)
+    if event.source.role != "operator":
+        return refused(Reason.NOT_PERMITTED)
     prescription_id, prescription, claim = held
     draft.notify(
         NoticeKind.CLAIM_RELEASED,
@@ -149,12 +149,11 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
     draft.put(hand_out_field(report.dispense), _pointer(event))
     prescription = draft.prescription(report.prescription)
     if prescription is None:
-        verdict = wait(draft, report.prescription, event, Flag.PRESCRIPTION_UNKNOWN)
-        return replace(verdict, flags=(Flag.DISPENSED_WITHOUT_CLAIM, *verdict.flags))
+        return _hand_out_waits(draft, event)
     treatment, meta = draft.treatment_of(prescription), draft.meta()
     claim = prescription.claim
     is_holder = claim is not None and claim.pharmacy == pharmacy
-    amount = amount_of(report, prescription)
+    amount, is_comparable = amount_of(report, prescription)
     before = usage(prescription)
     flags = [] if is_holder else [Flag.DISPENSED_WITHOUT_CLAIM]
     flags += _flags_about_the_world(prescription, treatment, meta, event)
@@ -166,6 +165,7 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
         occurred_at_ms=event.occurred_at_ms,
         place=claim.place if is_holder and claim is not None else draft.place,
         amount=amount,
+        is_comparable=is_comparable,
         period_completed=report.period_completed,
         completed=report.completed,
         flags=tuple(flag.code for flag in verdict.flags),
@@ -173,30 +173,37 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
     _notify_issuer(draft, event, NoticeKind.DISPENSED, report.prescription, prescription, report.dispense, verdict)
     prescription = replace(prescription, hand_outs=(*prescription.hand_outs, hand_out))
     prescription = _with_dispatch_used(prescription, pharmacy, event.received_at_ms)
-    if claim is not None and not is_holder and _closes(before, usage(prescription)):
+    is_completion = any(each.dispense == report.dispense for each in usage(prescription).completions)
+    if claim is not None and not is_holder and is_completion:
         about = {"prescription": report.prescription, "subject": claim.claim, "by": pharmacy}
         draft.notify(NoticeKind.CLAIM_ENDED, claim.pharmacy, event, **about)
-        is_holder = True
-    if is_holder:
+    if is_completion:
+        void_order(draft, event, report.prescription, prescription)
+    if is_holder or (claim is not None and is_completion):
         _put_unclaimed(draft, event, report.prescription, prescription)
     else:
         draft.put(prescription_field(report.prescription), prescription)
     return verdict
 
 
+def _hand_out_waits(draft: Draft, event: Event[MedicationDispensed]) -> Verdict:
+    """No list entry, but shown: handed out, prescription not seen."""
+    draft.move_version()
+    wait(draft, event.body.prescription, event, Flag.PRESCRIPTION_UNKNOWN)
+    flags = [Flag.DISPENSED_WITHOUT_CLAIM, Flag.PRESCRIPTION_UNKNOWN]
+    if _is_after_death(draft.meta(), event.occurred_at_ms):
+        flags.append(Flag.DISPENSED_AFTER_DEATH)
+    return applied(*flags)
+
+
 def _pointer(event: Event[MedicationDispensed]) -> HandOutPointer:
     quantities: dict[str, Decimal] = {}
     for line in event.body.lines:
-        unit, value = _counted(line.quantity, line.content)
-        quantities[unit] = quantities.get(unit, Decimal(0)) + value
+        unit, value, content = line.quantity.unit, line.quantity.value, line.content
+        quantities[unit] = quantities.get(unit, NOTHING) + value
+        if unit == "package" and content is not None:
+            quantities[content.unit] = quantities.get(content.unit, NOTHING) + value * content.value
     return HandOutPointer(event.body.prescription, event.source.organisation, tuple(quantities.items()))
-
-
-def _counted(quantity: Quantity, content: Quantity | None) -> tuple[str, Decimal]:
-    """An amount in the unit of what the packages hold, where that is stated."""
-    if quantity.unit == "package" and content is not None:
-        return content.unit, quantity.value * content.value
-    return quantity.unit, quantity.value
 
 
 def _flags_about_the_world(
@@ -214,14 +221,24 @@ def _flags_about_the_world(
         flags.append(Flag.DISPENSED_AFTER_EXPIRY)
     if _was_completed_before(prescription, at_ms):
         flags.append(Flag.DISPENSED_AFTER_COMPLETION)
-    if meta.death is not None and at_ms >= ended_ms(meta.death.on):
+    if _is_after_death(meta, at_ms):
         flags.append(Flag.DISPENSED_AFTER_DEATH)
     if is_paused(treatment, at_ms):
         flags.append(Flag.TREATMENT_PAUSED)
-    is_reserved = prescription.substitution_reserved or treatment.substitution_reserved
-    if is_reserved and any(line.substituted for line in event.body.lines):
+    if _is_reserved(prescription, treatment) and any(line.substituted for line in event.body.lines):
         flags.append(Flag.SUBSTITUTION_RESERVED)
     return flags
+
+
+def _is_after_death(meta: Meta, at_ms: int) -> bool:
+    return meta.death is not None and at_ms >= ended_ms(meta.death.on)
+
+
+def _is_reserved(prescription: PrescriptionState, treatment: TreatmentState) -> bool:
+    """Whether the doctor has reserved against substitution: a later change of the treatment wins."""
+    if treatment.substitution_reserved is not None and treatment.reserved_at_ms > prescription.issued_at_ms:
+        return treatment.substitution_reserved
+    return prescription.substitution_reserved
 
 
 def _flag_after(recall: Recall) -> Flag:
@@ -229,27 +246,20 @@ def _flag_after(recall: Recall) -> Flag:
 
 
 def _was_completed_before(prescription: PrescriptionState, at_ms: int) -> bool:
-    """Whether the hand-outs that had happened by then had completed it."""
-    if not prescription.hand_outs:
-        return False
-    earlier = tuple(hand_out for hand_out in prescription.hand_outs if hand_out.occurred_at_ms < at_ms)
-    return usage(replace(prescription, hand_outs=earlier)).completed_at < NEVER
+    """Whether a hand-out that completed it had happened by then."""
+    return any(hand_out.occurred_at_ms < at_ms for hand_out in usage(prescription).completions)
 
 
-def _flags_about_quantity(prescription: PrescriptionState, before: Usage, amount: Decimal | None) -> list[Flag]:
-    if amount is None:
-        return []
-    flags = []
+def _flags_about_quantity(prescription: PrescriptionState, before: Usage, amount: Decimal) -> list[Flag]:
+    flags: list[Flag] = []
+    if not amount:
+        return flags
     if before.amount + amount > total_of(prescription) * TOO_MUCH:
         flags.append(Flag.OVER_QUANTITY)
     periods_left = prescription.refills + 1 - before.periods
-    if amount > prescription.amount * TOO_MUCH and periods_left > 1:
+    if amount > prescription.amount and periods_left > 1:
         flags.append(Flag.AHEAD_OF_PERIOD)
     return flags
-
-
-def _closes(before: Usage, after: Usage) -> bool:
-    return before.completed_at == NEVER and after.completed_at < NEVER
 
 
 def _with_dispatch_used(prescription: PrescriptionState, pharmacy: str, now_ms: int) -> PrescriptionState:
@@ -294,11 +304,12 @@ def dispense_reversed(draft: Draft, event: Event[DispenseReversed]) -> Verdict:
         return refused(Reason.NOT_DISPENSER)
     prescription = draft.prescription(pointer.prescription)
     if prescription is None:
+        draft.move_version()
         return wait(draft, pointer.prescription, event, Flag.PRESCRIPTION_UNKNOWN)
-    if body.quantity is not None:
-        return _goods_returned(draft, event, pointer, prescription, body.quantity)
     if any(each.dispense == body.dispense and each.reversed for each in prescription.hand_outs):
         return applied(Flag.ALREADY_REVERSED)
+    if body.quantity is not None:
+        return _goods_returned(draft, event, pointer, prescription, body.quantity)
     hand_outs = tuple(
         replace(each, reversed=True) if each.dispense == body.dispense else each for each in prescription.hand_outs
     )
@@ -314,16 +325,11 @@ def _goods_returned(
     prescription: PrescriptionState,
     quantity: Quantity,
 ) -> Verdict:
-    """Returned goods are shown, and add up to at most what was handed out."""
-    handed, returned = dict(pointer.quantities), dict(pointer.returned)
-    unit, value = quantity.unit, quantity.value
-    if unit == "package" and unit not in handed and prescription.package_content is not None:
-        unit, value = prescription.unit, value * prescription.package_content
-    returned[unit] = returned.get(unit, Decimal(0)) + value
-    if returned[unit] > handed.get(unit, Decimal(0)):
+    """Returned goods are shown, and add up to at most what was handed out, as far as the units tell."""
+    handed, returned, unit = dict(pointer.quantities), dict(pointer.returned), quantity.unit
+    returned[unit] = returned.get(unit, NOTHING) + quantity.value
+    if unit in handed and returned[unit] > handed[unit]:
         return refused(Reason.OVER_RETURNED)
     draft.put(hand_out_field(event.body.dispense), replace(pointer, returned=tuple(returned.items())))
-    is_reversed = any(each.dispense == event.body.dispense and each.reversed for each in prescription.hand_outs)
-    verdict = applied(Flag.ALREADY_REVERSED) if is_reversed else APPLIED
-    _notify_issuer(draft, event, NoticeKind.REVERSED, pointer.prescription, prescription, event.body.dispense, verdict)
-    return verdict
+    _notify_issuer(draft, event, NoticeKind.REVERSED, pointer.prescription, prescription, event.body.dispense, APPLIED)
+    return APPLIED

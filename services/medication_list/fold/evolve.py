@@ -46,11 +46,11 @@ from services.medication_list.fold.state import (
     Remembered,
     State,
     dosed_field,
+    hand_out_field,
     handed_field,
     prescription_field,
     recorded_field,
     signed_field,
-    treatment_field,
     waiting_field,
 )
 
@@ -118,8 +118,9 @@ def park(meta: Meta | None, offset: int, at_ms: int, reason_code: int) -> Judgem
     """A record of this patient that cannot be read: the list says that it is incomplete, and since when."""
     meta = meta or Meta()
     since_ms = meta.incomplete_since_ms or at_ms
+    version = meta.version if meta.incomplete_since_ms else offset
     puts: dict[str, State | None] = {
-        META: replace(meta, incomplete_since_ms=since_ms, version=offset + 1, position=offset + 1)
+        META: replace(meta, incomplete_since_ms=since_ms, version=version, position=offset + 1)
     }
     memory = Remembered(offset, b"", 3, reason_code)
     return Judgement(Verdict("parked"), puts, {parked_key(offset): memory})
@@ -141,19 +142,20 @@ def _show_conflict(draft: Draft, event: Event[Body]) -> None:
     if not isinstance(event.body, MedicationDispensed):
         return
     pointer = draft.hand_out(event.body.dispense)
-    prescription = draft.prescription(pointer.prescription) if pointer else None
-    if prescription is None:
+    if pointer is None:
         return
-    treatment = draft.treatment_of(prescription)
-    conflict = Conflict(event.body.dispense, event.source.organisation, event.occurred_at_ms)
-    conflicts = (*treatment.conflicts, conflict)
-    draft.put(treatment_field(prescription.treatment), replace(treatment, conflicts=conflicts))
+    conflict = Conflict(event.source.organisation, event.occurred_at_ms, draft.offset)
+    if any((each.pharmacy, each.at_ms) == (conflict.pharmacy, conflict.at_ms) for each in pointer.conflicts):
+        return
+    draft.put(hand_out_field(event.body.dispense), replace(pointer, conflicts=(*pointer.conflicts, conflict)))
+    if draft.prescription(pointer.prescription) is not None:
+        draft.move_version()
 
 
 def _close_draft(draft: Draft) -> None:
     """The patient's own position moves with every event; the version with what the list shows."""
     meta, position = draft.meta(), draft.offset + 1
-    draft.put(META, replace(meta, position=position, version=position if draft.moved else meta.version))
+    draft.put(META, replace(meta, position=position, version=draft.offset if draft.moved else meta.version))
 
 
 def _take(draft: Draft, event: Event[Body], raw: bytes) -> Verdict:
@@ -193,8 +195,8 @@ def _release(draft: Draft, body: Body) -> None:
         for fact in waiting.facts:
             draft.place, draft.digest = fact.offset, fact.digest
             verdict = judge(draft, fact.event)
-            draft.rejudged.append(Rejudged(fact, verdict))
             if verdict.outcome == "refused":
+                draft.rejudged.append(Rejudged(fact, replace(verdict, flags=(Flag.OUTCOME_CHANGED,))))
                 _tell_changed_outcome(draft, fact.event, verdict)
             _release(draft, fact.event.body)
         draft.place, draft.digest = own_place, own_digest

@@ -158,7 +158,7 @@ class Draft:
     def move_version(self) -> int:
         """Note that what the list shows has changed; returns the version that it gets."""
         self.moved = True
-        return self.offset + 1
+        return self.offset
 
     def meta(self) -> Meta:
         """What concerns the patient as a whole."""

@@ -18,7 +18,7 @@ from schemas.reasons import Flag, NoticeKind, Reason
 from services.medication_list.fold.judgement import APPLIED, Draft, Verdict, applied, refused
 from services.medication_list.fold.policy import READ_TOKEN_LIVES_MS
 from services.medication_list.fold.prescribing import by, tell_of_recall, wait
-from services.medication_list.fold.standing import first_recall, status, status_unheld
+from services.medication_list.fold.standing import first_recall, status
 from services.medication_list.fold.state import (
     ALLERGIES,
     META,
@@ -107,7 +107,7 @@ def multidose_ended(draft: Draft, event: Event[MultidoseEnded]) -> Verdict:
     meta = draft.meta()
     present = meta.multidose
     if present is None:
-        return refused(Reason.UNKNOWN)
+        return refused(Reason.NOT_RESPONSIBLE)
     if event.source.person == present.doctor:
         draft.put(META, replace(meta, multidose=None, moved_otherwise=draft.move_version()))
         return APPLIED
@@ -130,12 +130,12 @@ def multidose_ended(draft: Draft, event: Event[MultidoseEnded]) -> Verdict:
 def list_reconciled(draft: Draft, event: Event[ListReconciled]) -> Verdict:
     """A doctor confirms the version that was read; refused when the list moved on, naming what moved."""
     body, meta = event.body, draft.meta()
+    if event.received_at_ms - body.read_at_ms > READ_TOKEN_LIVES_MS:
+        return refused(Reason.TOKEN_EXPIRED)
     if event.source.role != "doctor":
         return refused(Reason.NOT_PERMITTED)
     if meta.incomplete_since_ms:
         return refused(Reason.LIST_INCOMPLETE)
-    if event.received_at_ms - body.read_at_ms > READ_TOKEN_LIVES_MS:
-        return refused(Reason.TOKEN_EXPIRED)
     if body.version != meta.version:
         return refused(Reason.STALE, ("moved", ",".join(_moved_since(draft, body.version))))
     reconciled = Reconciliation(event.occurred_at_ms, by(event.source), body.version)
@@ -167,7 +167,7 @@ def _moved_since(draft: Draft, version: int) -> list[str]:
 
 def _moved_of_patient(meta: Meta, version: int) -> list[str]:
     names = []
-    if meta.death is not None and meta.death.place >= version:
+    if meta.death is not None and meta.death.place > version:
         names.append("death")
     if meta.multidose is not None and meta.multidose.moved > version:
         names.append("multidose")
@@ -204,7 +204,7 @@ def death_retracted(draft: Draft, event: Event[DeathRetracted]) -> Verdict:
         return refused(Reason.NOT_DECEASED)
     for prescription_id, prescription in _prescriptions(draft):
         by_death = first_recall(prescription, meta.death, now_ms) == meta.death.place
-        if by_death and status_unheld(prescription, meta.death, now_ms) == "T":
+        if by_death and status(prescription, meta.death, now_ms) in "TU":
             draft.notify(
                 NoticeKind.DEATH_RETRACTED,
                 prescription.issuer.organisation,

@@ -2,13 +2,13 @@
 
 from decimal import Decimal
 
-from services.medication_list.fold.calendar import DAY_MS, HOUR_MS
+from services.medication_list.fold.calendar import HOUR_MS
 
 PERIOD_TOLERANCE = Decimal("0.1")
 """Packages rarely hold exactly what was prescribed (98 for 100). Up to this share short, the pharmacist's word decides
 whether the period is used up; and only more than this share over the total is worth a flag."""
 
-DISPATCH_LAPSES_MS = 30 * DAY_MS
+DISPATCH_LAPSES_DAYS = 30
 """A dispatch that the patient forgot must not keep every other pharmacy from helping for ever."""
 
 READ_TOKEN_LIVES_MS = 4 * HOUR_MS

@@ -1,14 +1,17 @@
 """Prescriptions: issued, replacing what was signed before them, and recalled."""
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from schemas.events import Body, Dosing, Event, PrescriptionIssued, PrescriptionRecalled, Source
 from schemas.reasons import Flag, NoticeKind
 from services.medication_list.fold.calendar import ended_ms, starts_ms
 from services.medication_list.fold.judgement import Draft, Verdict, applied
-from services.medication_list.fold.standing import counting_unit, recall_in_effect, status
+from services.medication_list.fold.standing import NEVER, counting_unit, first_recall, status
 from services.medication_list.fold.state import (
     By,
+    Death,
     OpenPrescription,
     PrescriptionState,
     Recall,
@@ -42,10 +45,8 @@ def wait(draft: Draft, awaited: str, event: Event[Body], flag: Flag) -> Verdict:
     """A fact about what nobody has seen waits on that id: applied and flagged until it comes."""
     waiting = draft.waiting(awaited)
     # In the order in which they came to wait here: a reversal that overtook its hand-out stays behind it.
-    draft.put(
-        waiting_field(awaited), replace(waiting, facts=(*waiting.facts, WaitingFact(event, draft.place, draft.digest)))
-    )
-    draft.move_version()
+    fact = WaitingFact(event, draft.place, draft.digest)
+    draft.put(waiting_field(awaited), replace(waiting, facts=(*waiting.facts, fact)))
     return applied(flag)
 
 
@@ -71,17 +72,21 @@ def tell_of_recall(
 
 
 def close(draft: Draft, event: Event[Body], prescription_id: str, recall: Recall) -> None:
-    """A replacement or stop closes a known prescription. What was closed already gets the closer without notice."""
+    """A replacement or stop closes a known prescription. What is closed already gets the closer without notice."""
     prescription = draft.prescription(prescription_id)
     assert prescription is not None, "only known prescriptions are open"
-    if recall_in_effect(prescription, 0) is not None:
-        return  # recalled at once before: a later recall can never come to decide
-    now_ms = event.received_at_ms
-    is_recalled = recall_in_effect(prescription, now_ms) is not None
-    if not is_recalled and status(prescription, draft.meta().death, now_ms) in "EU":
+    if _is_decided_before(prescription.recalls, recall, event.received_at_ms):
+        return
+    is_in_effect = recall.from_ms <= event.received_at_ms
+    if is_in_effect and status(prescription, draft.meta().death, event.received_at_ms) in "EU":
         tell_of_recall(draft, event, prescription_id, prescription, recall.reason)
     moved = draft.move_version()
     draft.put(prescription_field(prescription_id), replace(with_recall(prescription, recall), moved=moved))
+
+
+def _is_decided_before(recalls: Iterable[Recall], recall: Recall, now_ms: int) -> bool:
+    """Whether one that came before is in effect already, or will be no later: then this one never comes to decide."""
+    return any(each.from_ms <= max(recall.from_ms, now_ms) for each in recalls if each.place <= recall.place)
 
 
 # --- Issued ------------------------------------------------------------------------------------------------------
@@ -97,23 +102,23 @@ def prescription_issued(draft: Draft, event: Event[PrescriptionIssued]) -> Verdi
     if _restarts(treatment, issued):
         assert treatment.latest_stop is not None, "only a stopped treatment starts again"
         flags.append(Flag.PRESCRIBED_AFTER_DISCONTINUATION)
-        draft.notify(
-            NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION,
-            treatment.latest_stop.by.organisation,
-            event,
-            prescription=issued.prescription,
-            by=event.source.organisation,
-        )
-    if _renew_named(draft, event):
-        flags.append(Flag.RENEWS_OTHER_TREATMENT)
+        stopper = treatment.latest_stop.by.organisation
+        if stopper != event.source.organisation:
+            about = {"prescription": issued.prescription, "by": event.source.organisation}
+            draft.notify(NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION, stopper, event, **about)
+    flags += _renew_named(draft, event)
     still_open = _close_older(draft, event, treatment)
-    recalls = _recalls_on_arrival(draft, issued, treatment)
+    recalls = _recalls_on_arrival(draft, event, treatment)
     codes = tuple(sorted(flag.code for flag in flags))
     prescription = replace(_on_its_terms(draft, event), recalls=recalls, flags=codes, moved=draft.move_version())
     draft.put(prescription_field(issued.prescription), prescription)
+    for recall in recalls[:1]:
+        if recall.from_ms <= event.received_at_ms and recall.by.organisation != event.source.organisation:
+            about = {"prescription": issued.prescription, "reason": recall.reason, "by": recall.by.organisation}
+            draft.notify(NoticeKind.RECALLED_BY_OTHER, event.source.organisation, event, **about)
     opened = OpenPrescription(issued.prescription, issued.issued_at_ms, issued.series_id)
     treatment = replace(treatment, open=(*still_open, opened), moved=draft.move_version())
-    treatment = _with_replacer(treatment, event)
+    treatment = _with_replacer(draft, treatment, event)
     draft.put(treatment_field(issued.treatment), _with_newest(treatment, issued))
     return applied(*flags)
 
@@ -145,13 +150,8 @@ def earliest_ms(issued: PrescriptionIssued) -> int:
 
 def _replacement(draft: Draft, event: Event[PrescriptionIssued]) -> Recall:
     issued = event.body
-    return Recall(draft.place, "renew", issued.issued_at_ms, _from_ms(event), by(event.source), issued.prescription)
-
-
-def _from_ms(event: Event[PrescriptionIssued]) -> int:
-    """From when it replaces: 0 where its earliest date has come when it is received."""
-    earliest = earliest_ms(event.body)
-    return earliest if earliest > event.received_at_ms else 0
+    from_ms = earliest_ms(issued)
+    return Recall(draft.place, "renew", issued.issued_at_ms, from_ms, by(event.source), issued.prescription)
 
 
 def _close_older(
@@ -165,22 +165,22 @@ def _close_older(
             still_open.append(older)
             continue
         close(draft, event, older.prescription, recall)
-        if recall.from_ms:
+        if recall.from_ms > event.received_at_ms:
             still_open.append(older)
     return tuple(still_open)
 
 
-def _renew_named(draft: Draft, event: Event[PrescriptionIssued]) -> bool:
-    """`renews` recalls what it names in whichever treatment; true where that is another treatment."""
+def _renew_named(draft: Draft, event: Event[PrescriptionIssued]) -> list[Flag]:
+    """`renews` recalls what it names in whichever treatment; flagged where that is another one, or not here yet."""
     issued = event.body
     if issued.renews is None or issued.renews == issued.prescription:
-        return False
+        return []
     renewed = draft.prescription(issued.renews)
     if renewed is None:
         waiting = draft.waiting(issued.renews)
         replacements = (*waiting.replacements, _replacement(draft, event))
         draft.put(waiting_field(issued.renews), replace(waiting, replacements=replacements))
-        return False
+        return [Flag.PRESCRIPTION_UNKNOWN]
     is_elsewhere = renewed.treatment != issued.treatment
     if (
         is_elsewhere
@@ -188,12 +188,17 @@ def _renew_named(draft: Draft, event: Event[PrescriptionIssued]) -> bool:
         or _same_series(issued.series_id, renewed.series)
     ):
         close(draft, event, issued.renews, _replacement(draft, event))
-    return is_elsewhere
+    return [Flag.RENEWS_OTHER_TREATMENT] if is_elsewhere else []
 
 
-def _recalls_on_arrival(draft: Draft, issued: PrescriptionIssued, treatment: TreatmentState) -> tuple[Recall, ...]:
+def _recalls_on_arrival(
+    draft: Draft, event: Event[PrescriptionIssued], treatment: TreatmentState
+) -> tuple[Recall, ...]:
     """What closes it as it arrives: newer ones already here, a stop after its signing, renewals that named it."""
+    issued = event.body
     recalls = list(draft.waiting(issued.prescription).replacements)
+    for renewing in recalls:
+        _forget_flag(draft, renewing.replaced_by)
     named = {recall.replaced_by for recall in recalls}
     for newer in sorted(treatment.replacers, key=lambda each: (each.issued_at_ms, each.prescription)):
         is_newer = _signed_after(newer.issued_at_ms, newer.prescription, issued.issued_at_ms, issued.prescription)
@@ -201,11 +206,22 @@ def _recalls_on_arrival(draft: Draft, issued: PrescriptionIssued, treatment: Tre
             recalls.append(
                 Recall(draft.place, "renew", newer.issued_at_ms, newer.earliest_ms, newer.by, newer.prescription)
             )
-    stop = treatment.latest_stop
-    if stop is not None and issued.issued_at_ms < stop.at_ms:
-        reason = "withdrawn" if stop.withdrawn else "discontinued"
-        recalls.append(Recall(draft.place, reason, stop.at_ms, 0, stop.by))
-    return tuple(sorted(recalls, key=lambda recall: recall.place))
+    stops = [each for each in (treatment.stop, treatment.latest_stop) if each and issued.issued_at_ms < each.at_ms]
+    for stop in sorted(stops, key=lambda each: each.place)[:1]:
+        recalls.append(Recall(stop.place, "withdrawn" if stop.withdrawn else "discontinued", stop.at_ms, 0, stop.by))
+    deciding: list[Recall] = []
+    for recall in sorted(recalls, key=lambda each: each.place):
+        if not _is_decided_before(deciding, recall, 0):
+            deciding.append(recall)
+    return tuple(deciding)
+
+
+def _forget_flag(draft: Draft, renewing: str | None) -> None:
+    """What a renewal named has come: it is not unknown any more."""
+    prescription = draft.prescription(renewing) if renewing else None
+    if renewing and prescription is not None:
+        flags = tuple(code for code in prescription.flags if code != Flag.PRESCRIPTION_UNKNOWN.code)
+        draft.put(prescription_field(renewing), replace(prescription, flags=flags))
 
 
 def _on_its_terms(draft: Draft, event: Event[PrescriptionIssued]) -> PrescriptionState:
@@ -228,29 +244,35 @@ def _on_its_terms(draft: Draft, event: Event[PrescriptionIssued]) -> Prescriptio
         series=issued.series_id,
         multidose=issued.multidose,
         substitution_reserved=issued.substitution_reserved,
+        course_end_ms=course_end_ms(issued.use, issued.dosing),
     )
 
 
-def _with_replacer(treatment: TreatmentState, event: Event[PrescriptionIssued]) -> TreatmentState:
+def _with_replacer(draft: Draft, treatment: TreatmentState, event: Event[PrescriptionIssued]) -> TreatmentState:
     """Remembers what older prescriptions, which may still arrive, will be replaced by.
 
     One that is newer, takes effect no later and spares no other series makes an older one's memory needless: the
     memory stays as short as the dates still to come.
     """
     issued = event.body
-    new = Replacer(issued.prescription, issued.issued_at_ms, _from_ms(event), by(event.source), issued.series_id)
-    now_ms = event.received_at_ms
-    known = [
-        replace(each, earliest_ms=0) if each.earliest_ms <= now_ms else each for each in (*treatment.replacers, new)
-    ]
-    return replace(
-        treatment, replacers=tuple(each for each in known if not any(_outdoes(other, each) for other in known))
+    new = Replacer(
+        issued.prescription,
+        issued.issued_at_ms,
+        draft.place,
+        earliest_ms(issued),
+        by(event.source),
+        issued.series_id,
     )
+    known, now_ms = (*treatment.replacers, new), event.received_at_ms
+    kept = tuple(each for each in known if not any(_outdoes(other, each, now_ms) for other in known))
+    return replace(treatment, replacers=kept)
 
 
-def _outdoes(one: Replacer, other: Replacer) -> bool:
+def _outdoes(one: Replacer, other: Replacer, now_ms: int) -> bool:
+    """Whether what `other` would recall is recalled by `one` in any case, and no later."""
     is_newer = _signed_after(one.issued_at_ms, one.prescription, other.issued_at_ms, other.prescription)
-    return is_newer and one.earliest_ms <= other.earliest_ms and one.series in (None, other.series)
+    is_no_later = one.earliest_ms <= max(other.earliest_ms, now_ms)
+    return is_newer and is_no_later and one.series in (None, other.series)
 
 
 def _with_newest(treatment: TreatmentState, issued: PrescriptionIssued) -> TreatmentState:
@@ -259,7 +281,6 @@ def _with_newest(treatment: TreatmentState, issued: PrescriptionIssued) -> Treat
         issued.issued_at_ms, issued.prescription, treatment.newest_at_ms, treatment.newest
     ):
         return treatment
-    is_dosed_later = treatment.dosed_at_ms > issued.issued_at_ms
     return replace(
         treatment,
         kind="prescribed",
@@ -268,7 +289,6 @@ def _with_newest(treatment: TreatmentState, issued: PrescriptionIssued) -> Treat
         atc=issued.medication.atc,
         use=issued.use,
         other=issued.item_group in OTHER_GROUPS or issued.use == "vaccine",
-        course_end_ms=treatment.course_end_ms if is_dosed_later else course_end_ms(issued.use, issued.dosing),
     )
 
 
@@ -296,7 +316,7 @@ def prescription_recalled(draft: Draft, event: Event[PrescriptionRecalled]) -> V
     if prescription is None:
         return wait(draft, prescription_id, event, Flag.PRESCRIPTION_UNKNOWN)
     now_ms = event.received_at_ms
-    verdict = _verdict_on_recall(prescription, status(prescription, draft.meta().death, now_ms), now_ms)
+    verdict = _verdict_on_recall(prescription, draft.meta().death, now_ms)
     is_second = Flag.ALREADY_RECALLED in verdict.flags
     if not is_second:
         tell_of_recall(draft, event, prescription_id, prescription, reason)
@@ -304,15 +324,15 @@ def prescription_recalled(draft: Draft, event: Event[PrescriptionRecalled]) -> V
     if Flag.RECALLED_AFTER_COMPLETION in verdict.flags:
         flags = tuple(sorted({*flags, Flag.RECALLED_AFTER_COMPLETION.code}))
     recall = Recall(draft.place, reason, event.occurred_at_ms, 0, by(event.source))
-    moved = prescription.moved if is_second else draft.move_version()
+    moved = draft.move_version()
     draft.put(prescription_field(prescription_id), replace(with_recall(prescription, recall), flags=flags, moved=moved))
     return verdict
 
 
-def _verdict_on_recall(prescription: PrescriptionState, letter: str, now_ms: int) -> Verdict:
-    if recall_in_effect(prescription, now_ms) is not None:
+def _verdict_on_recall(prescription: PrescriptionState, death: Death | None, now_ms: int) -> Verdict:
+    if first_recall(prescription, death, now_ms) < NEVER:
         return applied(Flag.ALREADY_RECALLED, named=ALREADY_RECALLED)
-    match letter:
+    match status(prescription, death, now_ms):
         case "R":
             return applied(Flag.RECALLED_AFTER_COMPLETION, named=ALREADY_DISPENSED)
         case "U":

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from schemas.events import DispensedLine, MedicationDispensed, Package, PrescriptionIssued
 from services.medication_list.fold.policy import PERIOD_TOLERANCE
-from services.medication_list.fold.state import Death, PrescriptionState, Recall
+from services.medication_list.fold.state import Death, HandOut, PrescriptionState
 
 NEVER = 1 << 62
 NOTHING = Decimal(0)
@@ -14,39 +14,43 @@ TOO_MUCH = 1 + PERIOD_TOLERANCE
 
 
 class Usage(NamedTuple):
-    """What the standing hand-outs have used: periods, amount in the counting unit, and the place of the completion."""
+    """What the standing hand-outs have used: periods, amount in the counting unit, and which of them completed."""
 
     periods: int
     amount: Decimal
-    completed_at: int
-    """Place in the log of the first completion; NEVER if none stands."""
+    completions: tuple[HandOut, ...] = ()
+
+    @property
+    def completed_at(self) -> int:
+        """Place in the log of the first completion; NEVER if none stands."""
+        return min((each.place for each in self.completions), default=NEVER)
 
 
 def usage(prescription: PrescriptionState) -> Usage:
     """Walks the standing hand-outs in log order.
 
     An exact or larger amount uses up the period, and what is over counts towards the next. Up to 10 % short, or not
-    comparable, the pharmacist's `period_completed` decides. The hand-out that says completed, or uses up the last
-    period, completes.
+    comparable, the pharmacist's `period_completed` decides. A hand-out that says completed, and the one that uses up
+    the last period, complete.
     """
-    periods, total, current, completed_at = 0, NOTHING, NOTHING, NEVER
+    periods, total, current = 0, NOTHING, NOTHING
+    completions: tuple[HandOut, ...] = ()
     for hand_out in prescription.hand_outs:
         if hand_out.reversed:
             continue
-        if hand_out.amount is None:
-            if hand_out.period_completed:
+        before = periods
+        total += hand_out.amount
+        current += hand_out.amount
+        if current >= prescription.amount:
+            periods += int(current // prescription.amount)
+            current %= prescription.amount
+        if hand_out.period_completed:
+            is_enough = current >= prescription.amount * ENOUGH_OF_A_PERIOD
+            if is_enough or (not hand_out.is_comparable and periods == before):
                 periods, current = periods + 1, NOTHING
-        else:
-            total += hand_out.amount
-            current += hand_out.amount
-            if current >= prescription.amount:
-                periods += int(current // prescription.amount)
-                current %= prescription.amount
-            if hand_out.period_completed and current >= prescription.amount * ENOUGH_OF_A_PERIOD:
-                periods, current = periods + 1, NOTHING
-        if hand_out.completed or periods > prescription.refills:
-            completed_at = min(completed_at, hand_out.place)
-    return Usage(min(periods, prescription.refills + 1), total, completed_at)
+        if hand_out.completed or before <= prescription.refills < periods:
+            completions = (*completions, hand_out)
+    return Usage(min(periods, prescription.refills + 1), total, completions)
 
 
 def total_of(prescription: PrescriptionState) -> Decimal:
@@ -61,11 +65,6 @@ def first_recall(prescription: PrescriptionState, death: Death | None, at_ms: in
         if recall.place < place and recall.from_ms <= at_ms:
             place = recall.place
     return place
-
-
-def recall_in_effect(prescription: PrescriptionState, at_ms: int) -> Recall | None:
-    """The first recall in effect, apart from a death."""
-    return next((recall for recall in prescription.recalls if recall.from_ms <= at_ms), None)
 
 
 def status(prescription: PrescriptionState, death: Death | None, at_ms: int) -> str:
@@ -96,15 +95,10 @@ def counting_unit(issued: PrescriptionIssued) -> tuple[str, Decimal, Decimal | N
     return unit, amount, None
 
 
-def amount_of(report: MedicationDispensed, prescription: PrescriptionState) -> Decimal | None:
-    """What a report handed out in the prescription's counting unit; None where any line is not comparable with it."""
-    total = NOTHING
-    for line in report.lines:
-        amount = _amount_of_line(line, prescription)
-        if amount is None:
-            return None
-        total += amount
-    return total
+def amount_of(report: MedicationDispensed, prescription: PrescriptionState) -> tuple[Decimal, bool]:
+    """What a report handed out in the prescription's counting unit, and whether all of it is comparable with it."""
+    amounts = [_amount_of_line(line, prescription) for line in report.lines]
+    return sum((amount for amount in amounts if amount is not None), NOTHING), None not in amounts
 
 
 def _amount_of_line(line: DispensedLine, prescription: PrescriptionState) -> Decimal | None:
@@ -116,7 +110,7 @@ def _amount_of_line(line: DispensedLine, prescription: PrescriptionState) -> Dec
         return None
     if line.content is not None:
         return line.quantity.value * line.content.value if line.content.unit == prescription.unit else None
-    if line.item_number == prescription.item_number and prescription.package_content is not None:
+    if line.item_number in (None, prescription.item_number) and prescription.package_content is not None:
         return line.quantity.value * prescription.package_content
     return None
 

@@ -111,8 +111,10 @@ class HandOut(Struct, frozen=True, array_like=True, gc=False):
     pharmacy: str
     occurred_at_ms: int
     place: int
-    amount: Decimal | None
-    """In the prescription's counting unit; None where it is not comparable."""
+    amount: Decimal
+    """In the prescription's counting unit, of the lines that are comparable with it."""
+    is_comparable: bool
+    """Whether all lines are."""
     period_completed: bool
     completed: bool
     flags: tuple[int, ...] = ()
@@ -141,12 +143,14 @@ class PrescriptionState(Struct, frozen=True, array_like=True, gc=False):
     series: str | None = None
     multidose: bool = False
     substitution_reserved: bool = False
+    course_end_ms: int = 0
+    """The first instant after a course by its own dosing; 0: not a course, or without end."""
     flags: tuple[int, ...] = ()
     claim: Claim | None = None
     dispatch: Dispatch | None = None
     recalls: tuple[Recall, ...] = ()
     hand_outs: tuple[HandOut, ...] = ()
-    moved: int = 0
+    moved: int = -1
 
 
 class OpenPrescription(Struct, frozen=True, array_like=True, gc=False):
@@ -162,6 +166,7 @@ class Replacer(Struct, frozen=True, array_like=True, gc=False):
 
     prescription: str
     issued_at_ms: int
+    place: int
     earliest_ms: int
     by: By
     series: str | None = None
@@ -199,9 +204,9 @@ class UseOfTreatment(Struct, frozen=True, array_like=True, gc=False):
 class Conflict(Struct, frozen=True, array_like=True, gc=False):
     """A hand-out reported again under a known id with other content."""
 
-    dispense: str
     pharmacy: str
     at_ms: int
+    place: int
 
 
 class TreatmentState(Struct, frozen=True, array_like=True, gc=False):
@@ -216,7 +221,7 @@ class TreatmentState(Struct, frozen=True, array_like=True, gc=False):
     other: bool = False
     """A vaccine, nutrition or consumable: shown under other prescriptions."""
     course_end_ms: int = 0
-    """The first instant after a course; 0: not a course, or without end."""
+    """As a prescription's, by what was recorded or by the last change of the dosing."""
     open: tuple[OpenPrescription, ...] = ()
     replacers: tuple[Replacer, ...] = ()
     stop: Stop | None = None
@@ -232,10 +237,9 @@ class TreatmentState(Struct, frozen=True, array_like=True, gc=False):
     indication_text: str | None = None
     indicated_at_ms: int = 0
     substitution_reserved: bool | None = None
+    reserved_at_ms: int = 0
     administration: str | None = None
-    flags: tuple[int, ...] = ()
-    conflicts: tuple[Conflict, ...] = ()
-    moved: int = 0
+    moved: int = -1
 
 
 class HandOutPointer(Struct, frozen=True, array_like=True, gc=False):
@@ -244,8 +248,10 @@ class HandOutPointer(Struct, frozen=True, array_like=True, gc=False):
     prescription: str
     pharmacy: str
     quantities: tuple[tuple[str, Decimal], ...]
-    """What was handed out, by unit."""
+    """What was handed out, by unit; packages also by what they hold."""
     returned: tuple[tuple[str, Decimal], ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    """Reports under the same id with other content: refused, and shown."""
 
 
 class RenewalState(Struct, frozen=True, array_like=True, gc=False):
@@ -279,7 +285,7 @@ class AllergyState(Struct, frozen=True, gc=False):
     by: By
     at_ms: int
     refuted: bool = False
-    moved: int = 0
+    moved: int = -1
 
 
 class Allergies(Struct, frozen=True, gc=False):
@@ -318,15 +324,18 @@ class Reconciliation(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Meta(Struct, frozen=True, array_like=True, gc=False):
-    """What concerns the patient as a whole. `version` moves with what the list shows; both are offset + 1."""
+    """What concerns the patient as a whole. `version` is the offset of the last event that moved what the list shows.
 
-    version: int = 0
+    position: the offset after the patient's last event.
+    """
+
+    version: int = -1
     position: int = 0
     incomplete_since_ms: int = 0
     death: Death | None = None
     multidose: Multidose | None = None
     reconciled: Reconciliation | None = None
-    moved_otherwise: int = 0
+    moved_otherwise: int = -1
     """The version at which something moved that no longer stands: a multi-dose ended, a death retracted."""
 
 

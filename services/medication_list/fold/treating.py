@@ -23,6 +23,7 @@ from services.medication_list.fold.state import (
     Stop,
     TreatmentState,
     UseOfTreatment,
+    prescription_field,
     treatment_field,
 )
 from services.medication_list.fold.stopping import is_over, is_stopped, is_withdrawn
@@ -70,7 +71,9 @@ def treatment_changed(draft: Draft, event: Event[TreatmentChanged]) -> Verdict:
     if change.indication_text is not None:
         treatment = replace(treatment, indication_text=change.indication_text, indicated_at_ms=event.occurred_at_ms)
     if change.substitution_reserved is not None:
-        treatment = replace(treatment, substitution_reserved=change.substitution_reserved)
+        treatment = replace(
+            treatment, substitution_reserved=change.substitution_reserved, reserved_at_ms=event.occurred_at_ms
+        )
     if change.administration is not None:
         treatment = replace(treatment, administration=change.administration)
     return _put(draft, change.treatment, treatment)
@@ -82,7 +85,8 @@ def treatment_paused(draft: Draft, event: Event[TreatmentPaused]) -> Verdict:
     treatment = draft.treatment(body.treatment)
     if treatment is None:
         return wait(draft, body.treatment, event, Flag.TREATMENT_UNKNOWN)
-    if is_stopped(treatment):
+    is_waiting = draft.place != draft.offset
+    if is_stopped(treatment) and not is_waiting:
         return refused(Reason.DISCONTINUED)
     if treatment.pause is not None and not is_over(treatment.pause, event.received_at_ms):
         return applied(Flag.ALREADY_PAUSED)
@@ -116,10 +120,20 @@ def treatment_discontinued(draft: Draft, event: Event[TreatmentDiscontinued]) ->
     _put(draft, body.treatment, treatment)
     if is_stopped(treatment):
         return APPLIED
-    # Somebody prescribed after this stop, before it was reported: whoever stopped must learn that it goes on.
-    organisation = event.source.organisation
-    draft.notify(NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION, organisation, event, prescription=treatment.newest)
+    _tell_that_it_goes_on(draft, event, treatment)
     return applied(Flag.PRESCRIBED_AFTER_DISCONTINUATION)
+
+
+def _tell_that_it_goes_on(draft: Draft, event: Event[Body], treatment: TreatmentState) -> None:
+    """Somebody prescribed after this stop, before it was reported: whoever stopped must learn of it, and all see it."""
+    newest = draft.prescription(treatment.newest) if treatment.newest else None
+    if treatment.newest is None or newest is None:
+        return
+    flags = tuple(sorted({*newest.flags, Flag.PRESCRIBED_AFTER_DISCONTINUATION.code}))
+    draft.put(prescription_field(treatment.newest), replace(newest, flags=flags))
+    if newest.issuer.organisation != event.source.organisation:
+        about = {"prescription": treatment.newest, "by": newest.issuer.organisation}
+        draft.notify(NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION, event.source.organisation, event, **about)
 
 
 def treatment_withdrawn(draft: Draft, event: Event[TreatmentWithdrawn]) -> Verdict:
@@ -175,6 +189,6 @@ def use_reported(draft: Draft, event: Event[UseReported]) -> Verdict:
     if treatment is None:
         return wait(draft, body.treatment, event, Flag.TREATMENT_UNKNOWN)
     if treatment.reported_use is not None and treatment.reported_use.at_ms > event.occurred_at_ms:
-        return APPLIED
+        return _put(draft, body.treatment, treatment)
     use = UseOfTreatment(body.use, body.by, event.occurred_at_ms, body.note)
     return _put(draft, body.treatment, replace(treatment, reported_use=use))
