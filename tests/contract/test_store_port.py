@@ -15,6 +15,7 @@ from services.medication_list.store.memory_store import MemoryOutbox, MemoryRole
 from services.medication_list.store.port import (
     PartitionWrite,
     PatientChange,
+    PatientRewrite,
     Refused,
     RefusedWhy,
     Store,
@@ -295,6 +296,34 @@ def test_thousands_of_fields_of_one_patient_fit_in_one_write(place: Place) -> No
     assert f"{G1}:{{0}}:p:{ANNA}" not in place.content()
 
 
+def test_a_patient_folded_anew_takes_the_place_of_what_stood_and_makes_other_reads_stale(place: Place) -> None:
+    store = place.begin()
+    before = PatientChange(ANNA, {"meta": b"1", "t:1": b"2"}, (), {b"e1": b"parked", b"e2": b"x"})
+    store.write([PartitionWrite(0, 0, 0, 3, [before], parked={1: b"unreadable", 2: b"unreadable"})])
+    whole = store.read_whole(0, ANNA, with_index=True)
+    assert whole == (3, 0, {"meta": b"1", "t:1": b"2"}, {b"e1": b"parked", b"e2": b"x"})
+    assert not store.read_whole(0, ANNA).remembered
+    assert not store.read_whole(0, BJORN).fields
+    rewrite = PatientRewrite(0, ANNA, 0, 2, {"meta": b"9"}, {b"e1": b"applied"}, [effect(1)], {"rx": b"anna"}, {}, [1])
+    assert store.rewrite(rewrite) == Written(3, {})
+    content = place.content()
+    assert content[f"{G1}:{{0}}:p:{ANNA}"] == {b"meta": b"9"}
+    assert content[f"{G1}:{{0}}:e:{ANNA}"] == {b"e1": b"applied", b"e2": b"x"}
+    assert content[f"{G1}:{{0}}:parked"] == {b"2": b"unreadable"}
+    assert content["{0}:outbox"] == [effect(1)]
+    assert store.write([PartitionWrite(0, 3, 0, 4)])[0] == Refused(RefusedWhy.EPOCH, 3, 1, None)
+    assert store.rewrite(rewrite) == Refused(RefusedWhy.EPOCH, 3, 1, None)
+    assert place.content() == content
+
+
+def test_a_patient_whose_index_has_grown_is_not_rewritten(place: Place) -> None:
+    store = place.begin()
+    store.write([PartitionWrite(0, 0, 0, 3, [PatientChange(ANNA, {"meta": b"1"}, (), {b"e1": b"x", b"e2": b"y"})])])
+    before = place.content()
+    assert store.rewrite(PatientRewrite(0, ANNA, 0, 1, {"meta": b"9"})) == Refused(RefusedWhy.INDEX, 3, 0, None)
+    assert place.content() == before
+
+
 def test_a_store_in_memory_fails_as_it_is_told() -> None:
     server = MemoryServer()
     MemoryRoles(server).begin({0: Beginning(G1, 1, 0, 0)})
@@ -351,12 +380,26 @@ def writes(draw: st.DrawFn) -> PartitionWrite:
     )
 
 
+rewrites = st.builds(
+    PatientRewrite,
+    partitions,
+    patients,
+    st.integers(0, 1),
+    st.integers(0, 2),
+    st.dictionaries(names, values),
+    st.dictionaries(values, values, max_size=2),
+    st.lists(st.just(effect(1)), max_size=1),
+    owners,
+    st.just({}),
+    st.lists(offsets, max_size=2),
+)
 wanted = st.builds(Wanted, patients, st.lists(names, max_size=3), st.lists(values, max_size=3))
 role_states = st.sampled_from([RoleState.LIVE, RoleState.FROZEN, RoleState.BUILDING])
 roles = st.builds(Role, st.integers(1, 2), generations, role_states, st.sampled_from(["", "x"]), offsets, offsets)
 operations = st.one_of(
     st.tuples(st.just("write"), generations, st.lists(writes(), max_size=2, unique_by=lambda write: write.partition)),
     st.tuples(st.just("read"), generations, st.dictionaries(partitions, st.lists(wanted, max_size=2))),
+    st.tuples(st.just("rewrite"), generations, rewrites),
     st.tuples(st.just("next_offsets"), generations, st.lists(partitions, unique=True)),
     st.tuples(st.just("begin"), partitions, st.builds(Beginning, generations, st.just(1), offsets, offsets)),
     st.tuples(st.just("turn"), partitions, roles),

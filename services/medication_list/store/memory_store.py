@@ -11,12 +11,14 @@ from services.medication_list.store.effects import decode_effect
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
 from services.medication_list.store.port import (
     PartitionWrite,
+    PatientRewrite,
     Refused,
     RefusedWhy,
     Snapshot,
     StoreUnavailableError,
     ViewLostError,
     Wanted,
+    WholePatient,
     Written,
     check_writes,
 )
@@ -145,6 +147,52 @@ class MemoryStore:
             raise ViewLostError(lost)
         return {partition: answer for partition, answer in answers.items() if answer is not None}
 
+    def read_whole(self, partition: int, patient: str, *, with_index: bool = False) -> WholePatient:
+        """See `port.Store.read_whole`."""
+        with self._server.call() as content:
+            if _role(content, partition) is None:
+                raise ViewLostError(partition)
+            offset, epoch = self._stands(content, partition)
+            keys = GenerationKeys(self.generation, partition)
+            fields = content.hashes.get(keys.list_key(patient), {})
+            index = content.hashes.get(keys.events_key(patient), {}) if with_index else {}
+            return WholePatient(offset, epoch, {name.decode(): each for name, each in fields.items()}, dict(index))
+
+    def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
+        """See `port.Store.rewrite`."""
+        with self._server.call() as content:
+            return self._rewrite(content, rewrite)
+
+    def _rewrite(self, content: Content, rewrite: PatientRewrite) -> Written | Refused:
+        role = _role(content, rewrite.partition)
+        if role is None:
+            raise ViewLostError(rewrite.partition)
+        offset, epoch = self._stands(content, rewrite.partition)
+        limit = self._limit(content, rewrite.partition, role)
+        own = role.live == self.generation
+        keys = GenerationKeys(self.generation, rewrite.partition)
+        index = keys.events_key(rewrite.patient)
+        why = None
+        if own and limit is not None:
+            why = RefusedWhy.ROLE
+        elif epoch != rewrite.epoch:
+            why = RefusedWhy.EPOCH
+        elif len(content.hashes.get(index, {})) != rewrite.index_size:
+            why = RefusedWhy.INDEX
+        if why is not None:
+            return Refused(why, offset, epoch, limit)
+        content.hashes.pop(keys.list_key(rewrite.patient), None)
+        _put(content, keys.list_key(rewrite.patient), {name.encode(): each for name, each in rewrite.put.items()})
+        _put(content, index, rewrite.remember)
+        if own:
+            for effect in rewrite.effects:
+                content.last_entry += 1
+                content.outboxes[PartitionKeys(rewrite.partition).outbox].append((content.last_entry, effect))
+        taken = self._owners(content, keys.rx, rewrite)
+        _drop(content, keys.parked, [str(each).encode() for each in rewrite.unparked])
+        _put(content, keys.offset, {b"epoch": str(epoch + 1).encode()})
+        return Written(offset, taken)
+
     def _stands(self, content: Content, partition: int) -> tuple[int, int]:
         held = content.hashes.get(GenerationKeys(self.generation, partition).offset)
         if held is None:
@@ -214,7 +262,7 @@ class MemoryStore:
         return taken
 
     @staticmethod
-    def _owners(content: Content, key: str, write: PartitionWrite) -> dict[str, bytes]:
+    def _owners(content: Content, key: str, write: PartitionWrite | PatientRewrite) -> dict[str, bytes]:
         held = content.hashes.get(key, {})
         _drop(content, key, [name.encode() for name, who in write.closed.items() if held.get(name.encode()) == who])
         held = content.hashes.get(key, {})

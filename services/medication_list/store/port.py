@@ -44,6 +44,15 @@ class Snapshot(NamedTuple):
     remembered: Sequence[Sequence[bytes | None]]
 
 
+class WholePatient(NamedTuple):
+    """Everything of one patient at one moment; the event index only if it was asked for."""
+
+    offset: int
+    epoch: int
+    fields: Mapping[str, bytes]
+    remembered: Mapping[bytes, bytes]
+
+
 class PatientChange(NamedTuple):
     """What changes in one patient's hash (put, drop) and event index (remember)."""
 
@@ -74,6 +83,26 @@ class PartitionWrite:
     parked: Mapping[int, bytes] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class PatientRewrite:
+    """One patient folded anew from its own records.
+
+    `epoch` and `index_size` (entries of the event index) are those that were read with them. `put` is the whole hash;
+    `remember` replaces entries of the index; the records at `unparked` are parked no more.
+    """
+
+    partition: int
+    patient: str
+    epoch: int
+    index_size: int
+    put: Mapping[str, bytes]
+    remember: Mapping[bytes, bytes] = field(default_factory=dict)
+    effects: Sequence[bytes] = ()
+    opened: Mapping[str, bytes] = field(default_factory=dict)
+    closed: Mapping[str, bytes] = field(default_factory=dict)
+    unparked: Sequence[int] = ()
+
+
 class RefusedWhy(StrEnum):
     """Why a write was refused."""
 
@@ -85,6 +114,8 @@ class RefusedWhy(StrEnum):
     """The partition is frozen, or another generation is live than this worker believed: read again."""
     CAPPED = "capped"
     """Not live, and the batch goes beyond the live generation's offset."""
+    INDEX = "index"
+    """The patient's index has grown since it was read for a rewrite."""
 
 
 class Written(NamedTuple):
@@ -115,6 +146,14 @@ class Store(Protocol):
 
     def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:
         """Offset, epoch and what is wanted, atomically per partition; one round trip for all partitions."""
+        ...
+
+    def read_whole(self, partition: int, patient: str, *, with_index: bool = False) -> WholePatient:
+        """All of one patient, with offset and epoch, atomically."""
+        ...
+
+    def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
+        """Put a patient that was folded anew in the place of what stands, and raise the epoch, in one step."""
         ...
 
     def write(self, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:

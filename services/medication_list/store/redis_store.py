@@ -11,18 +11,21 @@ from services.medication_list.store.library import function
 from services.medication_list.store.link import Link, Word, command, packed
 from services.medication_list.store.port import (
     PartitionWrite,
+    PatientRewrite,
     Refused,
     RefusedWhy,
     Snapshot,
     StoreUnavailableError,
     ViewLostError,
     Wanted,
+    WholePatient,
     Written,
     check_writes,
 )
 
 _READ: Final = function("read")
 _WRITE: Final = function("write")
+_REWRITE: Final = function("rewrite")
 _pack_counts = msgspec.msgpack.Encoder().encode
 # A role can turn while we ask, but not again and again.
 _ATTEMPTS: Final = 4
@@ -76,7 +79,27 @@ class RedisStore:
         check_writes(writes)
         of = {each.partition: each for each in writes}
         replies = self._call(of, lambda each: _pack_write(self._at(each), self.generation, of[each]))
-        return {each.partition: _answer(each, replies[each.partition]) for each in writes}
+        return {each.partition: _answer(each.next_offset, replies[each.partition]) for each in writes}
+
+    def read_whole(self, partition: int, patient: str, *, with_index: bool = False) -> WholePatient:
+        """See `port.Store.read_whole`."""
+        counts = (-1, -1 if with_index else 0)
+        reply = self._call([partition], lambda each: _pack_whole(self._at(each), self.generation, patient, counts))[
+            partition
+        ]
+        fields, index = reply[4], reply[5]
+        return WholePatient(
+            int(reply[1]),
+            int(reply[2]),
+            {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)},
+            dict(zip(index[::2], index[1::2], strict=True)),
+        )
+
+    def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
+        """See `port.Store.rewrite`."""
+        partition = rewrite.partition
+        reply = self._call([partition], lambda each: _pack_rewrite(self._at(each), self.generation, rewrite))[partition]
+        return _answer(int(reply[2]), reply)
 
     def _call(self, partitions: Iterable[int], pack: Callable[[int], bytes]) -> dict[int, Any]:
         """One reply a partition. Where another generation is live than was believed, nothing happened: ask again."""
@@ -119,6 +142,25 @@ def _pack_read(at: _Places, generation: str, wanted: Sequence[Wanted]) -> bytes:
     return packed(("FCALL_RO", _READ, len(keys), *keys, generation, at.live, _pack_counts(counts), *names))
 
 
+def _pack_whole(at: _Places, generation: str, patient: str, counts: tuple[int, int]) -> bytes:
+    keys = (at.common.role, at.own.offset, at.live_offset, at.own.list_key(patient), at.own.events_key(patient))
+    return packed(("FCALL_RO", _READ, len(keys), *keys, generation, at.live, _pack_counts(counts)))
+
+
+def _pack_rewrite(at: _Places, generation: str, rewrite: PatientRewrite) -> bytes:
+    common, own = at.common, at.own
+    keys = (
+        *(common.role, own.offset, at.live_offset, common.outbox, own.rx, own.parked),
+        *(own.list_key(rewrite.patient), own.events_key(rewrite.patient)),
+    )
+    parts = (rewrite.put, rewrite.remember, rewrite.effects, rewrite.opened, rewrite.closed, rewrite.unparked)
+    values: list[Word] = []
+    for part in parts:
+        values += chain.from_iterable(part.items()) if isinstance(part, Mapping) else part
+    head = (generation, at.live, rewrite.epoch, rewrite.index_size, _pack_counts([len(part) for part in parts]))
+    return packed(("FCALL", _REWRITE, len(keys), *keys, *head, *values))
+
+
 def _pack_write(at: _Places, generation: str, write: PartitionWrite) -> bytes:
     common, own = at.common, at.own
     keys = [common.role, own.offset, at.live_offset, common.outbox, own.rx, own.parked]
@@ -139,12 +181,10 @@ def _pack_write(at: _Places, generation: str, write: PartitionWrite) -> bytes:
     return packed(("FCALL", _WRITE, len(keys), *keys, *head, _pack_counts(shape), *values))
 
 
-def _answer(write: PartitionWrite, reply: Any) -> Written | Refused:
+def _answer(next_offset: int, reply: Any) -> Written | Refused:
     if reply[0] == b"ok":
         taken = reply[1]
-        return Written(
-            write.next_offset, {key.decode(): owner for key, owner in zip(taken[::2], taken[1::2], strict=True)}
-        )
+        return Written(next_offset, {key.decode(): owner for key, owner in zip(taken[::2], taken[1::2], strict=True)})
     return Refused(RefusedWhy(reply[0].decode()), int(reply[1]), int(reply[2]), _limit(reply[3]))
 
 

@@ -42,6 +42,14 @@ local function get(key, args, first, last)
   return found
 end
 
+-- `count` fields of a hash, named from args[at] on; with -1 all of it, names and values.
+local function list(key, args, at, count)
+  if count < 0 then
+    return redis.call('HGETALL', key)
+  end
+  return count == 0 and {} or get(key, args, at, at + count - 1)
+end
+
 -- The partition as one generation sees it: its role, what stands, and how far it may write (false: no limit).
 -- Answers nil and a reply when the view is lost, or when the caller believes another generation to be live.
 local function standing(role_key, offset_key, live_offset_key, generation, believed)
@@ -71,7 +79,8 @@ local function standing(role_key, offset_key, live_offset_key, generation, belie
 end
 
 -- KEYS: role, offset, the live generation's offset, then hash and event index of each patient.
--- ARGV: generation, believed live one, packed counts (fields, remembered) per patient, then all names in that order.
+-- ARGV: generation, believed live one, packed counts (fields, remembered; -1: all of it) per patient, then all names in
+-- that order.
 -- Answers 'ok', offset, epoch, limit, then for each patient two lists.
 local function read(keys, args)
   local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
@@ -81,8 +90,8 @@ local function read(keys, args)
   local reply = {'ok', now.offset, now.epoch, now.limit}
   local at = 4
   for i, count in ipairs(cmsgpack.unpack(args[3])) do
-    reply[4 + i] = count == 0 and {} or get(keys[3 + i], args, at, at + count - 1)
-    at = at + count
+    reply[4 + i] = list(keys[3 + i], args, at, count)
+    at = at + math.max(count, 0)
   end
   return reply
 end
@@ -212,6 +221,53 @@ local function write(keys, args)
   return {'ok', taken}
 end
 
+-- Puts a patient that was folded anew in the place of what stands, unless its index has grown or anybody else wrote a
+-- patient meanwhile; raises the epoch, so that what others have read is stale.
+-- KEYS: role, offset, the live generation's offset, outbox, rx, parked, the patient's hash and event index.
+-- ARGV: generation, believed live one, epoch, size of the index, packed counts (put, remember, effects, opened, closed,
+-- unparked), then the values in that order. Answers as `write`, and the offset.
+local function rewrite(keys, args)
+  local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
+  if not now then
+    return other
+  end
+  local counts = cmsgpack.unpack(args[5])
+  local total = 2 * counts[1] + 2 * counts[2] + counts[3] + 2 * counts[4] + 2 * counts[5] + counts[6]
+  if #keys ~= 8 or #counts ~= 6 or #args ~= 5 + total or not whole(args[3]) then
+    return redis.error_reply('BADARGUMENT the rewrite does not add up')
+  end
+  local why = false
+  if now.own and now.limit then
+    why = 'role'
+  elseif now.epoch ~= args[3] then
+    why = 'epoch'
+  elseif redis.call('HLEN', keys[8]) ~= tonumber(args[4]) then
+    why = 'index'
+  end
+  if why then
+    return {why, now.offset, now.epoch, now.limit}
+  end
+  -- From here on nothing is refused.
+  redis.call('DEL', keys[7])
+  local at = 6
+  set_pairs(keys[7], args, at, at + 2 * counts[1] - 1)
+  at = at + 2 * counts[1]
+  set_pairs(keys[8], args, at, at + 2 * counts[2] - 1)
+  at = at + 2 * counts[2]
+  for i = at, at + counts[3] - 1 do
+    if now.own then
+      redis.call('XADD', keys[4], '*', 'e', args[i])
+    end
+  end
+  at = at + counts[3]
+  local closed_at = at + 2 * counts[4]
+  close(keys[5], args, closed_at, closed_at + 2 * counts[5] - 1)
+  local taken = open(keys[5], args, at, closed_at - 1)
+  drop(keys[6], args, closed_at + 2 * counts[5], #args)
+  redis.call('HINCRBY', keys[2], 'epoch', 1)
+  return {'ok', taken, now.offset}
+end
+
 -- KEYS: role, offset, then the hashes to look into. ARGV: generation, packed counts of fields per hash (-1: all of it),
 -- then the fields. Answers 'ok', offset, epoch, state, the offset it must reach to turn live, then a list per hash.
 local function look(keys, args)
@@ -229,12 +285,8 @@ local function look(keys, args)
   local reply = {'ok', stands[1], stands[2], role[2], role[3]}
   local at = 3
   for i, count in ipairs(cmsgpack.unpack(args[2])) do
-    if count < 0 then
-      reply[5 + i] = redis.call('HGETALL', keys[2 + i])
-    else
-      reply[5 + i] = count == 0 and {} or get(keys[2 + i], args, at, at + count - 1)
-      at = at + count
-    end
+    reply[5 + i] = list(keys[2 + i], args, at, count)
+    at = at + math.max(count, 0)
   end
   return reply
 end
@@ -317,6 +369,7 @@ end
 redis.register_function{function_name='read_@RELEASE@', callback=read, flags={'no-writes'}}
 redis.register_function{function_name='look_@RELEASE@', callback=look, flags={'no-writes'}}
 redis.register_function{function_name='write_@RELEASE@', callback=write}
+redis.register_function{function_name='rewrite_@RELEASE@', callback=rewrite}
 redis.register_function{function_name='begin_@RELEASE@', callback=begin}
 redis.register_function{function_name='turn_@RELEASE@', callback=turn}
 redis.register_function{function_name='point_@RELEASE@', callback=point}
