@@ -16,9 +16,10 @@ from services.admission.errors import Finding, TurnedAway, findings_of
 from services.admission.models import model_of, struct_of
 from services.admission.rules import broken_rules, door_rule
 from services.identity.national_id import NationalId, synthetic
-from services.problems import PROBLEM_RESPONSES, invalid, parse_json
+from services.problems import PROBLEM_RESPONSES, invalid
 from services.recording.caller import Caller, caller
 from services.recording.recorder import Recorder
+from services.recording.routes import message_of
 
 MOST_FOUND: Final = 200
 FOUND_UNLESS_SAID: Final = 50
@@ -77,7 +78,7 @@ def a_page_has_a_size(limit: int) -> Iterator[Finding]:
 async def search_prescriptions(request: Request, _: Annotated[Caller, Depends(caller)]) -> Response:
     """Asks the medication list, which alone knows. Raises Problem (what is wrong with the search), ListUnreachable."""
     recorder: Recorder = request.app.state.recorder
-    given = parse_json(await request.body())
+    given = await message_of(request)
     try:
         asked = asked_of(recorder.door, given, recorder.clock.now_ms())
     except TurnedAway as error:

@@ -14,7 +14,7 @@ from schemas.events import ClaimRequested
 from schemas.reasons import DoorReason, Reason
 from services.identity.sealing import SealBroken, Sealer
 from services.problems import Problem, refused
-from services.recording.outcomes import First, Judgement
+from services.recording.outcomes import NOTHING, First, Judgement
 from services.recording.recorder import Recorded
 
 RETRY_AFTER_S: Final = 1
@@ -106,12 +106,12 @@ def _response(content: Answer | Answers, status: int, recorded: Recorded, answer
 
 def _resource(recorded: Recorded, judgement: Judgement, answering: Answering) -> msgspec.Raw | None:
     """The resource as the list shows it; of a claim, with the patient's identity in the place of its sealed form."""
-    if judgement.resource is None or not isinstance(recorded.event.body, ClaimRequested):
-        return judgement.resource
-    claimed = msgspec.json.decode(judgement.resource, type=dict[str, msgspec.Raw] | None)
-    if claimed is None:
+    if bytes(judgement.resource) == bytes(NOTHING):
         return None
-    sealed = msgspec.json.decode(claimed.pop("identity", msgspec.Raw(b"null")), type=str | None)
+    if not isinstance(recorded.event.body, ClaimRequested):
+        return judgement.resource
+    claimed = msgspec.json.decode(judgement.resource, type=dict[str, msgspec.Raw])
+    sealed = msgspec.json.decode(claimed.pop("identity", NOTHING), type=str | None)
     if sealed is not None and _holder(claimed) == answering.organisation:
         claimed["patient"] = msgspec.Raw(msgspec.json.encode(_opened(sealed, recorded.event.patient, answering.sealer)))
     return msgspec.Raw(msgspec.json.encode(claimed))
@@ -119,8 +119,8 @@ def _resource(recorded: Recorded, judgement: Judgement, answering: Answering) ->
 
 def _holder(claimed: dict[str, msgspec.Raw]) -> str | None:
     """Who holds the claimed prescription now: nobody else learns whose it is."""
-    held = msgspec.json.decode(claimed.get("prescription", msgspec.Raw(b"null")), type=dict[str, msgspec.Raw] | None)
-    return None if held is None else msgspec.json.decode(held.get("holder", msgspec.Raw(b"null")), type=str | None)
+    held = msgspec.json.decode(claimed.get("prescription", NOTHING), type=dict[str, msgspec.Raw] | None)
+    return None if held is None else msgspec.json.decode(held.get("holder", NOTHING), type=str | None)
 
 
 def _opened(sealed: str, patient: str, sealer: Sealer) -> dict[str, str | None] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx
 import msgspec
@@ -11,11 +11,16 @@ from msgspec import Struct
 
 from services.publishing.log import Position
 
+T = TypeVar("T")
+
 OUTCOME_WAIT_MS: Final = 2_000
 """How long a write waits to be judged before its caller is told where to ask."""
 _MARGIN_MS: Final = 500
 _COURTESY_S: Final = 0.5
 """A check that only saves the sender a detour may not hold him up."""
+
+
+NOTHING: Final = msgspec.Raw(b"null")
 
 
 class ListUnreachable(Exception):  # noqa: N818 - named for what is wrong
@@ -39,7 +44,7 @@ class Judgement(Struct, frozen=True):
     named: dict[str, Any] | None = None
     first: First | None = None
     position: str | None = None
-    resource: msgspec.Raw | None = None
+    resource: msgspec.Raw = NOTHING
 
 
 class MedicationListClient:
@@ -73,13 +78,13 @@ class MedicationListClient:
         answer = await self._ask("/internal/outcomes", asked, (wait_ms + _MARGIN_MS) / 1000)
         if answer.status_code == httpx.codes.ACCEPTED:
             return None
-        return msgspec.json.decode(answer.content, type=Judgement)
+        return _read(answer, Judgement)
 
     async def owners(self, prescriptions: list[str], reference_numbers: list[str]) -> Mapping[str, str]:
         """The patient (pseudonym) of each of these ids and numbers that is known. Raises ListUnreachable."""
         asked = {"prescriptions": prescriptions, "reference_numbers": reference_numbers}
         answer = await self._ask("/internal/owners", asked, _COURTESY_S)
-        return msgspec.json.decode(answer.content, type=dict[str, str])
+        return _read(answer, dict[str, str])
 
     async def prescriptions(self, asked: Mapping[str, Any]) -> bytes:
         """The prescriptions that a search finds, as JSON. Raises ListUnreachable."""
@@ -93,3 +98,10 @@ class MedicationListClient:
         if answer.status_code not in (httpx.codes.OK, httpx.codes.ACCEPTED):
             raise ListUnreachable(f"the medication list answered {answer.status_code}")
         return answer
+
+
+def _read(answer: httpx.Response, form: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer.content, type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ListUnreachable("the medication list answered in another form") from error

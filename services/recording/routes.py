@@ -12,7 +12,15 @@ from schemas.events import Body
 from schemas.reasons import DoorReason
 from services.admission.errors import TurnedAway
 from services.identity.registers import InvalidIdentifier, parse_uuid
-from services.problems import PROBLEM_RESPONSES, invalid, not_found, parse_json, turned_away
+from services.problems import (
+    PROBLEM_RESPONSES,
+    MessageInvalid,
+    MessageUnreadable,
+    invalid,
+    not_found,
+    parse_json,
+    turned_away,
+)
 from services.recording.answers import Answering, answer_to_one, answer_to_several
 from services.recording.caller import Caller, caller
 from services.recording.documents import answer_documents, body_document
@@ -86,11 +94,21 @@ def _handler(write: Write) -> Any:
     ) -> Response:
         if write.roles is not None and who.role not in write.roles:
             raise not_found()
-        given = parse_json(await request.body())
+        given = await message_of(request)
         asked = Asked(who, key, traceparent, is_async="respond-async" in prefer)
         return await take(request.app.state.recorder, write, given, _known(write, request), asked)
 
     return handle
+
+
+async def message_of(request: Request) -> object:
+    """The JSON in a request's body. Raises a 400 problem for a body that is none, 422 for faults of its texts."""
+    try:
+        return parse_json(await request.body())
+    except MessageUnreadable as error:
+        raise turned_away(error.reason, detail=f"{error}.") from None
+    except MessageInvalid as error:
+        raise invalid(error.errors) from None
 
 
 async def take(recorder: Recorder, write: Write, given: object, known: dict[str, str], asked: Asked) -> Response:

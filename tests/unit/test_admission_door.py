@@ -127,7 +127,7 @@ def test_a_number_may_be_sent_as_digits_in_a_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Łucja Ørjasæter", "李小龍", "محمد بن سلمان", "Ångström, à Nǫrðfjǫrð", "𝒳 🧬", "नरेन्द्र"]
+    "name", ["Łucja Ørjasæter", "李小龍", "محمد بن سلمان", "Ångström, à Nǫrðfjǫrð", "Ჯ 🧬", "नरेन्द्र"]
 )
 def test_names_in_any_script_pass(name: str) -> None:
     assert admitted(PrescriptionIssued, a_prescription(patient={**PATIENT, "name": name})).name is not None
@@ -228,7 +228,7 @@ BAD_FIELDS: list[tuple[str, str, Any, str]] = [
     ("quantity.value", "/quantity/value", Decimal("sNaN"), "not_a_number"),
     ("quantity.value", "/quantity/value", Decimal("Infinity"), "not_a_number"),
     ("quantity.value", "/quantity/value", "many", "not_a_number"),
-    ("quantity.value", "/quantity/value", "١٠", "not_a_number"),
+    ("quantity.value", "/quantity/value", "\u0661\u0660", "not_a_number"),
     ("quantity.value", "/quantity/value", Decimal("0.00001"), "too_precise"),
     ("quantity.value", "/quantity/value", True, "wrong_type"),
     ("quantity.unit", "/quantity/unit", "ml", "unit_does_not_fit"),
