@@ -118,6 +118,7 @@ ALLOWED: Final[dict[str, Form]] = {
     "applied": _number,
     "duplicate": _number,
     "refused": _number,
+    "events": _number,
     "parked": _number,
     "flagged": _number,
     "rejected": _number,

@@ -207,7 +207,7 @@ def _recalls_on_arrival(
                 Recall(draft.place, "renew", newer.issued_at_ms, newer.earliest_ms, newer.by, newer.prescription)
             )
     stops = [each for each in (treatment.stop, treatment.latest_stop) if each and issued.issued_at_ms < each.at_ms]
-    for stop in sorted(stops, key=lambda each: each.place)[:1]:
+    for stop in sorted(stops, key=lambda each: each.place)[:1]:  # noqa: PERF401 - reads best as a loop
         recalls.append(Recall(stop.place, "withdrawn" if stop.withdrawn else "discontinued", stop.at_ms, 0, stop.by))
     deciding: list[Recall] = []
     for recall in sorted(recalls, key=lambda each: each.place):

@@ -1,0 +1,360 @@
+"""One pass over a fetch: decode all, read what they touch, fold in memory, write each partition in one step.
+
+The entry function is `Judge.process`. It knows no Kafka and no Redis: the same code runs under a simulation.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import cast
+
+import msgspec
+
+from schemas.codec import UndecodableError, content_of, decode
+from schemas.events import Event, PrescriptionIssued
+from schemas.reasons import ParkReason
+from services.canonical_log import get_logger
+from services.medication_list.driver import Applied, Fetch, PartitionBatch, Record, Rewind, Verdict
+from services.medication_list.fold import (
+    EVERYTHING,
+    Judgement,
+    LogEntry,
+    NotLoadedError,
+    Patient,
+    evolve,
+    named_by,
+    park,
+    pointed_at,
+)
+from services.medication_list.fold.judgement import ReceiptDue
+from services.medication_list.fold.remembering import event_key, natural_key
+from services.medication_list.fold.state import META, Meta, State
+from services.medication_list.outgoing import outgoing
+from services.medication_list.packing import pack_field, pack_memory, unpack_field, unpack_memory
+from services.medication_list.store.effects import encode_effect
+from services.medication_list.store.port import PartitionWrite, PatientChange, Refused, Store, Wanted, Written
+from services.publishing.partitioning import partition_of
+
+SUBMISSION_HEADER = "medchain_submission"
+"""Message id of the submission that an event came by: its system gets a receipt of the outcome."""
+
+PATIENT_KEY_BYTES = 32
+_HEX = frozenset(b"0123456789abcdef")
+_log = get_logger()
+
+
+class ParkedNote(msgspec.Struct, frozen=True, array_like=True):
+    """What the parked records of a partition are listed by: why, whose (None: nobody can tell), and since when."""
+
+    reason: ParkReason
+    patient: str | None
+    at_ms: int
+    schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """A record that holds an event of the patient in its key."""
+
+    record: Record
+    patient: str
+    entry: LogEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record that cannot be judged, and the patient that it belongs to as far as anybody can tell."""
+
+    record: Record
+    patient: str | None
+    reason: ParkReason
+    schema: str | None = None
+
+
+Item = Readable | Unreadable
+
+
+@dataclass(slots=True)
+class PartitionWork:
+    """One partition's share of a fetch: its items, the patients that they touch, and what changes."""
+
+    batch: PartitionBatch
+    items: list[Item]
+    next_offset: int
+    epoch: int = -1
+    patients: dict[str, Patient] = field(default_factory=dict)
+    changed: dict[str, dict[str, State | None]] = field(default_factory=dict)
+    remember: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    existing: dict[str, set[str]] = field(default_factory=dict)
+    effects: list[bytes] = field(default_factory=list)
+    opened: dict[str, bytes] = field(default_factory=dict)
+    parked: dict[int, bytes] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+
+class StaleReadError(Exception):
+    """The store moved between two reads of one pass: what was read does not belong together."""
+
+    def __init__(self, partition: int, offset: int) -> None:
+        super().__init__(f"partition {partition} moved to {offset} while it was read")
+        self.partition = partition
+        self.offset = offset
+
+
+class Judge:
+    """Folds fetches into the store. Raises what the store raises; the driver then brings the fetch again."""
+
+    def __init__(self, store: Store, partitions: int) -> None:
+        self._store = store
+        self._partitions = partitions
+
+    def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
+        """One verdict a partition: applied up to an offset, or to be read again from where the store stands."""
+        verdicts: dict[int, Verdict] = {}
+        works = [self._opened(batch) for batch in fetch.batches]
+        ready = [work for work in self._read_first(works, verdicts) if self._folded(work, verdicts)]
+        writes = self._store.write([_write_of(work) for work in ready]) if ready else {}
+        for work in ready:
+            verdicts[work.batch.partition] = self._verdict(work, writes[work.batch.partition])
+        return verdicts
+
+    # --- Decode --------------------------------------------------------------------------------------------------
+
+    def _opened(self, batch: PartitionBatch) -> PartitionWork:
+        return PartitionWork(batch, [self._item(batch.partition, each) for each in batch.records], batch.next_offset)
+
+    def _item(self, partition: int, record: Record) -> Item:  # noqa: PLR0911 - one line a reason to park
+        key = record.key
+        if not key:
+            return Unreadable(record, None, ParkReason.NO_KEY)
+        if len(key) != PATIENT_KEY_BYTES or not _HEX.issuperset(key):
+            return Unreadable(record, None, ParkReason.WRONG_KEY)
+        if partition_of(key, self._partitions) != partition:
+            return Unreadable(record, None, ParkReason.WRONG_PARTITION)
+        patient = key.decode()
+        try:
+            event = decode(record.value)
+        except UndecodableError as error:
+            return Unreadable(record, patient, error.reason, getattr(error, "schema", None))
+        if not isinstance(event, Event):
+            return Unreadable(record, patient, ParkReason.INVALID_CONTENT)
+        if event.patient != patient:
+            return Unreadable(record, patient, ParkReason.WRONG_KEY)
+        digest = blake2b(content_of(event), digest_size=8).digest()
+        return Readable(record, patient, LogEntry(event, record.offset, digest, cast("bytes", record.value)))
+
+    # --- Read ----------------------------------------------------------------------------------------------------
+
+    def _read_first(self, works: Sequence[PartitionWork], verdicts: dict[int, Verdict]) -> list[PartitionWork]:
+        """Offset, epoch, and what the events themselves name. A batch that does not begin there is not folded."""
+        asked = {work.batch.partition: _named(work) for work in works}
+        snapshots = self._store.read(asked)
+        ready = []
+        for work in works:
+            partition = work.batch.partition
+            snapshot = snapshots[partition]
+            if snapshot.offset != work.batch.first_offset:
+                verdicts[partition] = Rewind(snapshot.offset)
+                continue
+            if snapshot.limit is not None and snapshot.limit < work.next_offset:
+                if snapshot.limit <= snapshot.offset:
+                    verdicts[partition] = Rewind(snapshot.offset)
+                    continue
+                _cut(work, snapshot.limit)
+            work.epoch = snapshot.epoch
+            _keep(work, asked[partition], snapshot.fields, snapshot.remembered)
+            ready.append(work)
+        return ready
+
+    def _folded(self, work: PartitionWork, verdicts: dict[int, Verdict]) -> bool:
+        """Read what the first read points at, then fold; False when the store moved meanwhile."""
+        try:
+            self._read_second(work)
+            for item in work.items:
+                self._judge(work, item)
+        except StaleReadError as error:
+            verdicts[work.batch.partition] = Rewind(error.offset)
+            return False
+        return True
+
+    def _read_second(self, work: PartitionWork) -> None:
+        wanted: dict[str, set[str]] = {}
+        for item in work.items:
+            if isinstance(item, Readable):
+                fields = work.patients[item.patient].fields
+                missing = [name for name in pointed_at(item.entry.event.body, fields) if name not in fields]
+                if missing:
+                    wanted.setdefault(item.patient, set()).update(missing)
+        if wanted:
+            self._read_more(work, [Wanted(patient, tuple(names), ()) for patient, names in wanted.items()])
+
+    def _read_more(self, work: PartitionWork, wanted: Sequence[Wanted]) -> None:
+        partition = work.batch.partition
+        snapshot = self._store.read({partition: wanted})[partition]
+        if (snapshot.offset, snapshot.epoch) != (work.batch.first_offset, work.epoch):
+            raise StaleReadError(partition, snapshot.offset)
+        _keep(work, wanted, snapshot.fields, snapshot.remembered)
+
+    def _load(self, work: PartitionWork, patient: str, missing: str) -> None:
+        """What a judgement asked for itself: one field, or, for a death or a stale reconciliation, the whole patient."""
+        if missing != EVERYTHING:
+            self._read_more(work, [Wanted(patient, (missing,), ())])
+            return
+        whole = self._store.read_whole(work.batch.partition, patient)
+        if (whole.offset, whole.epoch) != (work.batch.first_offset, work.epoch):
+            raise StaleReadError(work.batch.partition, whole.offset)
+        known = work.patients[patient]
+        for name, packed in whole.fields.items():
+            if name not in known.fields:
+                known.fields[name] = unpack_field(name, packed)
+                work.existing[patient].add(name)
+        known.complete = True
+
+    # --- Fold ----------------------------------------------------------------------------------------------------
+
+    def _judge(self, work: PartitionWork, item: Item) -> None:
+        """Judge one item, and take what it changes into the work. What no rule can judge is parked, and stops nobody."""
+        if isinstance(item, Unreadable):
+            self._park(work, item)
+            return
+        patient = work.patients[item.patient]
+        while True:
+            try:
+                judgement = evolve(patient, item.entry)
+                break
+            except NotLoadedError as error:
+                self._load(work, item.patient, error.field)
+            except Exception as error:  # noqa: BLE001 - one event must not stop a partition: it is parked with an alarm
+                _log.error(
+                    "event_not_judged",
+                    partition=work.batch.partition,
+                    offset=item.entry.offset,
+                    error=type(error).__name__,
+                )
+                self._park(work, Unreadable(item.record, item.patient, ParkReason.NOT_JUDGED))
+                return
+        _take(work, item.patient, judgement)
+        event = item.entry.event
+        if judgement.verdict.outcome == "applied" and isinstance(event.body, PrescriptionIssued):
+            owner = item.patient.encode()
+            for name in (event.body.prescription, event.body.reference_number):
+                if name is not None:
+                    work.opened.setdefault(name, owner)
+        receipt = _receipt_of(item, judgement)
+        for effect in (*judgement.effects, *receipt):
+            work.effects.append(encode_effect(outgoing(effect, work.batch.partition, item.entry.offset)))
+
+    def _park(self, work: PartitionWork, item: Unreadable) -> None:
+        partition, offset, at_ms = work.batch.partition, item.record.offset, item.record.timestamp
+        _log.error("record_parked", partition=partition, offset=offset, reason=str(item.reason))
+        work.parked[offset] = msgspec.msgpack.encode(ParkedNote(item.reason, item.patient, at_ms, item.schema))
+        if item.patient is None:
+            work.outcomes["parked"] = work.outcomes.get("parked", 0) + 1
+            return
+        meta = cast("Meta | None", work.patients[item.patient].fields[META])
+        _take(work, item.patient, park(meta, offset, at_ms, item.reason.code))
+
+    def _verdict(self, work: PartitionWork, answer: Written | Refused) -> Verdict:
+        if isinstance(answer, Refused):
+            return Rewind(answer.offset)
+        for name in answer.taken:
+            _log.error("prescription_number_conflict", partition=work.batch.partition, prescription=name)
+        return Applied(answer.next_offset)
+
+
+def _named(work: PartitionWork) -> list[Wanted]:
+    """What the items of a partition name, one entry a patient."""
+    fields: dict[str, dict[str, None]] = {}
+    keys: dict[str, dict[bytes, None]] = {}
+    for item in work.items:
+        if item.patient is None:
+            continue
+        names = fields.setdefault(item.patient, {})
+        remembered = keys.setdefault(item.patient, {})
+        if isinstance(item, Unreadable):
+            names[META] = None
+            continue
+        names.update(dict.fromkeys(named_by(item.entry.event.body)))
+        remembered[event_key(item.entry.event.event_id)] = None
+        natural = natural_key(item.entry.event)
+        if natural is not None:
+            remembered[natural] = None
+    return [Wanted(patient, tuple(names), tuple(keys[patient])) for patient, names in fields.items()]
+
+
+def _keep(
+    work: PartitionWork,
+    wanted: Sequence[Wanted],
+    fields: Sequence[Sequence[bytes | None]],
+    remembered: Sequence[Sequence[bytes | None]],
+) -> None:
+    """Unpack what was read into the patients."""
+    for (patient_key, names, keys), values, memories in zip(wanted, fields, remembered, strict=True):
+        patient = work.patients.get(patient_key)
+        if patient is None:
+            patient = work.patients[patient_key] = Patient({}, {})
+            work.existing[patient_key] = set()
+        for name, packed in zip(names, values, strict=True):
+            if packed is None:
+                patient.fields[name] = None
+            else:
+                patient.fields[name] = unpack_field(name, packed)
+                work.existing[patient_key].add(name)
+        for key, packed in zip(keys, memories, strict=True):
+            patient.memory[key] = None if packed is None else unpack_memory(key, packed)
+
+
+def _take(work: PartitionWork, patient_key: str, judgement: Judgement) -> None:
+    """What the next item of the batch will find."""
+    patient = work.patients[patient_key]
+    patient.fields.update(judgement.puts)
+    patient.memory.update(judgement.remember)
+    work.changed.setdefault(patient_key, {}).update(judgement.puts)
+    memory = work.remember.setdefault(patient_key, {})
+    for key, value in judgement.remember.items():
+        memory[key] = pack_memory(value)
+    outcome = judgement.verdict.outcome
+    work.outcomes[outcome] = work.outcomes.get(outcome, 0) + 1
+
+
+def _receipt_of(item: Readable, judgement: Judgement) -> Iterable[ReceiptDue]:
+    message_id = next((value for name, value in item.record.headers if name == SUBMISSION_HEADER), None)
+    if message_id is None:
+        return ()
+    verdict, event = judgement.verdict, item.entry.event
+    return (
+        ReceiptDue(
+            event.source.system,
+            message_id.decode(),
+            event.event_id,
+            verdict.outcome,
+            verdict.reason,
+            verdict.flags,
+            verdict.named,
+        ),
+    )
+
+
+def _cut(work: PartitionWork, limit: int) -> None:
+    """A generation that is not live goes as far as the live one has come."""
+    work.items = [item for item in work.items if item.record.offset < limit]
+    work.next_offset = limit
+
+
+def _write_of(work: PartitionWork) -> PartitionWrite:
+    return PartitionWrite(
+        partition=work.batch.partition,
+        expected_offset=work.batch.first_offset,
+        epoch=work.epoch,
+        next_offset=work.next_offset,
+        changes=[_change(work, patient, changed) for patient, changed in work.changed.items()],
+        effects=work.effects,
+        opened=work.opened,
+        parked=work.parked,
+    )
+
+
+def _change(work: PartitionWork, patient: str, changed: Mapping[str, State | None]) -> PatientChange:
+    put = {name: pack_field(value) for name, value in changed.items() if value is not None}
+    drop = [name for name, value in changed.items() if value is None and name in work.existing[patient]]
+    return PatientChange(patient, put, drop, work.remember.get(patient, {}))
