@@ -1,0 +1,158 @@
+"""The store against a Redis that loses its functions, its memory, its connections or its right to write."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+
+import pytest
+import redis
+
+from services.medication_list.store.library import CODE, LIBRARY, RELEASE
+from services.medication_list.store.link import Link
+from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
+from services.medication_list.store.port import PartitionWrite, PatientChange, StoreUnavailableError, Wanted, Written
+from services.medication_list.store.reading import NotReadyError, ViewReader
+from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.store.redis_views import RedisViews
+from services.medication_list.store.roles import Beginning
+
+pytestmark = pytest.mark.integration
+G1 = "g1-aaaaaa"
+ANNA = "a" * 32
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as made:
+        made.flushall()
+        yield made
+
+
+@pytest.fixture
+def link(redis_url: str) -> Iterator[Link]:
+    with closing(Link(redis_url)) as made:
+        yield made
+
+
+@pytest.fixture
+def store(client: redis.Redis, link: Link) -> RedisStore:
+    assert client.ping()
+    RedisRoles(link).begin({0: Beginning(G1, 1, 0, 0)})
+    return RedisStore(link, G1)
+
+
+def write(start: int) -> PartitionWrite:
+    change = PatientChange(ANNA, {"meta": b"%d" % start}, (), {b"e%d" % start: b"x"})
+    return PartitionWrite(0, start, 0, start + 1, [change])
+
+
+def after_one_failure(call: Callable[[], object]) -> object:
+    """What the call answers the second time; the first time it must say that the store is unavailable."""
+    with pytest.raises(StoreUnavailableError):
+        call()
+    return call()
+
+
+def test_functions_that_are_gone_are_loaded_again(store: RedisStore, client: redis.Redis) -> None:
+    client.function_flush()
+    assert after_one_failure(lambda: store.write([write(0)])) == {0: Written(1, {})}
+
+
+def test_a_connection_that_broke_is_made_again(store: RedisStore, client: redis.Redis) -> None:
+    client.client_kill_filter(_type="normal", skipme=True)
+    assert after_one_failure(lambda: store.next_offsets([0])) == {0: 0}
+
+
+def test_a_full_redis_takes_nothing_and_still_answers_reads(store: RedisStore, client: redis.Redis) -> None:
+    store.write([write(0)])
+    client.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(StoreUnavailableError, match=r"OOM|OutOfMemory"):
+            store.write([write(1)])
+        assert store.read({0: [Wanted(ANNA, ["meta"], [])]})[0][:4] == (1, 0, None, [[b"0"]])
+    finally:
+        client.config_set("maxmemory", "0")
+    assert store.write([write(1)]) == {0: Written(2, {})}
+
+
+def test_a_redis_that_became_a_replica_takes_nothing(store: RedisStore, client: redis.Redis) -> None:
+    client.replicaof("127.0.0.1", "1")
+    try:
+        with pytest.raises(StoreUnavailableError, match="ReadOnly"):
+            store.write([write(0)])
+    finally:
+        client.replicaof("NO", "ONE")
+    assert store.write([write(0)]) == {0: Written(1, {})}
+
+
+def test_two_releases_run_beside_one_another(store: RedisStore, client: redis.Redis) -> None:
+    client.function_load(CODE.replace(RELEASE, "0123456789ab"))
+    store.write([write(0)])
+    libraries = {entry[1].decode() for entry in client.function_list()}
+    assert libraries == {LIBRARY, "medchain_0123456789ab"}
+
+
+def test_a_worker_in_several_threads_keeps_replies_apart(store: RedisStore) -> None:
+    async def ask_all() -> list[Mapping[int, int]]:
+        return await asyncio.gather(*(asyncio.to_thread(store.next_offsets, [0]) for _ in range(40)))
+
+    store.write([write(0)])
+    assert asyncio.run(ask_all()) == [{0: 1}] * 40
+
+
+async def no_ends() -> Mapping[int, int]:
+    return {}
+
+
+async def test_a_reader_hears_of_offsets_again_after_its_connections_were_cut(
+    store: RedisStore, redis_url: str, client: redis.Redis
+) -> None:
+    reader = ViewReader(RedisViews(redis_url), 1, no_ends)
+    assert not await reader.await_offset(0, 1, 0)
+    for kind in ("normal", "pubsub"):
+        client.client_kill_filter(_type=kind, skipme=True)
+    with pytest.raises(StoreUnavailableError):
+        await reader.read_list(ANNA)
+    waiting = asyncio.create_task(reader.await_offset(0, 1, 20_000))
+    with pytest.raises(StoreUnavailableError):
+        await asyncio.to_thread(store.write, [write(0)])
+    await asyncio.to_thread(store.write, [write(0)])
+    assert await waiting
+    assert (await reader.read_list(ANNA)).values == {b"meta": b"0"}
+    await reader.close()
+
+
+async def test_a_reader_whose_request_is_cancelled_never_gets_another_ones_answer(
+    store: RedisStore, redis_url: str
+) -> None:
+    store.write([write(0)])
+    reader = ViewReader(RedisViews(redis_url), 1, no_ends)
+    await reader.read_list(ANNA)
+    for _ in range(30):
+        cancelled = asyncio.create_task(reader.read_index(ANNA))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        assert (await reader.read_list(ANNA)).values == {b"meta": b"0"}
+    await reader.close()
+
+
+async def test_a_server_restored_from_an_older_file_is_not_shown_before_it_has_come_back() -> None:
+    server, ends = MemoryServer(), {0: 0}
+
+    async def log_ends() -> Mapping[int, int]:
+        return ends
+
+    MemoryRoles(server).begin({0: Beginning(G1, 1, 0, 0)})
+    store, reader = MemoryStore(server, G1), ViewReader(MemoryViews(server), 1, log_ends)
+    older = server.save()
+    store.write([write(0)])
+    ends[0] = 1
+    assert (await reader.read_list(ANNA)).offset == 1
+    server.roll_back(older)
+    with pytest.raises(NotReadyError):
+        await reader.read_list(ANNA)
+    store.write([write(0)])
+    assert (await reader.read_list(ANNA)).values == {b"meta": b"0"}
+    await reader.close()
