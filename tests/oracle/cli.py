@@ -1,0 +1,74 @@
+"""`medchain check`: reads the log, folds it a second time by itself, and compares every patient with the platform."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deploy.local import state
+from services.clock import Clock
+from services.topics.registry import load
+from tests.oracle.comparing import Held, Report, compare
+from tests.oracle.reader import TOPIC, read_log
+
+FAR: Final = timedelta(days=120) // timedelta(milliseconds=1)
+"""How far ahead the second clock stands: past the 90 days of visibility, the 30 of a dispatch, and most replacements."""
+SHOWN: Final = 200
+"""Differences printed; all of them are in the JSON."""
+
+OpenHeld = Callable[[str], AbstractContextManager[Held]]
+"""Opens what the platform holds, from the URL of the list's store."""
+Kafka = Annotated[
+    str | None, typer.Option("--kafka", help="Bootstrap servers; else the platform that `make up` started.")
+]
+ListUrl = Annotated[str | None, typer.Option("--list-url", help="Where the list is held; else that platform's.")]
+AsJson = Annotated[Path | None, typer.Option("--json", help="Write the report to this file too.")]
+Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Only so many patients.")]
+
+
+def make_app(open_held: OpenHeld, clock: Clock) -> typer.Typer:
+    """The command, for a way to open what the platform holds. It exits 1 on any difference, 2 if it cannot compare."""
+    app = typer.Typer(name="check", add_completion=False, pretty_exceptions_enable=False)
+    out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+
+    @app.command()
+    def check(kafka: Kafka = None, list_url: ListUrl = None, as_json: AsJson = None, sample: Sample = None) -> None:
+        """Compare every patient's outcomes and list with what the oracle comes to from the log alone."""
+        running = state.running()
+        bootstrap = kafka or (running.kafka if running else None)
+        held_at = list_url or (running.redis if running else None)
+        if bootstrap is None or held_at is None:
+            err.print("no platform runs here; say --kafka and --list-url, or `make up`")
+            raise typer.Exit(2)
+        now_ms = clock.now_ms()
+        with open_held(held_at) as held:
+            log = read_log(bootstrap, load().partitions(TOPIC))
+            report = compare(log, held, [now_ms, now_ms + FAR], sample)
+        if as_json is not None:
+            as_json.write_text(json.dumps(report.as_plain(), indent=2), encoding="utf-8")
+        tell(report, out)
+        raise typer.Exit(0 if report.is_clean else 1)
+
+    return app
+
+
+def tell(report: Report, out: Console) -> None:
+    """Print each difference, how far the view lags, and the counts."""
+    for difference in report.differences[:SHOWN]:
+        what = f"{difference.patient} {difference.path}"
+        out.print(f"{what}: expected {difference.expected}, found {difference.found}", markup=False, highlight=False)
+    if len(report.differences) > SHOWN:
+        out.print(f"... and {len(report.differences) - SHOWN} more differences")
+    for partition, behind in report.behind.items():
+        out.print(f"partition {partition}: the view is {behind} records behind the log; they were not compared")
+    table = Table("what", "how many")
+    for name, value in report.as_plain().items():
+        if isinstance(value, int):
+            table.add_row(name, str(value))
+    out.print(table)
