@@ -14,6 +14,8 @@ from services.identity.sealing import SealedIdentityContent, Sealer
 from services.publishing.log import Log, Position, cloud_event_headers
 
 EVENTS_TOPIC: Final = "medication-events"
+SUBMISSION_HEADER: Final = "medchain_submission"
+"""Header of an event that came by a submission: its message id. The processor answers those with a receipt."""
 
 
 def events_of(
@@ -40,8 +42,13 @@ def events_of(
     return events
 
 
-async def append(log: Log, event: Event[Body], traceparent: str | None = None) -> Position:
-    """Append one event; returns when it is safe. Raises LogUnavailable, RecordTooLarge."""
+async def append(
+    log: Log, event: Event[Body], traceparent: str | None = None, submission: str | None = None
+) -> Position:
+    """Append one event; returns when it is safe. `submission`: the message id that it came by, if it did.
+
+    Raises LogUnavailable, RecordTooLarge.
+    """
     headers = cloud_event_headers(
         event_id=event.event_id,
         event_type=codec.name_of(event),
@@ -49,4 +56,6 @@ async def append(log: Log, event: Event[Body], traceparent: str | None = None) -
         time_ms=event.occurred_at_ms,
         traceparent=traceparent,
     )
+    if submission is not None:
+        headers.append((SUBMISSION_HEADER, submission.encode("utf-8")))
     return await log.append(EVENTS_TOPIC, event.patient.encode("utf-8"), codec.encode(event), headers)

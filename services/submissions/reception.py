@@ -94,17 +94,18 @@ class Reception:
             role=submission.role,
             person=submission.person,
         )
+        message_id = submission.message_id.lower()
         events = events_of(
             admitted,
             source=source,
-            key=submission.message_id.lower(),
+            key=message_id,
             occurred_at_ms=submission.occurred_at_ms,
             received_at_ms=now_ms,
             sealer=self._sealer,
         )
         for event in events:
             try:
-                await append(self._log, event, received.traceparent)
+                await append(self._log, event, received.traceparent, message_id)
             except RecordTooLarge:
                 raise Rejected(DoorReason.TOO_LARGE) from None
 
