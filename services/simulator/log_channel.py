@@ -36,7 +36,7 @@ from services.topics.registry import load
 TOPIC: Final = "medication-events"
 _LINGER_MS: Final = 20
 _BATCH_BYTES: Final = 262_144
-_MOST_UNDER_WAY: Final = 20_000
+_MOST_UNDER_WAY: Final = 5_000
 """The producer itself would take everything at once, and hold it in memory."""
 _RETRY_S: Final = 0.01
 _ANSWER_WITHIN_S: Final = 30
@@ -79,7 +79,6 @@ class LogChannel:
             allow_auto_create_topics=False,
             linger_ms=_LINGER_MS,
             batch_size=_BATCH_BYTES,
-            compression_type="gzip",
         )
 
     async def take(self, planned: Planned) -> None:
