@@ -11,7 +11,7 @@ import redis
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
 from services.medication_list.store.port import PartitionWrite, PatientChange, Store, StoreUnavailableError
-from services.medication_list.store.reading import NotReadyError, ViewReader
+from services.medication_list.store.reading import NotReadyError, ViewReader, Views
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.redis_views import RedisViews
@@ -29,6 +29,7 @@ class Place:
     roles: Roles
     stores: Mapping[str, Store]
     reader: ViewReader
+    views: Views
     ends: dict[int, int] = field(default_factory=dict)
 
     def begin(self, generation: str = G1, *, until: int = 0) -> Store:
@@ -48,15 +49,17 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     if request.param == "memory":
         server = MemoryServer()
         stores: dict[str, Store] = {name: MemoryStore(server, name) for name in (G1, G2)}
-        reader = ViewReader(MemoryViews(server), PARTITIONS, log_ends)
-        yield Place(MemoryRoles(server), stores, reader, ends)
+        views: Views = MemoryViews(server)
+        reader = ViewReader(views, PARTITIONS, log_ends)
+        yield Place(MemoryRoles(server), stores, reader, views, ends)
     else:
         url = request.getfixturevalue("redis_url")
         with redis.Redis.from_url(url) as client:
             client.flushall()
         link = Link(url)
-        reader = ViewReader(RedisViews(url), PARTITIONS, log_ends)
-        yield Place(RedisRoles(link), {name: RedisStore(link, name) for name in (G1, G2)}, reader, ends)
+        views = RedisViews(url)
+        reader = ViewReader(views, PARTITIONS, log_ends)
+        yield Place(RedisRoles(link), {name: RedisStore(link, name) for name in (G1, G2)}, reader, views, ends)
         link.close()
     await reader.close()
 
@@ -139,6 +142,18 @@ async def test_whoever_waits_for_an_offset_is_told_when_it_is_stored(place: Plac
     assert await waiting[2]
     assert await place.reader.await_offset(1, 3, 0)
     assert await place.reader.offset_of(1) == 3
+
+
+async def test_each_new_offset_of_the_live_generation_is_announced_and_no_other(place: Place) -> None:
+    live, beside = place.begin(), place.begin(G2)
+    announcements = place.views.announcements([0, 1])
+    async with asyncio.timeout(20):
+        assert await anext(announcements) is None
+        await asyncio.to_thread(live.write, [PartitionWrite(1, 0, 0, 4)])
+        await asyncio.to_thread(beside.write, [PartitionWrite(1, 0, 0, 3)])
+        await asyncio.to_thread(live.write, [PartitionWrite(0, 0, 0, 7), PartitionWrite(1, 4, 0, 5)])
+        assert [await anext(announcements) for _ in range(3)] == [(1, 4), (0, 7), (1, 5)]
+    await announcements.aclose()
 
 
 async def test_an_offset_that_does_not_come_is_given_up_at_the_deadline(place: Place) -> None:

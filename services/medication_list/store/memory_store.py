@@ -3,7 +3,7 @@
 import asyncio
 import copy
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -409,7 +409,7 @@ class MemoryViews:
             offset, epoch = int(stands[b"offset"]), int(stands[b"epoch"])
             return Looked(server, generation, offset, epoch, role.state, role.until, values)
 
-    async def announcements(self, partitions: Collection[int]) -> AsyncIterator[tuple[int, int] | None]:
+    async def announcements(self, partitions: Collection[int]) -> AsyncGenerator[tuple[int, int] | None, None]:
         """See `Views.announcements`."""
         heard: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
         self._server.listeners.append(heard)

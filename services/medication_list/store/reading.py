@@ -6,7 +6,7 @@ to where the log ended when this reader first saw the server, it gets NotReadyEr
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
@@ -64,7 +64,7 @@ class Views(Protocol):
         """
         ...
 
-    def announcements(self, partitions: Collection[int]) -> AsyncIterator[tuple[int, int] | None]:
+    def announcements(self, partitions: Collection[int]) -> AsyncGenerator[tuple[int, int] | None, None]:
         """Each new offset of the live generation with its partition, until the connection breaks.
 
         None comes first, when the subscription stands.

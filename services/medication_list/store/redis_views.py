@@ -1,7 +1,7 @@
 """Where readers look, in Redis: one read-only function call a look, and the channels of the announced offsets."""
 
 import weakref
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -63,7 +63,7 @@ class RedisViews:
             raise StoreUnavailableError(f"redis does not answer: {type(error).__name__}") from error
         return _looked(server, generation, reply)
 
-    async def announcements(self, partitions: Collection[int]) -> AsyncIterator[tuple[int, int] | None]:
+    async def announcements(self, partitions: Collection[int]) -> AsyncGenerator[tuple[int, int] | None, None]:
         """See `Views.announcements`."""
         channels = {PartitionKeys(each).announcements.encode(): each for each in partitions}
         subscription: Any = self._subscriber.pubsub(ignore_subscribe_messages=True)
