@@ -173,7 +173,7 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
     _notify_issuer(draft, event, NoticeKind.DISPENSED, report.prescription, prescription, report.dispense, verdict)
     prescription = replace(prescription, hand_outs=(*prescription.hand_outs, hand_out))
     prescription = _with_dispatch_used(prescription, pharmacy, event.received_at_ms)
-    is_completion = any(each.dispense == report.dispense for each in usage(prescription).completions)
+    is_completion = any(each not in before.completions for each in usage(prescription).completions)
     if claim is not None and not is_holder and is_completion:
         about = {"prescription": report.prescription, "subject": claim.claim, "by": pharmacy}
         draft.notify(NoticeKind.CLAIM_ENDED, claim.pharmacy, event, **about)
@@ -216,6 +216,12 @@ def _flags_about_the_world(
         _flag_after(recall)
         for recall in prescription.recalls
         if max(recall.at_ms, recall.from_ms) < at_ms and recall.from_ms <= event.received_at_ms
+    )
+    # A stop of what was recalled before is no recall of its own, but it happened all the same.
+    flags.extend(
+        Flag.DISPENSED_AFTER_WITHDRAWAL if stop.withdrawn else Flag.DISPENSED_AFTER_RECALL
+        for stop in (treatment.stop, treatment.latest_stop)
+        if stop is not None and prescription.issued_at_ms < stop.at_ms < at_ms
     )
     if at_ms >= prescription.valid_until_ms:
         flags.append(Flag.DISPENSED_AFTER_EXPIRY)
@@ -305,7 +311,8 @@ def dispense_reversed(draft: Draft, event: Event[DispenseReversed]) -> Verdict:
     prescription = draft.prescription(pointer.prescription)
     if prescription is None:
         draft.move_version()
-        return wait(draft, pointer.prescription, event, Flag.PRESCRIPTION_UNKNOWN)
+        wait(draft, pointer.prescription, event, Flag.PRESCRIPTION_UNKNOWN)
+        return APPLIED  # the hand-out that it names was seen
     if any(each.dispense == body.dispense and each.reversed for each in prescription.hand_outs):
         return applied(Flag.ALREADY_REVERSED)
     if body.quantity is not None:

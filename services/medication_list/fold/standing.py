@@ -27,7 +27,7 @@ class Usage(NamedTuple):
 
 
 def usage(prescription: PrescriptionState) -> Usage:
-    """Walks the standing hand-outs in log order.
+    """Walks the standing hand-outs in the order in which they happened: the same ones, reported in any order, use the same.
 
     An exact or larger amount uses up the period, and what is over counts towards the next. Up to 10 % short, or not
     comparable, the pharmacist's `period_completed` decides. A hand-out that says completed, and the one that uses up
@@ -35,7 +35,7 @@ def usage(prescription: PrescriptionState) -> Usage:
     """
     periods, total, current = 0, NOTHING, NOTHING
     completions: tuple[HandOut, ...] = ()
-    for hand_out in prescription.hand_outs:
+    for hand_out in sorted(prescription.hand_outs, key=_when_it_happened):
         if hand_out.reversed:
             continue
         before = periods
@@ -51,6 +51,10 @@ def usage(prescription: PrescriptionState) -> Usage:
         if hand_out.completed or before <= prescription.refills < periods:
             completions = (*completions, hand_out)
     return Usage(min(periods, prescription.refills + 1), total, completions)
+
+
+def _when_it_happened(hand_out: HandOut) -> tuple[int, str]:
+    return hand_out.occurred_at_ms, hand_out.dispense
 
 
 def total_of(prescription: PrescriptionState) -> Decimal:
