@@ -75,18 +75,19 @@ def close(draft: Draft, event: Event[Body], prescription_id: str, recall: Recall
     """A replacement or stop closes a known prescription. What is closed already gets the closer without notice."""
     prescription = draft.prescription(prescription_id)
     assert prescription is not None, "only known prescriptions are open"
-    if _is_decided_before(prescription.recalls, recall, event.received_at_ms):
+    if _is_decided_before(prescription.recalls, recall):
         return
-    is_in_effect = recall.from_ms <= event.received_at_ms
-    if is_in_effect and status(prescription, draft.meta().death, event.received_at_ms) in "EU":
+    is_in_effect, death = recall.from_ms <= event.received_at_ms, draft.meta().death
+    # A death recalled it already, and whoever must know was told then: a second recall is no second notice.
+    if is_in_effect and death is None and status(prescription, death, event.received_at_ms) in "EU":
         tell_of_recall(draft, event, prescription_id, prescription, recall.reason)
     moved = draft.move_version()
     draft.put(prescription_field(prescription_id), replace(with_recall(prescription, recall), moved=moved))
 
 
-def _is_decided_before(recalls: Iterable[Recall], recall: Recall, now_ms: int) -> bool:
-    """Whether one that came before is in effect already, or will be no later: then this one never comes to decide."""
-    return any(each.from_ms <= max(recall.from_ms, now_ms) for each in recalls if each.place <= recall.place)
+def _is_decided_before(recalls: Iterable[Recall], recall: Recall) -> bool:
+    """Whether one before it in the log takes effect no later: then this one never comes to decide, and is not kept."""
+    return any(each.from_ms <= recall.from_ms for each in recalls if each.place <= recall.place)
 
 
 # --- Issued ------------------------------------------------------------------------------------------------------
@@ -112,15 +113,23 @@ def prescription_issued(draft: Draft, event: Event[PrescriptionIssued]) -> Verdi
     codes = tuple(sorted(flag.code for flag in flags))
     prescription = replace(_on_its_terms(draft, event), recalls=recalls, flags=codes, moved=draft.move_version())
     draft.put(prescription_field(issued.prescription), prescription)
-    for recall in recalls[:1]:
-        if recall.from_ms <= event.received_at_ms and recall.by.organisation != event.source.organisation:
-            about = {"prescription": issued.prescription, "reason": recall.reason, "by": recall.by.organisation}
-            draft.notify(NoticeKind.RECALLED_BY_OTHER, event.source.organisation, event, **about)
+    _tell_of_arriving_recalled(draft, event, recalls)
     opened = OpenPrescription(issued.prescription, issued.issued_at_ms, issued.series_id)
     treatment = replace(treatment, open=(*still_open, opened), moved=draft.move_version())
     treatment = _with_replacer(draft, treatment, event)
     draft.put(treatment_field(issued.treatment), _with_newest(treatment, issued))
     return applied(*flags)
+
+
+def _tell_of_arriving_recalled(draft: Draft, event: Event[PrescriptionIssued], recalls: tuple[Recall, ...]) -> None:
+    """The issuer learns that what it signed was recalled before it came: by another, or by the patient's death."""
+    death = draft.meta().death
+    causes = [(each.place, each.reason, each.by) for each in recalls if each.from_ms <= event.received_at_ms]
+    causes += [] if death is None else [(death.place, "death", death.by)]
+    for _, reason, recaller in sorted(causes, key=lambda cause: cause[0])[:1]:
+        if recaller.organisation != event.source.organisation:
+            about = {"prescription": event.body.prescription, "reason": reason, "by": recaller.organisation}
+            draft.notify(NoticeKind.RECALLED_BY_OTHER, event.source.organisation, event, **about)
 
 
 def _is_other_substance(before: str | None, now: str | None) -> bool:
@@ -150,8 +159,14 @@ def earliest_ms(issued: PrescriptionIssued) -> int:
 
 def _replacement(draft: Draft, event: Event[PrescriptionIssued]) -> Recall:
     issued = event.body
-    from_ms = earliest_ms(issued)
+    from_ms = _replaces_from_ms(event)
     return Recall(draft.place, "renew", issued.issued_at_ms, from_ms, by(event.source), issued.prescription)
+
+
+def _replaces_from_ms(event: Event[PrescriptionIssued]) -> int:
+    """From when it replaces: 0, at once, where its earliest date has come when it is received."""
+    earliest = earliest_ms(event.body)
+    return earliest if earliest > event.received_at_ms else 0
 
 
 def _close_older(
@@ -165,7 +180,9 @@ def _close_older(
             still_open.append(older)
             continue
         close(draft, event, older.prescription, recall)
-        if recall.from_ms > event.received_at_ms:
+        closed = draft.prescription(older.prescription)
+        assert closed is not None, "only known prescriptions are open"
+        if all(each.from_ms > event.received_at_ms for each in closed.recalls):
             still_open.append(older)
     return tuple(still_open)
 
@@ -207,11 +224,18 @@ def _recalls_on_arrival(
                 Recall(draft.place, "renew", newer.issued_at_ms, newer.earliest_ms, newer.by, newer.prescription)
             )
     stops = [each for each in (treatment.stop, treatment.latest_stop) if each and issued.issued_at_ms < each.at_ms]
-    for stop in sorted(stops, key=lambda each: each.place)[:1]:  # noqa: PERF401 - reads best as a loop
-        recalls.append(Recall(stop.place, "withdrawn" if stop.withdrawn else "discontinued", stop.at_ms, 0, stop.by))
+    recalls.extend(
+        Recall(stop.place, "withdrawn" if stop.withdrawn else "discontinued", stop.at_ms, 0, stop.by)
+        for stop in sorted(stops, key=lambda each: each.place)[:1]
+    )
+    own = [
+        Recall(fact.offset, "other", fact.event.occurred_at_ms, 0, by(fact.event.source))
+        for fact in draft.waiting(issued.prescription).facts
+        if isinstance(fact.event.body, PrescriptionRecalled)
+    ]
     deciding: list[Recall] = []
     for recall in sorted(recalls, key=lambda each: each.place):
-        if not _is_decided_before(deciding, recall, 0):
+        if not _is_decided_before((*deciding, *own), recall):
             deciding.append(recall)
     return tuple(deciding)
 
@@ -251,28 +275,32 @@ def _on_its_terms(draft: Draft, event: Event[PrescriptionIssued]) -> Prescriptio
 def _with_replacer(draft: Draft, treatment: TreatmentState, event: Event[PrescriptionIssued]) -> TreatmentState:
     """Remembers what older prescriptions, which may still arrive, will be replaced by.
 
-    One that is newer, takes effect no later and spares no other series makes an older one's memory needless: the
-    memory stays as short as the dates still to come.
+    Newer ones that take effect no later make an older one's memory needless, as soon as between them they spare no
+    other series than it does: the memory stays as short as the dates still to come.
     """
     issued = event.body
     new = Replacer(
         issued.prescription,
         issued.issued_at_ms,
         draft.place,
-        earliest_ms(issued),
+        _replaces_from_ms(event),
         by(event.source),
         issued.series_id,
     )
     known, now_ms = (*treatment.replacers, new), event.received_at_ms
-    kept = tuple(each for each in known if not any(_outdoes(other, each, now_ms) for other in known))
-    return replace(treatment, replacers=kept)
+    return replace(treatment, replacers=tuple(each for each in known if not _is_needless(each, known, now_ms)))
 
 
-def _outdoes(one: Replacer, other: Replacer, now_ms: int) -> bool:
-    """Whether what `other` would recall is recalled by `one` in any case, and no later."""
-    is_newer = _signed_after(one.issued_at_ms, one.prescription, other.issued_at_ms, other.prescription)
-    is_no_later = one.earliest_ms <= max(other.earliest_ms, now_ms)
-    return is_newer and is_no_later and one.series in (None, other.series)
+def _is_needless(one: Replacer, known: Iterable[Replacer], now_ms: int) -> bool:
+    """Whether what it would recall is recalled by newer ones in any case, and no later."""
+    series = {
+        other.series
+        for other in known
+        if _signed_after(other.issued_at_ms, other.prescription, one.issued_at_ms, one.prescription)
+        and other.earliest_ms <= max(one.earliest_ms, now_ms)
+    }
+    # Of two series, nothing that may still arrive belongs to both.
+    return None in series or one.series in series or len(series) > 1
 
 
 def _with_newest(treatment: TreatmentState, issued: PrescriptionIssued) -> TreatmentState:
