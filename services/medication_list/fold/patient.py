@@ -155,7 +155,7 @@ def _moved_since(draft: Draft, version: int) -> list[str]:
                 treatments.append(field.removeprefix("t:"))
             case Allergies() if any(entry.moved > version for entry in value.entries):
                 rest.append("allergies")
-            case Waiting():
+            case Waiting() if any(fact.offset > version for fact in value.facts):
                 rest.append(field.removeprefix("waiting:"))
             case Meta():
                 rest += _moved_of_patient(value, version)
