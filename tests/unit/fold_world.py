@@ -232,9 +232,7 @@ def dispatched(
 ) -> Said:
     """A citizen ties the next dispense (or every one) to a pharmacy."""
     name = dispatch or f"dispatch of {rx} to {to}"
-    body = ev.DispatchRequested(
-        dispatch=id_of(name), prescription=id_of(rx), pharmacy=organisation(to), every=every
-    )
+    body = ev.DispatchRequested(dispatch=id_of(name), prescription=id_of(rx), pharmacy=organisation(to), every=every)
     return Said("citizen", body, at_ms)
 
 
@@ -302,9 +300,7 @@ def refuted(allergy: str = "A1") -> Said:
 def multidose(pharmacy: str = "P", by: str = "A", packing_days: int = 14) -> Said:
     """A doctor takes on multi-dose with a pharmacy."""
     doctor = ACTORS[by].person or "9109999"
-    body = ev.MultidoseAssigned(
-        doctor=doctor, pharmacy=organisation(pharmacy), start=D0, packing_days=packing_days
-    )
+    body = ev.MultidoseAssigned(doctor=doctor, pharmacy=organisation(pharmacy), start=D0, packing_days=packing_days)
     return Said(by, body)
 
 
@@ -464,9 +460,7 @@ class World:
         fields |= {name: self._field(name) for name in pointed_at(event.body, fields) if name not in fields}
         keys = (event_key(event.event_id), natural_key(event))
         memory = {
-            key: unpack_memory(key, self.memory[key]) if key in self.memory else None
-            for key in keys
-            if key is not None
+            key: unpack_memory(key, self.memory[key]) if key in self.memory else None for key in keys if key is not None
         }
         return Patient(fields, memory)
 
@@ -476,14 +470,15 @@ class World:
             try:
                 judgement = evolve(patient, entry)
             except NotLoadedError as error:
-                if error.field == EVERYTHING:
-                    patient = Patient(self._everything(), patient.memory, complete=True)
-                else:
-                    assert error.field not in patient.fields, "asked for what was read"
-                    patient.fields[error.field] = self._field(error.field)
-                continue
-            assert (patient.fields, patient.memory) == (fields, memory), "what was given was changed"
-            return judgement
+                missing = error.field
+            else:
+                assert (patient.fields, patient.memory) == (fields, memory), "what was given was changed"
+                return judgement
+            assert missing not in patient.fields, "asked for what was read"
+            if missing == EVERYTHING:
+                patient = Patient(self._everything(), patient.memory, complete=True)
+            else:
+                patient.fields[missing] = self._field(missing)
 
     def _take(self, judgement: Judgement) -> int:
         """Keep what changed; returns how many bytes were written."""
@@ -565,9 +560,16 @@ class World:
             return "unknown"
         if stop_in_force(state) is not None:
             return "withdrawn" if is_withdrawn(state) else "discontinued"
-        if state.course_end_ms and self.now_ms >= state.course_end_ms:
+        if 0 < self._course_end_ms(state) <= self.now_ms:
             return "course ended"
         return "paused" if is_paused(state, self.now_ms) else "active"
+
+    def _course_end_ms(self, state: TreatmentState) -> int:
+        """By the dosing in force: the newest prescription's, unless it was changed since."""
+        if state.newest is None or state.dosed_at_ms > state.newest_at_ms:
+            return state.course_end_ms
+        newest = cast("PrescriptionState", self._field(prescription_field(state.newest)))
+        return newest.course_end_ms
 
 
 def _with_id(event: AnyEvent, event_id: str) -> AnyEvent:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -44,7 +44,6 @@ from tests.unit.fold_world import (
     renewal_requested,
     resumed,
     reversed_,
-    tablets,
     use_reported,
     withdrawn,
 )
@@ -108,8 +107,8 @@ def rows() -> tuple[Row, ...]:
 
 
 def _precision(row: Row) -> int:
-    """A row that names both columns goes before one that names one, and that before one that names none."""
-    return (ANY not in row.prescriptions) + (ANY not in row.treatments)
+    """A row that says `any` stands for what no other names: of prescriptions first, then of treatments."""
+    return 2 * (ANY not in row.prescriptions) + (ANY not in row.treatments)
 
 
 def _fits(row: Row, cell: Cell) -> bool:
@@ -135,7 +134,7 @@ IMPOSSIBLE: Final = frozenset(
 SITUATIONS: Final = tuple(pair for pair in product(PRESCRIPTIONS, TREATMENTS) if pair not in IMPOSSIBLE)
 
 
-def _terms(treatment: str) -> dict[str, object]:
+def _terms(treatment: str) -> dict[str, Any]:
     return {"use": "course", "dosing": dosing(end=on(2))} if treatment == "course ended" else {}
 
 
@@ -148,7 +147,7 @@ def _of_prescription(rx: str, treatment: str) -> Iterator[Said]:
         if rx == "waiting":
             yield dispensed("D0", at_ms=at(1))
         return
-    yield issued(refills=1, at_ms=at(0), valid_until=on(2) if rx == "F" else on(365), **terms)  # type: ignore[arg-type]  # further terms
+    yield issued(refills=1, at_ms=at(0), valid_until=on(2) if rx == "F" else on(365), **terms)
     if rx in {"U self", "R"}:
         yield claimed(at_ms=at(1))
     if rx == "U other":
@@ -203,7 +202,7 @@ def _r1(world: World) -> Said:
 
 def _r1_otherwise(world: World) -> Said:
     by = "A" if world.knows("R1") else "B"
-    return issued(by=by, refills=1, signed_ms=NOW, quantity=tablets(50))
+    return issued(by=by, refills=1, signed_ms=NOW, indication_text="high blood sugar")
 
 
 def _confirmed(world: World, behind: int) -> Said:
@@ -311,7 +310,9 @@ def test_every_row_stands_for_a_cell() -> None:
 
 def test_the_table_uses_no_word_that_the_vocabularies_lack() -> None:
     reasons = {match[1] for row in rows() if (match := re.fullmatch(r"refused\((\w+)\)", row.outcome))}
-    kinds = {match[1] for row in rows() for effect in row.effects if (match := re.fullmatch(r"tell \w+: (\w+)", effect))}
+    kinds = {
+        match[1] for row in rows() for effect in row.effects if (match := re.fullmatch(r"tell \w+: (\w+)", effect))
+    }
     assert reasons <= {str(reason) for reason in Reason}
     assert kinds <= {str(kind) for kind in NoticeKind}
     assert {flag for row in rows() for flag in row.flags} <= {str(flag) for flag in Flag}
