@@ -325,7 +325,7 @@ class _Reader:
     def _returned(self, state: PrescriptionState, unit: str) -> Decimal:
         standing = (each.dispense for each in state.hand_outs if not each.reversed)
         pointers = (cast("HandOutPointer", self.fields[hand_out_field(dispense)]) for dispense in standing)
-        return sum((dict(each.returned).get(unit, NOTHING) for each in pointers), NOTHING)
+        return sum((_returned_in(unit, each) for each in pointers), NOTHING)
 
     def unseen_hand_outs(self) -> tuple[ShownHandOut, ...]:
         """Handed out, prescription not seen: no list entry, but shown."""
@@ -346,6 +346,18 @@ class _Reader:
     def _document(self, field: str) -> object:
         record = self.fields.get(field)
         return decode(record) if isinstance(record, bytes) else None
+
+
+def _returned_in(unit: str, pointer: HandOutPointer) -> Decimal:
+    """What came back, in that unit; another unit converts as the hand-out's own packages do."""
+    handed = dict(pointer.quantities)
+    total = NOTHING
+    for returned_unit, value in pointer.returned:
+        if returned_unit == unit:
+            total += value
+        elif handed.get(returned_unit) and handed.get(unit):
+            total += value * handed[unit] / handed[returned_unit]
+    return total.quantize(Decimal("0.0001"))
 
 
 def _as_prescribed(amount: Decimal, issued: PrescriptionIssued, state: PrescriptionState) -> Decimal:

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.local import state
-from services.clock import Clock
+from services.clock import Clock, SystemClock
 from services.topics.registry import load
 from tests.oracle.comparing import Held, Report, compare
+from tests.oracle.held import open_redis
 from tests.oracle.reader import TOPIC, read_log
 
 FAR: Final = timedelta(days=120) // timedelta(milliseconds=1)
@@ -72,3 +73,6 @@ def tell(report: Report, out: Console) -> None:
         if isinstance(value, int):
             table.add_row(name, str(value))
     out.print(table)
+
+
+app = make_app(lambda url: open_redis(url, load().partitions(TOPIC)), SystemClock())

@@ -22,6 +22,7 @@ class Recall:
     from_on: date | None = None
     replaced_by: str | None = None
     caused_by: str = "recall"
+    received_at_ms: int = 0
     """recall, replacement, stop, withdrawal or death."""
 
     def in_effect(self, at_ms: int) -> bool:
@@ -127,20 +128,33 @@ def recalls(chart: Chart, rx: str) -> list[Recall]:
     issue = issue_of(chart, rx)
     if issue is not None:
         found += _replacements(chart, issue) + _stops(chart, issue) + _by_death(chart)
-    return sorted(found, key=lambda recall: recall.position)
+    kept: list[Recall] = []
+    for recall in sorted(found, key=lambda recall: recall.position):
+        if recall.caused_by in ("recall", "death") or not _adds_nothing(recall, kept):
+            kept.append(recall)
+    return kept
+
+
+def _adds_nothing(recall: Recall, before: list[Recall]) -> bool:
+    """Whether a recall before it in the log, other than by a death, was in effect when it came, or will be no later."""
+    latest = max(recall.from_on or date.min, day(recall.received_at_ms))
+    return any((other.from_on or date.min) <= latest for other in before if other.caused_by != "death")
 
 
 def _replacements(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Recall]:
     """By newer-signed prescriptions of the treatment, and by what renews it by name.
 
-    Of several, one that takes effect no earlier than another before it in the log adds nothing, and is left out.
+    In effect at once where the newer one's earliest date has come when it is received.
     """
     found: list[Recall] = []
-    for newer in sorted(_replacing(chart, issue), key=lambda entry: entry.position):
+    for newer in _replacing(chart, issue):
         from_on = newer.body.earliest_dispense
-        if all((from_on or date.min) < (other.from_on or date.min) for other in found):
-            by, signed, at_ms = newer.body.prescription, newer.event.source, newer.body.issued_at_ms
-            found.append(Recall(newer.position, "renew", signed, at_ms, from_on, by, "replacement"))
+        if from_on is not None and from_on <= day(newer.event.received_at_ms):
+            from_on = None
+        by, signed, at_ms = newer.body.prescription, newer.event.source, newer.body.issued_at_ms
+        found.append(
+            Recall(newer.position, "renew", signed, at_ms, from_on, by, "replacement", newer.event.received_at_ms)
+        )
     return found
 
 
@@ -163,11 +177,28 @@ def _stops(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Recall]:
     found: list[Recall] = []
     if stopped is not None:
         found.append(
-            Recall(stopped.position, "discontinued", stopped.event.source, stopped.body.at_ms, caused_by="stop")
+            Recall(
+                stopped.position,
+                "discontinued",
+                stopped.event.source,
+                stopped.body.at_ms,
+                caused_by="stop",
+                received_at_ms=stopped.event.received_at_ms,
+            )
         )
     if withdrawn is not None:
         at_ms = withdrawn.occurred_at_ms
-        found.append(Recall(withdrawn.position, "withdrawn", withdrawn.event.source, at_ms, caused_by="withdrawal"))
+        now_ms = withdrawn.event.received_at_ms
+        found.append(
+            Recall(
+                withdrawn.position,
+                "withdrawn",
+                withdrawn.event.source,
+                at_ms,
+                caused_by="withdrawal",
+                received_at_ms=now_ms,
+            )
+        )
     return found
 
 

@@ -75,7 +75,7 @@ def close(draft: Draft, event: Event[Body], prescription_id: str, recall: Recall
     """A replacement or stop closes a known prescription. What is closed already gets the closer without notice."""
     prescription = draft.prescription(prescription_id)
     assert prescription is not None, "only known prescriptions are open"
-    if _is_decided_before(prescription.recalls, recall):
+    if _is_decided_before(prescription.recalls, recall, event.received_at_ms):
         return
     is_in_effect, death = recall.from_ms <= event.received_at_ms, draft.meta().death
     # A death recalled it already, and whoever must know was told then: a second recall is no second notice.
@@ -85,9 +85,9 @@ def close(draft: Draft, event: Event[Body], prescription_id: str, recall: Recall
     draft.put(prescription_field(prescription_id), replace(with_recall(prescription, recall), moved=moved))
 
 
-def _is_decided_before(recalls: Iterable[Recall], recall: Recall) -> bool:
-    """Whether one before it in the log takes effect no later: then this one never comes to decide, and is not kept."""
-    return any(each.from_ms <= recall.from_ms for each in recalls if each.place <= recall.place)
+def _is_decided_before(recalls: Iterable[Recall], recall: Recall, now_ms: int = 0) -> bool:
+    """Whether one before it in the log is in effect already, or will be no later: then this one never comes to decide."""
+    return any(each.from_ms <= max(recall.from_ms, now_ms) for each in recalls if each.place <= recall.place)
 
 
 # --- Issued ------------------------------------------------------------------------------------------------------
