@@ -49,7 +49,9 @@ _SEND_BEFORE_END_MS: Final = DELIVERY_TIMEOUT_MS + 3_000
 _RENEW_BEFORE_END_MS: Final = 10_000
 _AT_MOST: Final = 250
 _WAIT_MS: Final = 500
-_HELD_AGAIN_MS: Final = 10_000
+_TOPICS_AGAIN_MS: Final = 10_000
+_HELD_AGAIN_MS: Final = 300_000
+_ALARM_AGAIN_MS: Final = 300_000
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 _TYPES: Final[Mapping[EffectKind, str]] = {
@@ -72,8 +74,8 @@ class UnsendableError(Exception):
 class _Partition:
     """What one relay remembers of a partition that it leases: nothing that matters if it is forgotten.
 
-    `after`: the last entry looked at. `held`: topic -> since when (entry id) its effects wait. `progress`: the highest
-    source offset noted.
+    `after`: the last entry looked at. `held`: topic -> from which entry on its effects wait. `progress`: the highest source
+    offset noted.
     """
 
     progress: int
@@ -96,7 +98,8 @@ class Relay:
     """Relays every partition whose lease it can take; run as many as you like, one of them works on a partition.
 
     An effect whose topic is missing, or that cannot be opened or sent, is held: it stays in the outbox with all that
-    come after it for the same topic, and an alarm names it; the others go on. It is tried again every ten seconds.
+    come after it for the same topic, and an alarm names it; the others go on. Missing topics are looked for every ten
+    seconds, and all else that is held is tried again every five minutes.
     """
 
     def __init__(
@@ -120,7 +123,10 @@ class Relay:
         self._owner = f"relay-{secrets.token_hex(8)}"
         self._leased: dict[int, _Partition] = {}
         self._leased_until_ms = 0
+        self._topics_again_ms = 0
         self._held_again_ms = 0
+        self._missing: set[str] = set()
+        self._alarmed_ms: dict[str, int] = {}
         self.is_ready = False
         """Whether the last step came through: outbox and log answered."""
 
@@ -149,7 +155,7 @@ class Relay:
         Raises StoreUnavailableError, LogUnavailable, SourceLogUnavailableError: what was sent may be sent again.
         """
         await self._keep_leases()
-        self._look_at_held_again()
+        await self._look_at_held_again()
         after = {partition: each.after for partition, each in self._leased.items()}
         found = await asyncio.to_thread(self._outbox.waiting, after, _AT_MOST, _WAIT_MS)
         if not after:
@@ -184,14 +190,24 @@ class Relay:
         self._leased = kept | {partition: _Partition(progress.get(partition, -1)) for partition in new}
         self._leased_until_ms = now_ms + LEASE_MS
 
-    def _look_at_held_again(self) -> None:
-        if self._clock.monotonic_ms() < self._held_again_ms:
+    async def _look_at_held_again(self) -> None:
+        """Read a partition from its beginning again when what it holds may go: its topic has come, or time has passed."""
+        now_ms = self._clock.monotonic_ms()
+        if now_ms < self._topics_again_ms:
             return
-        self._held_again_ms = self._clock.monotonic_ms() + _HELD_AGAIN_MS
+        self._topics_again_ms = now_ms + _TOPICS_AGAIN_MS
+        all_again = now_ms >= self._held_again_ms
+        if all_again:
+            self._held_again_ms = now_ms + _HELD_AGAIN_MS
+        missing = self._missing
+        self._missing = set()
         self._topics.look_again()
+        come = {topic for topic in missing if await self._topics.have(topic)}
+        self._missing |= missing - come
         for each in self._leased.values():
-            each.held.clear()
-            each.after = FIRST
+            if all_again or not come.isdisjoint(each.held):
+                each.held.clear()
+                each.after = FIRST
 
     # --- One partition --------------------------------------------------------------------------------------------
 
@@ -236,12 +252,15 @@ class Relay:
             return True
         if effect.kind == "submission-receipts" and not self._topics.is_listed(effect.recipient):
             return False
+        self._missing.add(effect.topic)
         raise UnsendableError("topic_missing")
 
-    @staticmethod
-    def _hold(here: _Partition, topic: str, entry_id: str, reason: str) -> None:
+    def _hold(self, here: _Partition, topic: str, entry_id: str, reason: str) -> None:
         here.held.setdefault(topic, entry_id)
-        get_logger().error("effect_held", reason=reason, topic=topic)
+        now_ms = self._clock.monotonic_ms()
+        if now_ms >= self._alarmed_ms.get(topic, 0):
+            self._alarmed_ms[topic] = now_ms + _ALARM_AGAIN_MS
+            get_logger().error("effect_held", reason=reason, topic=topic)
 
     def _headers(self, effect: Effect) -> Headers:
         return cloud_event_headers(

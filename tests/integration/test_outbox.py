@@ -165,6 +165,20 @@ async def test_a_missing_topic_holds_up_its_own_effects_only_and_in_order() -> N
     assert place.left() == 0
 
 
+async def test_what_was_held_for_another_reason_is_tried_again_later() -> None:
+    place = Place()
+    place.log.refuses = {NOTICES: RecordTooLarge("too large")}
+    place.wait(notice(1, "a"))
+    relay = place.relay()
+    assert await relay.step() == 0
+    place.log.refuses = {}
+    for _ in range(149):
+        place.clock.advance(2_000)
+        assert await relay.step() == 0
+    place.clock.advance(2_000)
+    assert await relay.step() == 1
+
+
 async def test_receipts_go_to_listed_systems_and_wait_for_their_topic() -> None:
     place = Place()
     receipts: EffectKind = "submission-receipts"

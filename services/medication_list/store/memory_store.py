@@ -3,7 +3,7 @@
 import asyncio
 import copy
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -57,7 +57,7 @@ class MemoryServer:
         self.is_available = True
         self.lose_replies = 0
         self.run = 1
-        self.listeners: list[asyncio.Queue[tuple[int, int]]] = []
+        self.listeners: list[Callable[[int, int], None]] = []
         self._content = Content()
 
     def save(self) -> Content:
@@ -84,7 +84,7 @@ class MemoryServer:
     def announce(self, partition: int, offset: int) -> None:
         """Tell every listener; those that come later never hear of it."""
         for listener in self.listeners:
-            listener.put_nowait((partition, offset))
+            listener(partition, offset)
 
     @contextmanager
     def call(self) -> Iterator[Content]:
@@ -412,7 +412,13 @@ class MemoryViews:
     async def announcements(self, partitions: Collection[int]) -> AsyncGenerator[tuple[int, int] | None, None]:
         """See `Views.announcements`."""
         heard: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
-        self._server.listeners.append(heard)
+        loop = asyncio.get_running_loop()
+
+        def hear(partition: int, offset: int) -> None:
+            # The writer may be in another thread.
+            loop.call_soon_threadsafe(heard.put_nowait, (partition, offset))
+
+        self._server.listeners.append(hear)
         try:
             yield None
             while True:
@@ -420,7 +426,7 @@ class MemoryViews:
                 if partition in partitions:
                     yield partition, offset
         finally:
-            self._server.listeners.remove(heard)
+            self._server.listeners.remove(hear)
 
     async def close(self) -> None:
         """See `Views.close`."""
