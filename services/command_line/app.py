@@ -8,6 +8,7 @@ import typer
 
 # Each part by its name: the module that holds its Typer `app`, and one line of help.
 PARTS: Final[dict[str, tuple[str, str]]] = {
+    "check": ("tests.oracle.cli", "Fold the log a second time, independently, and compare every patient's list."),
     "simulate": ("services.simulator.cli", "Play a town: prescribers, pharmacies and citizens, from a seed."),
     "topics": ("services.topics.cli", "Make the declared topics, and compare a cluster with them."),
 }

@@ -283,7 +283,7 @@ class _Reader:
             dispenses_done=sum(not each.reversed for each in state.hand_outs),
             handed_out=_as_prescribed(used.amount, issued, state),
             total=_as_prescribed(total_of(state), issued, state),
-            returned=self._returned(state, issued.quantity.unit),
+            returned=_as_prescribed(self._returned(state), issued, state),
             holder=state.claim.pharmacy if state.claim else None,
             claim=state.claim.claim if state.claim else None,
             dispatched_to=dispatch.pharmacy if dispatch and dispatch.bound else None,
@@ -322,10 +322,10 @@ class _Reader:
             returned=returned[0] if returned else None,
         )
 
-    def _returned(self, state: PrescriptionState, unit: str) -> Decimal:
+    def _returned(self, state: PrescriptionState) -> Decimal:
         standing = (each.dispense for each in state.hand_outs if not each.reversed)
         pointers = (cast("HandOutPointer", self.fields[hand_out_field(dispense)]) for dispense in standing)
-        return sum((_returned_in(unit, each) for each in pointers), NOTHING)
+        return sum((_returned_in(state, each) for each in pointers), NOTHING)
 
     def unseen_hand_outs(self) -> tuple[ShownHandOut, ...]:
         """Handed out, prescription not seen: no list entry, but shown."""
@@ -348,16 +348,18 @@ class _Reader:
         return decode(record) if isinstance(record, bytes) else None
 
 
-def _returned_in(unit: str, pointer: HandOutPointer) -> Decimal:
-    """What came back, in that unit; another unit converts as the hand-out's own packages do."""
+def _returned_in(state: PrescriptionState, pointer: HandOutPointer) -> Decimal:
+    """What came back, in the counting unit; packages convert as the hand-out's own, else as the prescribed ones."""
     handed = dict(pointer.quantities)
     total = NOTHING
-    for returned_unit, value in pointer.returned:
-        if returned_unit == unit:
+    for unit, value in pointer.returned:
+        if unit == state.unit:
             total += value
-        elif handed.get(returned_unit) and handed.get(unit):
-            total += value * handed[unit] / handed[returned_unit]
-    return total.quantize(Decimal("0.0001"))
+        elif handed.get(unit) and handed.get(state.unit):
+            total += value * handed[state.unit] / handed[unit]
+        elif unit == "package" and state.package_content is not None:
+            total += value * state.package_content
+    return total
 
 
 def _as_prescribed(amount: Decimal, issued: PrescriptionIssued, state: PrescriptionState) -> Decimal:
