@@ -9,6 +9,10 @@ import typer
 # Each part by its name: the module that holds its Typer `app`, and one line of help.
 PARTS: Final[dict[str, tuple[str, str]]] = {
     "check": ("tests.oracle.cli", "Fold the log a second time, independently, and compare every patient's list."),
+    "demo": (
+        "services.command_line.demo",
+        "Start everything, play the town, follow one patient, check, write build/demo.json.",
+    ),
     "simulate": ("services.simulator.cli", "Play a town: prescribers, pharmacies and citizens, from a seed."),
     "topics": ("services.topics.cli", "Make the declared topics, and compare a cluster with them."),
 }
