@@ -1,0 +1,136 @@
+"""Reversals and returns: what is taken back, and what is not."""
+
+from decimal import Decimal
+
+import pytest
+
+from schemas import events as ev
+from schemas.reasons import Flag
+from tests.unit.fold_world import (
+    at,
+    claimed,
+    discontinued,
+    dispensed,
+    given,
+    issued,
+    recalled,
+    reversed_,
+    tablets,
+)
+
+
+def _package(count: int) -> ev.Quantity:
+    return ev.Quantity(value=Decimal(count), unit="package")
+
+
+def test_a_reversal_takes_back_the_completion() -> None:
+    world = given(issued(refills=0), claimed(), dispensed(completed=True), reversed_())
+    assert (world.status(), world.usage().amount) == ("E", 0)
+
+
+def test_a_reversal_takes_back_one_hand_out_alone() -> None:
+    world = given(issued(refills=1), dispensed("D1"), dispensed("D2", completed=True), reversed_("D1"))
+    assert (world.status(), world.usage().amount) == ("R", 100)
+
+
+def test_a_completion_by_quantity_goes_with_any_part_of_it() -> None:
+    world = given(issued(refills=1), dispensed("D1"), dispensed("D2"), reversed_("D1"))
+    assert (world.status(), world.usage().periods) == ("E", 1)
+
+
+@pytest.mark.parametrize("closer", [recalled(), discontinued(stopped_ms=at(0, 20)), issued("R2", signed_ms=at(0, 20))])
+def test_what_was_recalled_replaced_or_stopped_stays_so(closer: object) -> None:
+    world = given(issued(refills=0), claimed())
+    given(closer, world=world)  # type: ignore[arg-type]  # parametrized
+    given(dispensed(completed=True), world=world)
+    assert world.status() == "R"
+    given(reversed_(), world=world)
+    assert world.status() == "T"
+
+
+def test_another_pharmacy_cannot_reverse() -> None:
+    world = given(issued(), dispensed(by="P"))
+    assert world.when(reversed_(by="Q")).outcome == "refused(not_dispenser)"
+
+
+def test_a_second_reversal_has_no_effect() -> None:
+    world = given(issued(), dispensed(), reversed_(reversal="V1"))
+    then = world.when(reversed_(reversal="V2"))
+    assert (then.outcome, then.flags, then.notices) == ("applied", {"already_reversed"}, [])
+
+
+def test_returned_goods_give_nothing_back() -> None:
+    world = given(issued(refills=0), claimed(), dispensed(), reversed_(returned=tablets(30)))
+    assert (world.status(), world.usage().amount) == ("R", 100)
+
+
+def test_the_issuer_is_told_of_returned_goods() -> None:
+    then = given(issued(), dispensed()).when(reversed_(returned=tablets(30)))
+    assert then.notices == [("reversed", "A")]
+
+
+def test_returns_add_up_to_at_most_what_was_handed_out() -> None:
+    world = given(issued(), dispensed(), reversed_(reversal="V1", returned=tablets(60)))
+    assert world.when(reversed_(reversal="V2", returned=tablets(41))).outcome == "refused(over_returned)"
+    assert world.when(reversed_(reversal="V3", returned=tablets(40))).outcome == "applied"
+
+
+def test_packages_come_back_as_packages_or_as_what_they_hold() -> None:
+    lines = (ev.DispensedLine(quantity=_package(2), content=tablets(50)),)
+    world = given(issued(), dispensed(lines=lines))
+    assert world.when(reversed_(reversal="V1", returned=_package(3))).outcome == "refused(over_returned)"
+    assert world.when(reversed_(reversal="V2", returned=tablets(101))).outcome == "refused(over_returned)"
+    assert world.when(reversed_(reversal="V3", returned=_package(2))).outcome == "applied"
+
+
+def test_what_cannot_be_compared_is_not_refused() -> None:
+    world = given(issued(), dispensed())
+    assert world.when(reversed_(returned=_package(1))).outcome == "applied"
+
+
+def test_goods_that_come_back_after_a_reversal_have_no_effect() -> None:
+    world = given(issued(), dispensed(), reversed_())
+    assert world.when(reversed_(reversal="V2", returned=tablets(10))).flags == {"already_reversed"}
+
+
+def test_a_reversed_hand_out_is_no_earlier_completion() -> None:
+    world = given(issued(refills=0), dispensed("D1", at_ms=at(1), completed=True), reversed_("D1"))
+    assert world.when(dispensed("D2", at_ms=at(2), completed=True)).flags == {"dispensed_without_claim"}
+
+
+def test_a_reversal_after_which_a_claim_can_be_made_again() -> None:
+    world = given(issued(refills=0), dispensed(completed=True), reversed_())
+    assert world.when(claimed(by="Q")).outcome == "applied"
+
+
+def test_a_reversal_does_not_move_the_list() -> None:
+    world = given(issued(), dispensed())
+    version = world.meta.version
+    given(reversed_(), world=world)
+    assert world.meta.version == version
+
+
+def test_a_waiting_reversal_by_another_pharmacy_is_refused_when_its_hand_out_comes() -> None:
+    world = given(issued())
+    assert world.when(reversed_("D1", by="Q")).flags == {"dispense_unknown"}
+    reversal = world.last
+    then = world.when(dispensed("D1", by="P"))
+    again = world.again(reversal)
+    first = again.judgement.first
+    assert first is not None
+    assert ("outcome_changed", "Q") in then.notices
+    assert (world.usage().amount, first.outcome, first.reason) == (100, 2, 16)
+    assert Flag.OUTCOME_CHANGED.code in world.prescription().flags
+
+
+def test_a_waiting_reversal_takes_effect_when_its_hand_out_comes() -> None:
+    world = given(issued(), reversed_("D1"))
+    then = world.when(dispensed("D1"))
+    assert (world.usage().amount, then.notices) == (0, [("dispensed", "A"), ("reversed", "A")])
+
+
+def test_hand_out_and_reversal_may_both_wait_for_the_prescription() -> None:
+    world = given(reversed_("D1"), dispensed("D1"))
+    then = world.when(issued())
+    assert (world.usage().amount, world.status()) == (0, "E")
+    assert then.notices == [("dispensed", "A"), ("reversed", "A")]
