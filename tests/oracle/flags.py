@@ -112,7 +112,7 @@ def _of_claim(chart: Chart, event: AnyEvent, body: ev.ClaimRequested) -> set[Fla
         flags.add(Flag.MULTIDOSE_ELSEWHERE)
     if chart.parked:
         flags.add(Flag.LIST_INCOMPLETE)
-    if tr.dosing_of(chart, treatment, basis)[0] != issue.body.dosing:
+    if tr.is_dosed_after(chart, treatment, issue.body.issued_at_ms):
         flags.add(Flag.DOSING_CHANGED)
     return flags
 

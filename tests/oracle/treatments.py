@@ -13,7 +13,6 @@ class Stop:
     """A discontinuation or a withdrawal, counted from its own time."""
 
     at_ms: int
-    position: int
     reason: str
     source: ev.Source
     note: str | None
@@ -44,16 +43,16 @@ def is_known(chart: Chart, treatment: str) -> bool:
 
 
 def stops_in_force(chart: Chart, treatment: str) -> list[Stop]:
-    """The stops since it was last reinstated that are later than the newest-signed prescription, the earliest first."""
+    """The stops since it was last reinstated that are later than the newest-signed prescription, in log order."""
     found: list[Stop] = []
     for entry in chart.about.get(("t", treatment), ()):
         match entry.event.body:
             case ev.TreatmentDiscontinued() as body:
                 source = entry.event.source
-                found.append(Stop(body.at_ms, entry.position, body.reason, source, body.note, withdrawn=False))
+                found.append(Stop(body.at_ms, body.reason, source, body.note, withdrawn=False))
             case ev.TreatmentWithdrawn() as body:
                 at_ms, source = entry.occurred_at_ms, entry.event.source
-                found.append(Stop(at_ms, entry.position, body.reason, source, None, withdrawn=True))
+                found.append(Stop(at_ms, body.reason, source, None, withdrawn=True))
             case ev.TreatmentReinstated():
                 found = []
             case _:
@@ -61,11 +60,11 @@ def stops_in_force(chart: Chart, treatment: str) -> list[Stop]:
     newest = last(chain_of(chart, treatment))
     if newest is not None:
         found = [stop for stop in found if stop.at_ms > newest.body.issued_at_ms]
-    return sorted(found, key=lambda stop: (stop.at_ms, stop.position))
+    return found
 
 
 def shown_stop(chart: Chart, treatment: str) -> Stop | None:
-    """The stop that stands for all: a withdrawal if there is one, else the earliest."""
+    """The stop that stands for all: a withdrawal if there is one, else the first in the log (a second moves nothing)."""
     stops = stops_in_force(chart, treatment)
     return first(stop for stop in stops if stop.withdrawn) or first(stops)
 
@@ -126,6 +125,12 @@ def dosing_of(chart: Chart, treatment: str, basis: Basis) -> tuple[ev.Dosing, ev
     if changed is not None and changed.body.dosing is not None:
         return changed.body.dosing, changed.event.source, changed.occurred_at_ms
     return basis.body.dosing, basis.source, basis.at_ms
+
+
+def is_dosed_after(chart: Chart, treatment: str, signed_at_ms: int) -> bool:
+    """Whether the dosing was changed after a prescription was signed, be it to the same again."""
+    changes = of(chart, ("t", treatment), ev.TreatmentChanged)
+    return any(entry.body.dosing is not None and entry.occurred_at_ms > signed_at_ms for entry in changes)
 
 
 def indication_of(chart: Chart, treatment: str, basis: Basis) -> str | None:
