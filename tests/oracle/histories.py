@@ -1,0 +1,259 @@
+"""Histories by chance: every type of event over a few ids, late, early, repeated and contradicting each other.
+
+For whatever must hold of any history, and to let two folds tell the same story: a seed gives the same one again.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from schemas import events as ev
+from schemas.reasons import ParkReason
+from tests.oracle.history import LogRecord, Unreadable
+from tests.oracle.naive import fold
+from tests.oracle.story import (
+    FIRST_DAY,
+    METFORMIN,
+    WHO,
+    at,
+    daily,
+    hand_out,
+    named,
+    organisation,
+    prescription,
+    tablets,
+)
+
+DAY_MS: Final = 86_400_000
+OTHER_SUBSTANCE: Final = ev.Medication(product=ev.Substance(name="Glimepiride"), form="tablet", atc="A10BB12")
+PACKED: Final = ev.Medication(
+    product=ev.Package(item_number="123456", name="Metformin", content=tablets(30)), form="tablet", atc="A10BA02"
+)
+REASON: Final = "by chance"
+
+
+class Dice:
+    """What the makers below draw from: a few ids of each kind, days around today."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.dice = dice
+        self.today = 0
+        self.version = -1
+        self.claims: list[str] = []
+
+    def one(self, *choices: Any) -> Any:
+        """One of them."""
+        return self.dice.choice(choices)
+
+    def often(self, share: float) -> bool:
+        """True in that share of cases."""
+        return self.dice.random() < share
+
+    def name(self, letter: str, many: int) -> str:
+        """An id of one kind."""
+        return named(f"{letter}{self.dice.randrange(many)}")
+
+    def rx(self) -> str:
+        """A prescription's id."""
+        return self.name("R", 5)
+
+    def new_claim(self) -> str:
+        """A claim's id, seldom one that was there before."""
+        self.claims.append(named(f"C{len(self.claims)}"))
+        return self.claims[-1] if self.often(0.97) else self.claims[0]
+
+    def late_claim(self) -> str:
+        """One of the last claims."""
+        return self.dice.choice(self.claims[-4:]) if self.claims else named("C0")
+
+    def treatment(self) -> str:
+        """A treatment's id."""
+        return self.name("T", 2)
+
+    def day(self, spread: int = 20) -> date:
+        """A day around today."""
+        return FIRST_DAY + timedelta(days=self.today + self.dice.randint(-spread, spread))
+
+    def moment(self) -> int:
+        """An instant of the last days."""
+        return at(max(0, self.today - self.dice.randint(0, 12)))
+
+
+def _issued(dice: Dice) -> ev.PrescriptionIssued:
+    index = dice.dice.randrange(5)
+    packs = dice.often(0.2)
+    quantity = ev.Quantity(value=Decimal(1), unit="package") if packs else tablets(dice.one(30, 100, 98))
+    course = dice.often(0.2)
+    return prescription(
+        f"R{index}",
+        f"T{index % 2}",
+        issued_at_ms=dice.moment(),
+        valid_until=dice.day(60),
+        quantity=quantity,
+        refills=dice.one(0, 1, 3),
+        medication=PACKED if packs else dice.one(METFORMIN, METFORMIN, OTHER_SUBSTANCE),
+        dosing=daily(dice.one("1", "2"), FIRST_DAY, dice.day()) if course else daily(),
+        use="course" if course else dice.one("regular", "regular", "regular", "vaccine"),
+        earliest_dispense=dice.day() if dice.often(0.3) else None,
+        renews=dice.rx() if dice.often(0.2) else None,
+        series_id=named("S1") if dice.often(0.2) else None,
+        substitution_reserved=dice.often(0.2),
+        multidose=dice.often(0.2),
+    )
+
+
+def _handed_out(dice: Dice) -> ev.MedicationDispensed:
+    amount = dice.one(tablets(dice.one(10, 27, 30, 60, 98, 100)), ev.Quantity(value=Decimal(1), unit="package"))
+    line = ev.DispensedLine(
+        quantity=amount,
+        content=tablets(30) if dice.often(0.6) else None,
+        substituted=dice.often(0.2),
+        strength="1000 mg" if dice.often(0.1) else None,
+    )
+    changed: dict[str, Any] = {"lines": (line,), "period_completed": dice.often(0.5), "completed": dice.often(0.2)}
+    return hand_out(f"D{dice.dice.randrange(12)}", f"R{dice.dice.randrange(5)}", **changed)
+
+
+def _reversed(dice: Dice) -> ev.DispenseReversed:
+    returned = tablets(dice.one(5, 20, 40)) if dice.often(0.4) else None
+    return ev.DispenseReversed(
+        reversal=dice.name("V", 12), dispense=dice.name("D", 12), reason=REASON, quantity=returned
+    )
+
+
+def _changed(dice: Dice) -> ev.TreatmentChanged:
+    return ev.TreatmentChanged(
+        treatment=dice.treatment(),
+        reason=REASON,
+        dosing=daily(dice.one("1", "3")) if dice.often(0.6) else None,
+        indication_text="sugar" if dice.often(0.3) else None,
+        substitution_reserved=dice.one(None, dice.often(0.5)),
+        administration=dice.one(None, "self", "care_service"),
+    )
+
+
+def _paused(dice: Dice) -> ev.TreatmentPaused:
+    start = dice.day(5)
+    until = start + timedelta(days=dice.one(0, 7)) if dice.often(0.5) else None
+    return ev.TreatmentPaused(treatment=dice.treatment(), start=start, until=until, reason=REASON)
+
+
+def _stopped(dice: Dice) -> ev.TreatmentDiscontinued:
+    return ev.TreatmentDiscontinued(treatment=dice.treatment(), at_ms=dice.moment(), reason="other")
+
+
+def _reconciled(dice: Dice) -> ev.ListReconciled:
+    read_at_ms = at(dice.today) - dice.one(0, 1, 3, 5) * 3_600_000
+    return ev.ListReconciled(
+        read_token=REASON, version=dice.version if dice.often(0.7) else dice.version - 1, read_at_ms=read_at_ms
+    )
+
+
+def _allergy(dice: Dice) -> ev.AllergyRecorded:
+    none = dice.often(0.4)
+    return ev.AllergyRecorded(
+        allergy=dice.name("A", 5), none_known=none, substance=None if none else dice.one("penicillin", "nuts")
+    )
+
+
+def _multidose(dice: Dice) -> ev.MultidoseAssigned:
+    return ev.MultidoseAssigned(
+        doctor=dice.one("9144889", "9144900"),
+        pharmacy=organisation(dice.one("P", "P", "Q")),
+        start=FIRST_DAY,
+        packing_days=dice.one(7, 14),
+    )
+
+
+def _dispatched(dice: Dice) -> ev.DispatchRequested:
+    to = organisation(dice.one("P", "Q"))
+    return ev.DispatchRequested(dispatch=dice.name("W", 12), prescription=dice.rx(), pharmacy=to, every=dice.often(0.3))
+
+
+Maker = Callable[[Dice], ev.Body]
+MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
+    # How often, and who sends it.
+    _issued: (12, "A A B"),
+    lambda dice: ev.PrescriptionRecalled(prescription=dice.rx(), reason=dice.one("other", "renew")): (5, "A B"),
+    lambda dice: ev.TreatmentRecorded(
+        treatment=dice.treatment(), kind=dice.one("otc", "paper"), medication=METFORMIN, dosing=daily()
+    ): (2, "A"),
+    _changed: (4, "A B"),
+    _paused: (4, "A B"),
+    lambda dice: ev.TreatmentResumed(treatment=dice.treatment(), reason=REASON): (3, "A"),
+    _stopped: (4, "A B"),
+    lambda dice: ev.TreatmentReinstated(treatment=dice.treatment(), reason=REASON): (3, "A"),
+    lambda dice: ev.TreatmentWithdrawn(treatment=dice.treatment(), reason=REASON): (1, "A"),
+    lambda dice: ev.UseReported(treatment=dice.treatment(), use=dice.one("otherwise", "not_taking"), by="patient"): (
+        2,
+        "citizen",
+    ),
+    _reconciled: (3, "A B nurse"),
+    _allergy: (3, "A B"),
+    lambda dice: ev.AllergyRefuted(allergy=dice.name("A", 5), reason=REASON): (2, "A"),
+    _multidose: (3, "A B"),
+    lambda _: ev.MultidoseEnded(reason=REASON): (2, "A B P"),
+    lambda dice: ev.PatientDied(on=dice.day(3)): (1, "A"),
+    lambda _: ev.DeathRetracted(reason=REASON): (4, "A"),
+    lambda dice: ev.ClaimRequested(claim=dice.new_claim(), prescription=dice.rx()): (14, "P Q"),
+    lambda dice: ev.ClaimAborted(claim=dice.late_claim(), reason=REASON): (12, "P Q"),
+    lambda dice: ev.ClaimReleased(claim=dice.late_claim(), reason=REASON): (4, "operator"),
+    _handed_out: (14, "P Q"),
+    _reversed: (7, "P Q"),
+    _dispatched: (6, "citizen"),
+    lambda dice: ev.DispatchWithdrawn(prescription=dice.rx(), reason=REASON): (5, "citizen P"),
+    lambda dice: ev.RenewalRequested(
+        request=dice.name("Q", 4), prescription=dice.rx(), to=organisation(dice.one("A", "B"))
+    ): (2, "P citizen"),
+    lambda dice: ev.RenewalDeclined(request=dice.name("Q", 4), reason=REASON): (2, "A"),
+}
+
+
+def history(seed: int, length: int, patient: str = "0123456789abcdef0123456789abcdef") -> list[LogRecord]:
+    """So many records of one patient, over some months; the same for the same seed."""
+    source = random.Random(seed)
+    dice, records, now_ms = Dice(source), list[LogRecord](), at(0)
+    makers, weights = list(MAKERS), [often for often, _ in MAKERS.values()]
+    spoiled = source.random() < 0.3
+    for offset in range(length):
+        now_ms += source.choice((60_000, 3_600_000, DAY_MS, 3 * DAY_MS))
+        dice.today = (now_ms - at(0)) // DAY_MS
+        maker = source.choices(makers, weights)[0]
+        who = source.choice(MAKERS[maker][1].split())
+        occurred_ms = now_ms if source.random() < 0.7 else max(at(0), now_ms - source.randrange(10 * DAY_MS))
+        dice.version = fold(records).chart.version if maker is _reconciled else -1
+        made: ev.Event[ev.Body] = ev.Event(
+            event_id=named(f"event {seed} {offset}"),
+            patient=patient,
+            occurred_at_ms=occurred_ms,
+            received_at_ms=now_ms,
+            source=WHO[who],
+            body=maker(dice),
+        )
+        event: ev.Event[ev.Body] | Unreadable = made
+        if records and source.random() < 0.06:
+            event = _repeated(source, source.choice(records).event, made)
+        if spoiled and source.random() < 0.03:
+            event = Unreadable(ParkReason.UNREADABLE)
+        records.append(LogRecord(0, offset, now_ms, event))
+    return records
+
+
+def _repeated(
+    source: random.Random, earlier: ev.Event[ev.Body] | Unreadable, new: ev.Event[ev.Body]
+) -> ev.Event[ev.Body] | Unreadable:
+    """An earlier event once more, its content under a new id, or its id with other content."""
+    if isinstance(earlier, Unreadable):
+        return earlier
+    again: ev.Event[ev.Body] = source.choice(
+        (
+            earlier,
+            msgspec.structs.replace(earlier, event_id=new.event_id),
+            msgspec.structs.replace(new, event_id=earlier.event_id),
+        )
+    )
+    return again
