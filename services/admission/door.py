@@ -18,7 +18,7 @@ from services.admission.errors import Finding, Place, TurnedAway, findings_of
 from services.admission.fields import instant
 from services.admission.models import MOST_ELEMENTS, fields_of, model_of
 from services.admission.read_token import InvalidReadToken, ReadToken, ReadTokens
-from services.admission.rules import CLAIM_AGE_MS, FUTURE_TOLERANCE_MS, broken_rules, door_rule
+from services.admission.rules import CLAIM_AGE_MS, FUTURE_TOLERANCE_MS, broken_rules, broken_rules_of_valid, door_rule
 from services.identity.national_id import InvalidNationalId, NationalId
 from services.identity.pseudonym import Pseudonymiser
 
@@ -165,13 +165,13 @@ class Door:
         envelope = _envelope_times(outer, received_at_ms)
         findings = list(lines.findings)
         surrounding = _checked(model_of(around, frozenset({"bodies"})), outer, (), findings)
-        findings += broken_rules(around, outer, envelope)
+        findings += _broken(around, outer, surrounding, envelope)
         findings += a_claim_is_received_soon(struct, envelope)
         checked: list[tuple[Place, BaseModel | None]] = []
         for place, body in lines.bodies:
-            checked.append((place, _checked(model_of(struct, frozenset(known)), body, place, findings)))
-            found = broken_rules(struct, {**body, **known} if isinstance(body, dict) else body, envelope)
-            findings += [finding.under(place) for finding in found]
+            valid = _checked(model_of(struct, frozenset(known)), body, place, findings)
+            checked.append((place, valid))
+            findings += [finding.under(place) for finding in _broken(struct, body, valid, envelope)]
         national_id = _national_id(outer)
         patient = "" if national_id is None else self.patient_key(national_id)
         tokens = {place: self._token(struct, body, patient, place, findings) for place, body in checked}
@@ -214,6 +214,13 @@ def _checked(model: type[BaseModel], given: Any, place: Place, findings: list[Fi
     except ValidationError as error:
         findings += [found.under(place) for found in findings_of(error)]
         return None
+
+
+def _broken(
+    struct: type[Struct], given: object, valid: BaseModel | None, envelope: dict[str, int]
+) -> Iterator[Finding]:
+    """What the rules find; they read the model where there is one, and what is in order of a message that has none."""
+    return broken_rules(struct, given, envelope) if valid is None else broken_rules_of_valid(struct, valid, envelope)
 
 
 def _lines(name: str, given: object) -> Lines:

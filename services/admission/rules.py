@@ -398,19 +398,34 @@ def broken_rules(struct: type[msgspec.Struct], given: object, envelope: dict[str
     if not isinstance(given, dict):
         return
     for rule in RULES.get(struct, ()):
-        if any(name not in envelope for name in rule.envelope):
-            continue
         try:
             read = rule.reader.model_validate(given)
         except ValidationError:
             continue  # a field that it reads is wrong already, and was told
-        values = {name: getattr(read, name) for name in rule.fields}
-        yield from rule.judge(**values, **{name: envelope[name] for name in rule.envelope})
+        yield from _asked(rule, read, envelope)
     for name, inner in _inner_types(struct).items():
         for place, value in _elements(given.get(name)):
             of_value = _which(inner, value)
             if of_value is not None:
                 yield from (found.under((name, *place)) for found in broken_rules(of_value, value, envelope))
+
+
+def broken_rules_of_valid(struct: type[msgspec.Struct], valid: object, envelope: dict[str, int]) -> Iterator[Finding]:
+    """The same for a message whose fields are all in order: its model, or a contract type. Far cheaper."""
+    for rule in RULES.get(struct, ()):
+        yield from _asked(rule, valid, envelope)
+    for name in _inner_types(struct):
+        for place, value in _elements(getattr(valid, name, None)):
+            if isinstance(value, msgspec.Struct):
+                found_within = broken_rules_of_valid(type(value), value, envelope)
+                yield from (found.under((name, *place)) for found in found_within)
+
+
+def _asked(rule: Rule, read: object, envelope: dict[str, int]) -> Iterator[Finding]:
+    """What a rule says of these fields; nothing, if it asks for a time that could not be read."""
+    if all(name in envelope for name in rule.envelope):
+        fields = {name: getattr(read, name) for name in rule.fields}
+        yield from rule.judge(**fields, **{name: envelope[name] for name in rule.envelope})
 
 
 @cache

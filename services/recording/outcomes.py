@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple, TypeVar
 
-import httpx
+import aiohttp
 import msgspec
 from msgspec import Struct
 
@@ -16,11 +17,18 @@ T = TypeVar("T")
 OUTCOME_WAIT_MS: Final = 2_000
 """How long a write waits to be judged before its caller is told where to ask."""
 _MARGIN_MS: Final = 500
+_CONNECTIONS: Final = 200
+_JSON: Final = {"Content-Type": "application/json"}
 _COURTESY_S: Final = 0.5
 """A check that only saves the sender a detour may not hold him up."""
 
 
 NOTHING: Final = msgspec.Raw(b"null")
+
+
+class _Answer(NamedTuple):
+    status: int
+    content: bytes
 
 
 class ListUnreachable(Exception):  # noqa: N818 - named for what is wrong
@@ -48,22 +56,26 @@ class Judgement(Struct, frozen=True):
 
 
 class MedicationListClient:
-    """Asks the medication list over HTTP, with connections that are kept."""
+    """Asks the medication list over HTTP, with connections that are kept.
+
+    By aiohttp, not by httpx: each write asks twice, and there a request costs 250 µs instead of 1,400.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
-        self._http = httpx.AsyncClient(base_url=self.url, limits=limits, trust_env=False)
+        self._http: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         """Let the connections go."""
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.close()
 
     async def is_there(self) -> bool:
         """Whether it answers at all."""
         try:
-            return (await self._http.get("/health/live", timeout=_COURTESY_S)).status_code == httpx.codes.OK
-        except httpx.HTTPError:
+            async with self._session().get(f"{self.url}/health/live", timeout=_within(_COURTESY_S)) as answer:
+                return answer.status == HTTPStatus.OK
+        except (aiohttp.ClientError, TimeoutError):
             return False
 
     async def outcome(self, patient: str, event_id: str, at: Position, wait_ms: int) -> Judgement | None:
@@ -76,7 +88,7 @@ class MedicationListClient:
             "wait_ms": wait_ms,
         }
         answer = await self._ask("/internal/outcomes", asked, (wait_ms + _MARGIN_MS) / 1000)
-        if answer.status_code == httpx.codes.ACCEPTED:
+        if answer.status == HTTPStatus.ACCEPTED:
             return None
         return _read(answer, Judgement)
 
@@ -90,17 +102,32 @@ class MedicationListClient:
         """The prescriptions that a search finds, as JSON. Raises ListUnreachable."""
         return (await self._ask("/internal/prescriptions", asked, OUTCOME_WAIT_MS / 1000)).content
 
-    async def _ask(self, path: str, asked: Mapping[str, Any], timeout_s: float) -> httpx.Response:
+    async def _ask(self, path: str, asked: Mapping[str, Any], timeout_s: float) -> _Answer:
+        content = msgspec.json.encode(asked)
         try:
-            answer = await self._http.post(path, json=asked, timeout=timeout_s)
-        except httpx.HTTPError as error:
+            async with self._session().post(
+                self.url + path, data=content, headers=_JSON, timeout=_within(timeout_s)
+            ) as response:
+                answer = _Answer(response.status, await response.read())
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise ListUnreachable(f"the medication list did not answer ({type(error).__name__})") from error
-        if answer.status_code not in (httpx.codes.OK, httpx.codes.ACCEPTED):
-            raise ListUnreachable(f"the medication list answered {answer.status_code}")
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.ACCEPTED):
+            raise ListUnreachable(f"the medication list answered {answer.status}")
         return answer
 
+    def _session(self) -> aiohttp.ClientSession:
+        """Made where the event loop runs, when it is first needed."""
+        if self._http is None:
+            connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
+            self._http = aiohttp.ClientSession(connector=connector, trust_env=False)
+        return self._http
 
-def _read(answer: httpx.Response, form: type[T]) -> T:
+
+def _within(timeout_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=timeout_s)
+
+
+def _read(answer: _Answer, form: type[T]) -> T:
     try:
         return msgspec.json.decode(answer.content, type=form)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
