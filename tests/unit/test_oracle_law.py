@@ -168,7 +168,7 @@ def test_facts_agree_in_any_order_of_arrival(facts: list[Fact], dice: random.Ran
     ),
     dice=st.randoms(use_true_random=False),
 )
-def test_a_history_told_twice_changes_nothing_but_duplicates(facts: list[Fact], dice: random.Random) -> None:
+def test_a_history_told_twice_is_all_known_the_second_time(facts: list[Fact], dice: random.Random) -> None:
     chosen = one_of_each(facts)
     once = log_of(chosen)
     again = [
