@@ -64,16 +64,24 @@ def test_a_connection_that_broke_is_made_again(store: RedisStore, client: redis.
     assert after_one_failure(lambda: store.next_offsets([0])) == {0: 0}
 
 
-def test_a_full_redis_takes_nothing_and_still_answers_reads(store: RedisStore, client: redis.Redis) -> None:
+async def test_a_full_redis_takes_nothing_and_still_answers_readers(
+    store: RedisStore, client: redis.Redis, redis_url: str
+) -> None:
     store.write([write(0)])
+    reader = ViewReader(RedisViews(redis_url), 1, no_ends)
     client.config_set("maxmemory", "1")
     try:
         with pytest.raises(StoreUnavailableError, match=r"OOM|OutOfMemory"):
             store.write([write(1)])
-        assert store.read({0: [Wanted(ANNA, ["meta"], [])]})[0][:4] == (1, 0, None, [[b"0"]])
+        # A transaction takes memory, so the fold does not even begin.
+        with pytest.raises(StoreUnavailableError):
+            store.read({0: [Wanted(ANNA, ["meta"], [])]})
+        assert (await reader.read_list(ANNA)).values == {b"meta": b"0"}
     finally:
         client.config_set("maxmemory", "0")
+    assert store.read({0: [Wanted(ANNA, ["meta"], [])]})[0][:4] == (1, 0, None, [[b"0"]])
     assert store.write([write(1)]) == {0: Written(2, {})}
+    await reader.close()
 
 
 def test_a_redis_that_became_a_replica_takes_nothing(store: RedisStore, client: redis.Redis) -> None:

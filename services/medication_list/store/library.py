@@ -11,5 +11,5 @@ CODE: Final = _TEXT.replace("@RELEASE@", RELEASE)
 
 
 def function(name: str) -> str:
-    """The name under which this release's function is called: `read`, `write`, `look`, `begin`, ..."""
+    """The name under which this release's function is called: `write`, `look`, `begin`, ..."""
     return f"{name}_{RELEASE}"

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol, cast
 
 import hiredis
@@ -29,6 +29,10 @@ def command(*words: Word) -> bytes:
 def packed(words: tuple[Word, ...]) -> bytes:
     """As `command`, for words that are in a tuple already."""
     return cast("bytes", hiredis.pack_command(words))  # type: ignore[arg-type]  # its stub knows tuples of one only
+
+
+_MULTI: Final = command("MULTI")
+_EXEC: Final = command("EXEC")
 
 
 class _Wire(Protocol):
@@ -72,22 +76,12 @@ class Link:
         Raises StoreUnavailableError: no connection, or it broke; what the commands did is then unknown.
         """
         connection = self._take()
-        try:
+        with self._kept_in_step(connection):
             sent = 0
             for each in commands:
                 connection.send_packed_command((each,), check_health=False)
                 sent += 1
-            replies = [self._reply(connection) for _ in range(sent)]
-        except (RedisError, OSError) as error:
-            self.close()
-            with contextlib.suppress(RedisError, OSError):
-                connection.disconnect()
-            raise StoreUnavailableError(f"redis does not answer: {type(error).__name__}") from error
-        except BaseException:  # interrupted between sending and reading: the connection is out of step
-            connection.disconnect()
-            raise
-        self._idle.append(connection)
-        return replies
+            return [self._reply(connection) for _ in range(sent)]
 
     def ask(self, commands: Iterable[bytes]) -> list[Any]:
         """As `exchange`, where an error reply is an exception.
@@ -96,17 +90,57 @@ class Link:
             StoreUnavailableError: also when Redis cannot take the command now (loading, read-only, out of memory).
             ValueError: Redis found that the arguments contradict each other; nothing was written.
         """
-        replies = self.exchange(commands)
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise self._refusal(reply)
-        return replies
+        return self._checked(self.exchange(commands))
+
+    def transact(self, transactions: Iterable[Sequence[bytes]]) -> list[Any]:
+        """Carry out each sequence of commands atomically and return the list of its replies; raises as `ask`.
+
+        All are sent before the first reply is read, each as soon as the iterable yields it.
+        """
+        lengths: list[int] = []
+
+        def packed_whole() -> Iterator[bytes]:
+            for commands in transactions:
+                lengths.append(len(commands))
+                yield b"".join((_MULTI, *commands, _EXEC))
+
+        connection = self._take()
+        with self._kept_in_step(connection):
+            for each in packed_whole():
+                connection.send_packed_command((each,), check_health=False)
+            whole: list[Any] = []
+            for length in lengths:
+                for _ in range(length + 1):  # MULTI is answered, and every command is said to be queued
+                    self._reply(connection)
+                whole.append(self._reply(connection))
+        return self._checked(whole)
 
     def close(self) -> None:
         """Close the idle connections; the link can be used again."""
         while self._idle:
             with contextlib.suppress(IndexError, RedisError, OSError):
                 self._idle.pop().disconnect()
+
+    def _checked(self, replies: list[Any]) -> list[Any]:
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise self._refusal(reply)
+        return replies
+
+    @contextlib.contextmanager
+    def _kept_in_step(self, connection: _Wire) -> Iterator[None]:
+        """Keep the connection for the next caller only if everything that was sent was answered."""
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            self.close()
+            with contextlib.suppress(RedisError, OSError):
+                connection.disconnect()
+            raise StoreUnavailableError(f"redis does not answer: {type(error).__name__}") from error
+        except BaseException:  # interrupted between sending and reading
+            connection.disconnect()
+            raise
+        self._idle.append(connection)
 
     def _refusal(self, reply: ResponseError) -> Exception:
         text = str(reply)

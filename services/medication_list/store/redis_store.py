@@ -1,4 +1,4 @@
-"""The store in Redis: one function call a partition, one round trip for all of them."""
+"""The store in Redis: one atomic step a partition, one round trip for all of them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
@@ -23,7 +23,6 @@ from services.medication_list.store.port import (
     check_writes,
 )
 
-_READ: Final = function("read")
 _WRITE: Final = function("write")
 _REWRITE: Final = function("rewrite")
 _pack_counts = msgspec.msgpack.Encoder().encode
@@ -32,21 +31,24 @@ _ATTEMPTS: Final = 4
 
 
 class _Places:
-    """Every key of a partition that a call needs, made once."""
+    """Every key of a partition that a call needs, and what every read begins with, made once."""
 
-    __slots__ = ("common", "live", "live_offset", "own")
+    __slots__ = ("_standing", "common", "live", "live_offset", "own", "standing")
 
     def __init__(self, generation: str, partition: int) -> None:
         self.common = PartitionKeys(partition)
         self.own = GenerationKeys(generation, partition)
-        self.live = ""
-        self.live_offset = ""
+        self._standing = (
+            command("HMGET", self.common.role, "live", "state"),
+            command("HMGET", self.own.offset, "offset", "epoch"),
+        )
         self.believe(generation)
 
     def believe(self, live: str) -> None:
         """Take that generation for the live one until Redis says otherwise."""
         self.live = live
         self.live_offset = GenerationKeys(live, self.common.partition).offset
+        self.standing = (*self._standing, command("HGET", self.live_offset, "offset"))
 
 
 class RedisStore:
@@ -68,11 +70,17 @@ class RedisStore:
 
     def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:
         """See `port.Store.read`."""
-        replies = self._call(requests, lambda each: _pack_read(self._at(each), self.generation, requests[each]))
-        return {
-            partition: Snapshot(int(reply[1]), int(reply[2]), _limit(reply[3]), reply[4::2], reply[5::2])
-            for partition, reply in replies.items()
-        }
+        found: dict[int, Snapshot] = {}
+        for _ in range(_ATTEMPTS):
+            asked = {partition: wanted for partition, wanted in requests.items() if partition not in found}
+            replies = self._link.transact(_pack_read(self._at(each), wanted) for each, wanted in asked.items())
+            for (partition, wanted), reply in zip(asked.items(), replies, strict=True):
+                stands = self._standing(partition, reply)
+                if stands is not None:
+                    found[partition] = Snapshot(*stands, *_lists(wanted, reply))
+            if len(found) == len(requests):
+                return found
+        raise _restless(min(requests.keys() - found))
 
     def write(self, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:
         """See `port.Store.write`."""
@@ -83,17 +91,15 @@ class RedisStore:
 
     def read_whole(self, partition: int, patient: str, *, with_index: bool = False) -> WholePatient:
         """See `port.Store.read_whole`."""
-        counts = (-1, -1 if with_index else 0)
-        reply = self._call([partition], lambda each: _pack_whole(self._at(each), self.generation, patient, counts))[
-            partition
-        ]
-        fields, index = reply[4], reply[5]
-        return WholePatient(
-            int(reply[1]),
-            int(reply[2]),
-            {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)},
-            dict(zip(index[::2], index[1::2], strict=True)),
-        )
+        at = self._at(partition)
+        keys = [at.own.list_key(patient), *([at.own.events_key(patient)] if with_index else [])]
+        for _ in range(_ATTEMPTS):
+            reply = self._link.transact([[*at.standing, *(command("HGETALL", key) for key in keys)]])[0]
+            stands = self._standing(partition, reply)
+            if stands is not None:
+                fields, index = _pairs(reply[3]), _pairs(reply[4]) if with_index else {}
+                return WholePatient(stands[0], stands[1], {name.decode(): each for name, each in fields.items()}, index)
+        raise _restless(partition)
 
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
         """See `port.Store.rewrite`."""
@@ -110,7 +116,20 @@ class RedisStore:
             asked = [each for each in asked if not self._is_settled(each, replies[each])]
             if not asked:
                 return replies
-        raise StoreUnavailableError(f"the role of partition {asked[0]} does not come to rest")
+        raise _restless(asked[0])
+
+    def _standing(self, partition: int, reply: Any) -> tuple[int, int, int | None] | None:
+        """Offset, epoch and limit; None where another generation is live than was believed: then ask again."""
+        (live, state), (offset, epoch), live_offset = reply[:3]
+        if live is None or offset is None:
+            raise ViewLostError(partition)
+        at = self._at(partition)
+        if live.decode() != at.live:
+            at.believe(live.decode())
+            return None
+        if at.live != self.generation:
+            return int(offset), int(epoch), int(live_offset or 0)
+        return int(offset), int(epoch), int(offset) if state == b"frozen" else None
 
     def _is_settled(self, partition: int, reply: Any) -> bool:
         if reply[0] == b"lost":
@@ -127,24 +146,30 @@ class RedisStore:
         return places
 
 
-def _pack_read(at: _Places, generation: str, wanted: Sequence[Wanted]) -> bytes:
-    keys = [at.common.role, at.own.offset, at.live_offset]
-    counts: list[int] = []
-    names: list[Word] = []
+def _pack_read(at: _Places, wanted: Sequence[Wanted]) -> list[bytes]:
+    """A transaction of plain commands: as atomic as a function, and Lua would copy every value twice."""
+    commands = list(at.standing)
     list_of, events_of = at.own.list_of, at.own.events_of
     for patient, fields, remembered in wanted:
-        keys.append(list_of + patient)
-        keys.append(events_of + patient)
-        counts.append(len(fields))
-        counts.append(len(remembered))
-        names += fields
-        names += remembered
-    return packed(("FCALL_RO", _READ, len(keys), *keys, generation, at.live, _pack_counts(counts), *names))
+        if fields:
+            commands.append(packed(("HMGET", list_of + patient, *fields)))
+        if remembered:
+            commands.append(packed(("HMGET", events_of + patient, *remembered)))
+    return commands
 
 
-def _pack_whole(at: _Places, generation: str, patient: str, counts: tuple[int, int]) -> bytes:
-    keys = (at.common.role, at.own.offset, at.live_offset, at.own.list_key(patient), at.own.events_key(patient))
-    return packed(("FCALL_RO", _READ, len(keys), *keys, generation, at.live, _pack_counts(counts)))
+def _lists(wanted: Sequence[Wanted], reply: Any) -> tuple[list[Any], list[Any]]:
+    """What was found of each patient's fields, and of each one's index: in the order of `_pack_read`."""
+    values = iter(reply[3:])
+    fields, remembered = [], []
+    for each in wanted:
+        fields.append(next(values) if each.fields else [])
+        remembered.append(next(values) if each.remembered else [])
+    return fields, remembered
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _pack_rewrite(at: _Places, generation: str, rewrite: PatientRewrite) -> bytes:
@@ -190,3 +215,7 @@ def _answer(next_offset: int, reply: Any) -> Written | Refused:
 
 def _limit(reply: bytes | None) -> int | None:
     return None if reply is None else int(reply)
+
+
+def _restless(partition: int) -> StoreUnavailableError:
+    return StoreUnavailableError(f"the role of partition {partition} does not come to rest")

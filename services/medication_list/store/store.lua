@@ -78,24 +78,6 @@ local function standing(role_key, offset_key, live_offset_key, generation, belie
   }
 end
 
--- KEYS: role, offset, the live generation's offset, then hash and event index of each patient.
--- ARGV: generation, believed live one, packed counts (fields, remembered; -1: all of it) per patient, then all names in
--- that order.
--- Answers 'ok', offset, epoch, limit, then for each patient two lists.
-local function read(keys, args)
-  local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
-  if not now then
-    return other
-  end
-  local reply = {'ok', now.offset, now.epoch, now.limit}
-  local at = 4
-  for i, count in ipairs(cmsgpack.unpack(args[3])) do
-    reply[4 + i] = list(keys[3 + i], args, at, count)
-    at = at + math.max(count, 0)
-  end
-  return reply
-end
-
 -- The source offset that an outbox entry begins with: msgpack, an array header and then an unsigned number.
 local function source_offset(entry)
   local kind = string.byte(entry, 2)
@@ -366,7 +348,6 @@ local function relayed(keys, args)
   return redis.call('XDEL', keys[2], unpack(args, 2))
 end
 
-redis.register_function{function_name='read_@RELEASE@', callback=read, flags={'no-writes'}}
 redis.register_function{function_name='look_@RELEASE@', callback=look, flags={'no-writes'}}
 redis.register_function{function_name='write_@RELEASE@', callback=write}
 redis.register_function{function_name='rewrite_@RELEASE@', callback=rewrite}
