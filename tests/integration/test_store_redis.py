@@ -94,6 +94,17 @@ def test_a_redis_that_became_a_replica_takes_nothing(store: RedisStore, client: 
     assert store.write([write(0)]) == {0: Written(1, {})}
 
 
+def test_a_key_that_somebody_else_wrote_is_an_error_and_not_an_empty_patient(
+    store: RedisStore, client: redis.Redis
+) -> None:
+    client.set(f"{G1}:{{0}}:p:{ANNA}", "not ours")
+    with pytest.raises(StoreUnavailableError, match="WRONGTYPE"):
+        store.read({0: [Wanted(ANNA, ["meta"], [])]})
+    with pytest.raises(StoreUnavailableError, match="WRONGTYPE"):
+        store.write([write(0)])
+    assert store.next_offsets([0]) == {0: 0}
+
+
 def test_two_releases_run_beside_one_another(store: RedisStore, client: redis.Redis) -> None:
     client.function_load(CODE.replace(RELEASE, "0123456789ab"))
     store.write([write(0)])

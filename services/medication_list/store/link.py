@@ -113,7 +113,9 @@ class Link:
                 for _ in range(length + 1):  # MULTI is answered, and every command is said to be queued
                     self._reply(connection)
                 whole.append(self._reply(connection))
-        return self._checked(whole)
+        for replies in self._checked(whole):
+            self._checked(replies)
+        return whole
 
     def close(self) -> None:
         """Close the idle connections; the link can be used again."""
