@@ -12,6 +12,10 @@ from services.problems.json_text import LARGEST_MESSAGE_BYTES, MessageInvalid, M
 from services.problems.problem import Problem, invalid
 from services.problems.rendering import response_to
 
+_HEARD_OUT_BYTES: Final = 8 * 1024 * 1024
+"""A message up to this size is heard out before it is turned away: a client that is still sending when the connection
+ends sees a broken connection, and not the answer. What is larger still is cut off."""
+
 _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -39,24 +43,29 @@ class JsonGuard:
     async def _checked_body(self, headers: Headers, receive: Receive) -> bytes | None:
         """The body, or None when the client went away before its end. Raises Problem."""
         declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._largest_bytes:
+        if declared.isdigit() and int(declared) > _HEARD_OUT_BYTES:
             raise self._too_large()
         body = bytearray()
+        received = 0
         more = True
         while more:
             message = await receive()
             if message["type"] != "http.request":
                 return None
-            body += message.get("body", b"")
+            received += len(message.get("body", b""))
             more = message.get("more_body", False)
-            if len(body) > self._largest_bytes:
+            if received <= self._largest_bytes:
+                body += message.get("body", b"")
+            elif received > _HEARD_OUT_BYTES:
                 raise self._too_large()
+        if received > self._largest_bytes:
+            raise self._too_large()
         if body:
             _check(headers, bytes(body), self._largest_bytes)
         return bytes(body)
 
     def _too_large(self) -> Problem:
-        # What the client still sends is not read: the server ends the connection after the answer.
+        # What the client may still send is not read: the server ends the connection after the answer.
         detail = f"A message has at most {self._largest_bytes} bytes."
         return Problem(413, DoorReason.TOO_LARGE, detail=detail, headers={"Connection": "close"})
 

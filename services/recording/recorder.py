@@ -65,7 +65,8 @@ class Recorder:
         for event, place in zip(events, places, strict=True):
             left_ms = ANSWER_WITHIN_MS - (self.clock.monotonic_ms() - began_ms)
             wait_ms = 0 if asked.is_async else max(0, min(OUTCOME_WAIT_MS, left_ms))
-            recorded.append(Recorded(event, place, await self._judgement(event, place, wait_ms)))
+            judgement = await self._judgement(event, place, wait_ms)
+            recorded.append(Recorded(event, place, None if asked.is_async else judgement))
         return recorded
 
     def _events(self, admitted: Admitted, asked: Asked) -> list[Event[Body]]:
@@ -100,8 +101,7 @@ class Recorder:
         return places
 
     async def _judgement(self, event: Event[Body], at: Position, wait_ms: int) -> Judgement | None:
-        if wait_ms == 0:
-            return None
+        """Asked for even without a wait: the list then knows where to look when the caller comes with the event's id."""
         try:
             return await self.medication_list.outcome(event.patient, event.event_id, at, wait_ms)
         except ListUnreachable:

@@ -217,7 +217,8 @@ def test_a_caller_who_does_not_wait_is_not_made_to(stand: Stand) -> None:
     answer = stand.post("/v1/prescriptions", a_prescription(), Prefer="respond-async")
     assert answer.status_code == 202
     assert answer.headers["preference-applied"] == "respond-async"
-    assert [path for path, _ in stand.list.asked if path == "outcomes"] == []
+    assert answer.json()["outcome"] == "pending"
+    assert [asked["wait_ms"] for path, asked in stand.list.asked if path == "outcomes"] == [0]
     assert len(stand.events()) == 1
 
 
