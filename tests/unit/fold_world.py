@@ -31,7 +31,10 @@ from services.medication_list.fold.judgement import NoticeDue, OrderDue
 from services.medication_list.fold.remembering import event_key, natural_key
 from services.medication_list.fold.standing import Usage, status, usage
 from services.medication_list.fold.state import (
+    ALLERGIES,
     META,
+    Allergies,
+    AllergyState,
     Meta,
     PrescriptionState,
     State,
@@ -513,6 +516,11 @@ class World:
     def meta(self) -> Meta:
         """What concerns the patient as a whole."""
         return cast("Meta | None", self._field(META)) or Meta()
+
+    @property
+    def allergies(self) -> tuple[AllergyState, ...]:
+        """All that is recorded about allergies."""
+        return (cast("Allergies | None", self._field(ALLERGIES)) or Allergies()).entries
 
     def prescription(self, rx: str = "R1") -> PrescriptionState:
         """A prescription that was seen."""
