@@ -1,6 +1,6 @@
 """What the processes of the medication list must be told by their environment."""
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.identity.sealing import Sealer
@@ -20,7 +20,7 @@ class MedicationListSettings(BaseSettings):
     """URL of the Redis database that holds the view."""
     generation: str | None = None
     """The generation that a processor works on; the live one if not said."""
-    listen: str = "127.0.0.1"
+    listen: str = Field(default="127.0.0.1", validation_alias="MEDCHAIN_HOST")
     port: int | None = None
     """Where the API answers, and where the relay tells its readiness if it is given one."""
     sealing_key: SecretStr | None = None

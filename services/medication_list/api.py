@@ -1,0 +1,284 @@
+"""The resources of the medication list: what outsiders read, and what the other services ask."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, NamedTuple
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from schemas.reasons import DoorReason
+from services.admission.door import Door
+from services.admission.read_token import ReadTokens
+from services.clock import Clock
+from services.identity.national_id import NationalId
+from services.identity.registers import InvalidIdentifier, parse_uuid
+from services.medication_list.as_of import past_of
+from services.medication_list.documents import (
+    EVENT,
+    HISTORY,
+    OUTCOMES,
+    OWNERS,
+    PRESCRIPTIONS,
+    READ,
+    STATUS,
+)
+from services.medication_list.event_places import EventPlaces
+from services.medication_list.history import page_of
+from services.medication_list.list_answer import ListAnswer, answered
+from services.medication_list.log_lookup import LogLookup
+from services.medication_list.outcomes import NotInLogError, Outcomes
+from services.medication_list.positions import InvalidPositionError, Place, place_of, position_of
+from services.medication_list.presenting import to_json
+from services.medication_list.requests import (
+    MOST_AT_ONCE,
+    HistoryRead,
+    ListRead,
+    OutcomeAsked,
+    OwnersAsked,
+    PrescriptionsAsked,
+    asked_from_outside,
+    asked_from_within,
+    wrong,
+)
+from services.medication_list.searching import InvalidCursorError, Search, search
+from services.medication_list.store.reading import NotReadyError, ViewReader
+from services.medication_list.stored_events import unpacked
+from services.medication_list.view import show, show_prescription
+from services.problems import not_found, unavailable
+from services.recording.caller import Caller, caller
+from services.recording.routes import message_of
+
+WAIT_MS: Final = 2_000
+RETRY_AFTER_S: Final = 1
+
+outside = APIRouter(tags=["medication list"])
+inside = APIRouter(prefix="/internal", tags=["for the platform's own services"])
+health = APIRouter(prefix="/health", tags=["health"])
+
+AnyCaller = Annotated[Caller, Depends(caller)]
+
+
+class Parts(NamedTuple):
+    """What the running API is made of."""
+
+    reader: ViewReader
+    log: LogLookup
+    outcomes: Outcomes
+    places: EventPlaces
+    door: Door
+    tokens: ReadTokens
+    clock: Clock
+    partitions: int
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+def _answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(to_json(content), status, headers, "application/json")
+
+
+# --- For outsiders ------------------------------------------------------------------------------------------------
+
+
+@outside.post("/v1/list/read", **READ)
+async def read_list(request: Request, _: AnyCaller) -> Response:
+    """One citizen's list: now, or as it was known at an earlier time."""
+    parts, now_ms = _parts(request), _parts(request).clock.now_ms()
+    asked = asked_from_outside(ListRead, await message_of(request), now_ms)
+    patient = parts.door.patient_key(NationalId.parse(asked.patient.national_id))
+    if asked.after_position is not None:
+        await _reach(parts, patient, asked.after_position)
+    if asked.as_of_ms is None:
+        return _answer(await _present(parts, patient, now_ms))
+    return _answer(await _past(parts, patient, asked.as_of_ms))
+
+
+async def _present(parts: Parts, patient: str, now_ms: int) -> ListAnswer:
+    found = await parts.reader.read_list(patient)
+    shown = show(unpacked(found.values), now_ms)
+    return answered(
+        shown,
+        as_of_ms=now_ms,
+        position=_before(found.partition, found.offset),
+        generation=found.generation,
+        read_token=parts.tokens.make(patient, shown.version, now_ms),
+    )
+
+
+async def _past(parts: Parts, patient: str, as_of_ms: int) -> ListAnswer:
+    past = await past_of(parts.reader, parts.log, patient, as_of_ms)
+    return answered(
+        show(past.fields, as_of_ms),
+        as_of_ms=as_of_ms,
+        position=_before(past.partition, past.offset + 1),
+        generation=past.generation,
+        read_token=None,
+    )
+
+
+def _before(partition: int, offset: int) -> str | None:
+    """The position of the last record before an offset."""
+    return position_of(partition, offset - 1) if offset > 0 else None
+
+
+async def _reach(parts: Parts, patient: str, position: str) -> None:
+    """Wait until the view has taken account of a position. Raises Problem: 422 for none of this patient, 503 in vain."""
+    place = _place(position, parts, ("after_position",))
+    if place.partition != parts.reader.partition_of(patient):
+        raise wrong(("after_position",), DoorReason.CONTRADICTS)
+    if not await parts.reader.await_offset(place.partition, place.offset + 1, WAIT_MS):
+        has = await parts.reader.offset_of(place.partition)
+        raise unavailable(
+            DoorReason.LIST_UNAVAILABLE,
+            retry_after_s=RETRY_AFTER_S,
+            progress=_progress(place.partition, has, place.offset + 1),
+        )
+
+
+def _place(position: str, parts: Parts, pointer: tuple[str, ...]) -> Place:
+    try:
+        return place_of(position, parts.partitions)
+    except InvalidPositionError:
+        raise wrong(pointer, DoorReason.WRONG_FORMAT) from None
+
+
+@outside.post("/v1/list/history", **HISTORY)
+async def read_history(request: Request, _: AnyCaller) -> Response:
+    """Every event of one citizen, in log order."""
+    parts = _parts(request)
+    asked = asked_from_outside(HistoryRead, await message_of(request), parts.clock.now_ms())
+    patient = parts.door.patient_key(NationalId.parse(asked.patient.national_id))
+    after = -1
+    if asked.cursor is not None:
+        place = _place(asked.cursor, parts, ("cursor",))
+        if place.partition != parts.reader.partition_of(patient):
+            raise wrong(("cursor",), DoorReason.CONTRADICTS)
+        after = place.offset
+    return _answer(await page_of(parts.reader, parts.log, patient, after, asked.limit))
+
+
+@outside.get("/v1/events/{event_id}", **EVENT)
+async def read_event(request: Request, event_id: str, _: AnyCaller, position: str | None = None) -> Response:
+    """What became of one event."""
+    parts = _parts(request)
+    event_id = _id(event_id)
+    place = _place(position, parts, ("position",)) if position is not None else await parts.places.find(event_id)
+    if place is None:
+        raise not_found()
+    outcome = await _existing(parts.outcomes.of(event_id, place))
+    if outcome is None:
+        return _pending(event_id, place)
+    return _answer(outcome)
+
+
+def _pending(event_id: str, place: Place) -> Response:
+    content = {"event_id": event_id, "outcome": "pending", "position": position_of(*place)}
+    return _answer(content, 202, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _id(text: str) -> str:
+    try:
+        return parse_uuid(text)
+    except InvalidIdentifier:
+        raise not_found() from None
+
+
+async def _existing(looked_up: Awaitable[Any]) -> Any:
+    try:
+        return await looked_up
+    except NotInLogError:
+        raise not_found() from None
+
+
+@outside.get("/v1/prescriptions/{prescription_id}/status", **STATUS)
+async def read_status(request: Request, prescription_id: str, _: AnyCaller) -> Response:
+    """One prescription, as it is now."""
+    parts = _parts(request)
+    prescription = _id(prescription_id)
+    owner = (await parts.reader.owner_of([prescription])).get(prescription)
+    if owner is None:
+        raise not_found()
+    found = await parts.reader.read_list(owner.decode())
+    shown = show_prescription(unpacked(found.values), prescription, parts.clock.now_ms())
+    if shown is None:
+        raise not_found()
+    return _answer(shown)
+
+
+# --- For the platform's own services ------------------------------------------------------------------------------
+
+
+@inside.post("/outcomes", **OUTCOMES)
+async def outcome(request: Request) -> Response:
+    """The outcome of an event that a service appended, and what it is about, as it is now."""
+    parts = _parts(request)
+    asked = asked_from_within(OutcomeAsked, await request.body())
+    place = Place(asked.partition, asked.offset)
+    _, judged = await asyncio.gather(
+        parts.places.remember(asked.event_id, place),
+        _existing(parts.outcomes.awaited(asked.event_id, place, asked.patient, asked.wait_ms, parts.clock.now_ms)),
+    )
+    return _answer({}, 202, {"Retry-After": str(RETRY_AFTER_S)}) if judged is None else _answer(judged)
+
+
+@inside.post("/prescriptions", **PRESCRIPTIONS)
+async def find_prescriptions(request: Request) -> Response:
+    """A pharmacy's search."""
+    parts = _parts(request)
+    asked = asked_from_within(PrescriptionsAsked, await request.body())
+    if not 1 <= asked.limit <= MOST_AT_ONCE:
+        raise wrong(("limit",), DoorReason.OUT_OF_RANGE)
+    wanted = Search(asked.patient, asked.reference_number, asked.all, asked.limit, asked.cursor)
+    try:
+        return _answer(await search(parts.reader, wanted, parts.clock.now_ms()))
+    except InvalidCursorError:
+        raise wrong(("cursor",), DoorReason.WRONG_FORMAT) from None
+
+
+@inside.post("/owners", **OWNERS)
+async def find_owners(request: Request) -> Response:
+    """The patient (pseudonym) of each prescription id and reference number that is known."""
+    asked = asked_from_within(OwnersAsked, await request.body())
+    ids = (*asked.prescriptions, *asked.reference_numbers)
+    owners = await _parts(request).reader.owner_of(ids) if ids else {}
+    return _answer({name: owner.decode() for name, owner in owners.items()})
+
+
+# --- Health -------------------------------------------------------------------------------------------------------
+
+
+@health.get("/live", summary="The process runs.", operation_id="live")
+async def live() -> dict[str, str]:
+    """Nothing is asked of anybody else."""
+    return {"status": "live"}
+
+
+@health.get("/ready", summary="Every partition of the view can be shown.", operation_id="ready")
+async def ready(request: Request) -> Response:
+    """503 tells which partitions cannot be shown, and how far each has come."""
+    parts = _parts(request)
+    stands = await asyncio.gather(*(_unready(parts.reader.offset_of, each) for each in range(parts.partitions)))
+    behind = [stand for stand in stands if stand is not None]
+    if behind:
+        raise unavailable(DoorReason.LIST_UNAVAILABLE, retry_after_s=RETRY_AFTER_S, partitions=behind)
+    return _answer({"status": "ready", "partitions": parts.partitions})
+
+
+async def _unready(offset_of: Callable[[int], Awaitable[int]], partition: int) -> dict[str, int | None] | None:
+    try:
+        await offset_of(partition)
+    except NotReadyError as error:
+        return progress_of(error)
+    return None
+
+
+def progress_of(error: NotReadyError) -> dict[str, int | None]:
+    """Which partition, how far it has come and how far it must; null where the view has not begun."""
+    return _progress(error.partition, error.offset, error.until)
+
+
+def _progress(partition: int, offset: int | None, until: int | None) -> dict[str, int | None]:
+    return {"partition": partition, "offset": offset, "until": until}

@@ -1,0 +1,108 @@
+"""Starts the medication list's read API: `python -m services.medication_list.app`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from pydantic import SecretStr
+
+from schemas.reasons import DoorReason
+from services.admission.door import Door
+from services.admission.read_token import ReadTokens
+from services.clock import Clock, SystemClock
+from services.identity.pseudonym import Pseudonymiser
+from services.medication_list.api import RETRY_AFTER_S, Parts, health, inside, outside, progress_of
+from services.medication_list.documents import describe
+from services.medication_list.event_places import EventPlaces
+from services.medication_list.log_lookup import LogLookup, LogLookupError
+from services.medication_list.outcomes import Outcomes
+from services.medication_list.settings import MedicationListSettings
+from services.medication_list.source_log import EVENTS_TOPIC, KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.reading import NotReadyError, ViewReader
+from services.medication_list.store.redis_views import RedisViews
+from services.problems import install, unavailable
+from services.problems.rendering import response_to
+from services.recording.app import CanonicalLine, serve
+from services.topics.registry import load
+
+PORT: Final = 8803
+_RETRYABLE: Final = {
+    StoreUnavailableError: DoorReason.LIST_UNAVAILABLE,
+    LogLookupError: DoorReason.LOG_UNAVAILABLE,
+    SourceLogUnavailableError: DoorReason.LOG_UNAVAILABLE,
+}
+
+OpenParts = Callable[[], AbstractAsyncContextManager[Parts]]
+
+
+def opened(settings: MedicationListSettings, clock: Clock, topic: str = EVENTS_TOPIC) -> OpenParts:
+    """The parts of a real process. Raises ValueError when it was not given the keys that it needs."""
+    tokens = ReadTokens(_key(settings.read_token_key, "MEDCHAIN_READ_TOKEN_KEY"))
+    door = Door(Pseudonymiser(_key(settings.pseudonym_key, "MEDCHAIN_PSEUDONYM_KEY")), tokens)
+
+    @asynccontextmanager
+    async def open_parts() -> AsyncIterator[Parts]:
+        partitions = load().partitions(EVENTS_TOPIC)
+        source = KafkaSourceLog(settings.kafka, events=topic)
+
+        async def log_ends() -> Mapping[int, int]:
+            return await asyncio.to_thread(source.ends)
+
+        reader = ViewReader(RedisViews(settings.redis), partitions, log_ends)
+        log, places = LogLookup(settings.kafka, topic), EventPlaces(settings.redis, partitions)
+        try:
+            yield Parts(reader, log, Outcomes(reader, log), places, door, tokens, clock, partitions)
+        finally:
+            await reader.close()
+            await places.close()
+            await log.close()
+
+    return open_parts
+
+
+def _key(given: SecretStr | None, name: str) -> bytes:
+    if given is None:
+        raise ValueError(f"{name} is not set")
+    return bytes.fromhex(given.get_secret_value())
+
+
+def create_app(open_parts: OpenParts) -> FastAPI:
+    """The application."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_parts() as parts:
+            app.state.parts = parts
+            yield
+
+    about = "One citizen, one medication list: how it stands, how it stood, and how it came to be."
+    app = FastAPI(
+        title="Medication list", version="1", description=about, lifespan=lifespan, openapi_url="/openapi.json"
+    )
+    for router in (outside, inside, health):
+        app.include_router(router)
+    install(app, retryable=dict(_RETRYABLE))
+    app.add_exception_handler(NotReadyError, _not_ready)
+    app.add_middleware(CanonicalLine, clock=SystemClock())
+    describe(app)
+    return app
+
+
+async def _not_ready(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NotReadyError), "it is asked for these alone"
+    problem = unavailable(DoorReason.LIST_UNAVAILABLE, retry_after_s=RETRY_AFTER_S, progress=progress_of(error))
+    return response_to(problem, request.headers)
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    settings = MedicationListSettings()  # type: ignore[call-arg]  # the environment fills it
+    app = create_app(opened(settings, SystemClock()))
+    serve(app, service="medication_list", host=settings.listen, port=settings.port or PORT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The list as it was known at an earlier time: the patient's records that the broker had then, folded in memory."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, cast
+
+from services.medication_list.fold import Memory, Patient, entry_of, evolve, park
+from services.medication_list.fold.state import META, Meta, Remembered, State
+from services.medication_list.log_lookup import LogLookup, LogLookupError, StoredRecord
+from services.medication_list.store.reading import ViewReader
+from services.medication_list.stored_events import digest_of, event_of, is_parked, places_of
+from services.medication_list.view import Fields
+
+
+class Past(NamedTuple):
+    """A patient's fields as they were, of which generation and partition, and the last offset in them (-1: none)."""
+
+    fields: Fields
+    generation: str
+    partition: int
+    offset: int
+
+
+async def past_of(reader: ViewReader, log: LogLookup, patient: str, as_of_ms: int) -> Past:
+    """The patient as the records that the broker took up to `as_of_ms` tell, by today's rules.
+
+    Raises NotReadyError, StoreUnavailableError, LogLookupError.
+    """
+    listed, index = await reader.list_and_index(patient)
+    known = places_of(listed, index)
+    records = await log.read(index.partition, known)
+    if len(records) < len(known):
+        raise LogLookupError("the log lacks records that the view was made of")
+    then = [(record, known[offset]) for offset, record in sorted(records.items()) if record.timestamp <= as_of_ms]
+    fields = await asyncio.to_thread(folded, then)
+    return Past(fields, index.generation, index.partition, then[-1][0].offset if then else -1)
+
+
+def folded(records: Iterable[tuple[StoredRecord, Remembered | None]]) -> Mapping[str, State]:
+    """What the fold makes of these records, in their order; what is parked now was parked then."""
+    patient = Patient({}, cast("dict[bytes, Memory | None]", defaultdict(lambda: None)), complete=True)
+    for record, known in records:
+        if known is not None and is_parked(known):
+            meta = cast("Meta | None", patient.fields.get(META))
+            judgement = park(meta, record.offset, record.timestamp, known.reason)
+        else:
+            event = event_of(record)
+            if event is None:
+                raise LogLookupError("the log holds a record that was judged and cannot be read any more")
+            judgement = evolve(patient, entry_of(event, record.offset, digest_of(event), record.value or b""))
+        patient.fields.update(judgement.puts)
+        patient.memory.update(judgement.remember)
+    return {name: value for name, value in patient.fields.items() if value is not None}

@@ -1,0 +1,201 @@
+"""The OpenAPI document of the read API: what each resource is for, its answers, and examples that hold."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI, Response
+from pydantic.json_schema import models_json_schema
+
+from schemas.medication_list import ShownPrescription
+from services.admission.models import model_of
+from services.identity.national_id import synthetic
+from services.medication_list.history import HistoryPage
+from services.medication_list.list_answer import ListAnswer
+from services.medication_list.outcomes import Outcome
+from services.medication_list.presenting import schemas_of
+from services.medication_list.requests import (
+    HistoryRead,
+    ListRead,
+    OutcomeAsked,
+    OwnersAsked,
+    PrescriptionsAsked,
+)
+from services.medication_list.resources import (
+    ClaimAnswer,
+    RegisteredDeath,
+    ShownAllergies,
+    ShownRenewalRequest,
+)
+from services.medication_list.searching import PrescriptionsPage
+from services.problems import PROBLEM_RESPONSES
+
+_REF: Final = "#/components/schemas/{name}"
+_FROM_OUTSIDE: Final = (ListRead, HistoryRead)
+_SHOWN: Final = (
+    ListAnswer,
+    HistoryPage,
+    Outcome,
+    ShownPrescription,
+    PrescriptionsPage,
+    OutcomeAsked,
+    PrescriptionsAsked,
+    OwnersAsked,
+    ClaimAnswer,
+    RegisteredDeath,
+    ShownAllergies,
+    ShownRenewalRequest,
+)
+_PATIENT: Final = {"national_id": synthetic(0).digits}
+_EVENT_ID: Final = "0b7cbf7e-4c5f-5d0f-9f0d-0a3f5c9e7f11"
+_PRESCRIPTION: Final = "5b0f6a52-3d6e-4c34-9c0a-6f3e8d1f2a11"
+_NO_CALLER: Final[dict[int | str, dict[str, Any]]] = {401: {"description": "the caller is not stated"}}
+
+
+def _operation(
+    operation_id: str,
+    description: str,
+    answer: str,
+    *,
+    asked: str | None = None,
+    examples: dict[str, Any] | None = None,
+    problems: tuple[int, ...] = (503,),
+    more: dict[int | str, dict[str, Any]] | None = None,
+    example: Any = None,
+) -> dict[str, Any]:
+    """FastAPI's keywords of a route: it answers `answer`, and is asked with a body like `asked` if it has one.
+
+    description: its first line is the summary.
+    """
+    summary = description.partition("\n")[0]
+    content: dict[str, Any] = {"schema": {"$ref": _REF.format(name=answer)} if answer else {"type": "object"}}
+    if example is not None:
+        content["example"] = example
+    made: dict[str, Any] = {
+        "operation_id": operation_id,
+        "summary": summary,
+        "description": description,
+        "response_class": Response,
+        "responses": {
+            200: {"description": summary, "content": {"application/json": content}},
+            **{status: PROBLEM_RESPONSES[status] for status in problems},
+            **(more or {}),
+        },
+    }
+    if asked is not None:
+        named = {name: {"value": value} for name, value in (examples or {}).items()}
+        body = {"schema": {"$ref": _REF.format(name=asked)}, "examples": named}
+        made["openapi_extra"] = {"requestBody": {"required": True, "content": {"application/json": body}}}
+    return made
+
+
+_BODY_PROBLEMS: Final = (400, 413, 415, 422, 503)
+_PENDING: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"description": "in the log and not judged yet; ask again after Retry-After seconds"}
+}
+
+READ: Final = _operation(
+    "read_list",
+    "One citizen's medication list.\n\n"
+    "Without `as_of`: as it is now. With it: as it was known at that time, by the rules of today. `after_position` (a "
+    "position from an answer of this patient) makes the read wait, two seconds at most, until the list has it. A "
+    "citizen of whom nothing is known has an empty list. What is left out of a part stands at its default.",
+    "ListAnswer",
+    asked="ListRead",
+    examples={
+        "now": {"patient": _PATIENT},
+        "as it was known": {"patient": _PATIENT, "as_of": "2026-03-02T12:00:00+01:00"},
+        "no earlier than what was written": {"patient": _PATIENT, "after_position": "3-1207"},
+    },
+    problems=_BODY_PROBLEMS,
+    more=_NO_CALLER,
+    example={
+        "version": -1,
+        "treatments": [],
+        "other_prescriptions": [],
+        "unseen_hand_outs": [],
+        "allergies": [],
+        "allergy_status": "not_asked",
+        "multidose": None,
+        "deceased_on": None,
+        "reconciled": None,
+        "incomplete_since": None,
+        "complete": True,
+        "as_of": "2026-03-02T11:00:00.000Z",
+        "position": "3-1207",
+        "generation": "g1-5fa1c0",
+        "read_token": "AQAAAAAAAAS3AAABnL5m",
+    },
+)
+HISTORY: Final = _operation(
+    "read_history",
+    "Every event of one citizen, in log order.\n\nAt most 200 at once; `cursor` of one page asks for the next.",
+    "HistoryPage",
+    asked="HistoryRead",
+    examples={"first page": {"patient": _PATIENT, "limit": 50}},
+    problems=_BODY_PROBLEMS,
+    more=_NO_CALLER,
+)
+EVENT: Final = _operation(
+    "read_event",
+    "What became of one event.\n\n"
+    "With `position`, as the answer to the write told it, for ever; by its id alone for 48 hours after it was written "
+    "over HTTP.",
+    "Outcome",
+    problems=(404, 422, 503),
+    more={**_NO_CALLER, **_PENDING},
+    example={"event_id": _EVENT_ID, "outcome": "refused", "position": "3-1207", "reason": "completed"},
+)
+STATUS: Final = _operation(
+    "read_prescription_status",
+    "One prescription, as it is now.\n\nFound while it is dispensable.",
+    "ShownPrescription",
+    problems=(404, 503),
+    more=_NO_CALLER,
+)
+OUTCOMES: Final = _operation(
+    "wait_for_outcome",
+    "The outcome of an event, and what it is about, as it is now.\n\n"
+    "Waits at most `wait_ms` until the event is judged.",
+    "Outcome",
+    asked="OutcomeAsked",
+    examples={"a write": {"patient": "0" * 32, "event_id": _EVENT_ID, "partition": 3, "offset": 1207, "wait_ms": 2000}},
+    problems=(404, 422, 503),
+    more=_PENDING,
+)
+PRESCRIPTIONS: Final = _operation(
+    "find_prescriptions",
+    "The prescriptions that a pharmacy's search finds, newest-signed first.\n\n"
+    "Dispensable ones and those being dispensed, unless `all`. A locked one is found by its reference number alone.",
+    "PrescriptionsPage",
+    asked="PrescriptionsAsked",
+    examples={"by patient": {"patient": "0" * 32, "all": False, "limit": 50}},
+    problems=(422, 503),
+)
+OWNERS: Final = _operation(
+    "find_owners",
+    "The patient of each prescription id and reference number that is known.\n\n"
+    "Pseudonyms; what is not known is left out.",
+    "",
+    asked="OwnersAsked",
+    examples={"two": {"prescriptions": [_PRESCRIPTION], "reference_numbers": ["1234-5678"]}},
+    problems=(422, 503),
+)
+
+
+def describe(app: FastAPI) -> None:
+    """Put the schemas that the operations refer to into the app's OpenAPI document."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = made()
+            document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to change the document
+
+
+def _schemas() -> dict[str, Any]:
+    models = [(model_of(each), "validation") for each in _FROM_OUTSIDE]
+    _, asked = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]  # made at run time
+    return {**schemas_of(_SHOWN, _REF), **asked["$defs"]}

@@ -1,0 +1,96 @@
+"""A patient's events in log order, page by page: what was reported, by whom, and what became of it."""
+
+from itertools import islice
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from schemas.codec import name_of
+from schemas.events import Body, PrescriptionIssued
+from schemas.medication_list import Who
+from schemas.reasons import ParkReason, Reason
+from services.medication_list.fold.judgement import Verdict
+from services.medication_list.fold.remembering import recollect
+from services.medication_list.fold.state import Remembered
+from services.medication_list.log_lookup import LogLookup, LogLookupError, StoredRecord
+from services.medication_list.positions import position_of
+from services.medication_list.store.reading import ViewReader
+from services.medication_list.stored_events import event_id_of, event_of, is_parked, places_of
+
+_AGAIN: Final = Verdict("refused", reason=Reason.CONFLICTING_DUPLICATE)
+
+
+class HistoryEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event. recorded_at: when the log took it. A parked one cannot be read, and has neither sender nor content."""
+
+    position: str
+    outcome: str
+    recorded_at_ms: int
+    event_id: str | None = None
+    type: str | None = None
+    occurred_at_ms: int | None = None
+    received_at_ms: int | None = None
+    by: Who | None = None
+    system: str | None = None
+    reason: str | None = None
+    flags: tuple[str, ...] = ()
+    named: dict[str, str] | None = None
+    content: Any = None
+    """The event's own fields, without the sealed identity."""
+
+
+class HistoryPage(Struct, frozen=True):
+    """Some events in log order. `cursor` asks for those after them; null when these are the last."""
+
+    events: tuple[HistoryEntry, ...]
+    cursor: str | None
+    generation: str
+
+
+async def page_of(reader: ViewReader, log: LogLookup, patient: str, after: int, limit: int) -> HistoryPage:
+    """The patient's first `limit` events after an offset. Raises NotReadyError, StoreUnavailableError, LogLookupError."""
+    listed, index = await reader.list_and_index(patient)
+    known = places_of(listed, index)
+    following = list(islice((offset for offset in known if offset > after), limit + 1))
+    offsets = following[:limit]
+    records = await log.read(index.partition, offsets)
+    if len(records) < len(offsets):
+        raise LogLookupError("the log lacks records that the view was made of")
+    entries = tuple(_entry(index.partition, records[offset], known[offset]) for offset in offsets)
+    cursor = position_of(index.partition, offsets[-1]) if len(following) > limit else None
+    return HistoryPage(entries, cursor, index.generation)
+
+
+def _entry(partition: int, record: StoredRecord, known: Remembered | None) -> HistoryEntry:
+    position = position_of(partition, record.offset)
+    event = event_of(record)
+    if event is None or (known is not None and is_parked(known)):
+        return HistoryEntry(
+            position=position,
+            outcome="parked",
+            recorded_at_ms=record.timestamp,
+            event_id=event_id_of(record),
+            reason=ParkReason.from_code(known.reason) if known is not None else None,
+        )
+    verdict = _AGAIN if known is None else recollect(known)
+    source = event.source
+    return HistoryEntry(
+        position=position,
+        outcome=verdict.outcome,
+        recorded_at_ms=record.timestamp,
+        event_id=event.event_id,
+        type=name_of(event),
+        occurred_at_ms=event.occurred_at_ms,
+        received_at_ms=event.received_at_ms,
+        by=Who(organisation=source.organisation, role=source.role, person=source.person),
+        system=source.system,
+        reason=verdict.reason,
+        flags=tuple(verdict.flags),
+        named=None if verdict.named is None else dict((verdict.named,)),
+        content=_without_identity(event.body),
+    )
+
+
+def _without_identity(body: Body) -> Body:
+    return replace(body, identity=None) if isinstance(body, PrescriptionIssued) else body

@@ -1,0 +1,152 @@
+"""What became of one record of the log: its outcome, as the view remembers it, and what it is about, as it is now."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from schemas.events import Body, ClaimAborted, ClaimReleased, ClaimRequested
+from schemas.reasons import ParkReason, Reason
+from services.medication_list.fold.judgement import Verdict
+from services.medication_list.fold.remembering import event_key, parked_key, recollect
+from services.medication_list.fold.state import Remembered
+from services.medication_list.log_lookup import LogLookup, StoredRecord
+from services.medication_list.packing import unpack_memory
+from services.medication_list.positions import Place, position_of
+from services.medication_list.resources import resource_of
+from services.medication_list.store.reading import ViewReader
+from services.medication_list.stored_events import digest_of, event_id_of, event_of, places_of, unpacked
+
+_LOOKED_BACK: Final = 20
+"""Records of a patient that are looked through at once for a claim; it was made shortly before it ended."""
+
+
+class NotInLogError(Exception):
+    """There is no such record of this patient, or it is no event of this id."""
+
+
+class FirstOutcome(Struct, frozen=True):
+    """What became of an event when it came for the first time."""
+
+    outcome: str
+    reason: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+class Outcome(Struct, frozen=True, omit_defaults=True):
+    """How the record at `position` was judged. `first` is there when its event id was known before.
+
+    `named`: what the ruling names, such as {"holder": "..."}. `resource`: what it is about, as it is now.
+    """
+
+    event_id: str
+    outcome: str
+    """applied, duplicate, refused or parked."""
+    position: str
+    reason: str | None = None
+    flags: tuple[str, ...] = ()
+    named: dict[str, str] | None = None
+    first: FirstOutcome | None = None
+    resource: Any = None
+
+
+class Outcomes:
+    """Looks outcomes up, in the view and, for what the view does not keep, in the log."""
+
+    def __init__(self, reader: ViewReader, log: LogLookup) -> None:
+        self._reader = reader
+        self._log = log
+
+    async def of(self, event_id: str, place: Place) -> Outcome | None:
+        """The outcome of the event at this place, without resource; None while it is not judged.
+
+        Raises NotInLogError, NotReadyError, StoreUnavailableError, LogLookupError.
+        """
+        record = await self._record(event_id, place)
+        return await self._judged(event_id, place, _owner_of(record), record)
+
+    async def awaited(
+        self, event_id: str, place: Place, patient: str, wait_ms: int, now_ms: Callable[[], int]
+    ) -> Outcome | None:
+        """The outcome of this patient's event, once it is judged, with what it is about at that time.
+
+        None when it was not judged within `wait_ms`. Raises as `of` does.
+        """
+        is_judged, record = await asyncio.gather(
+            self._reader.await_offset(place.partition, place.offset + 1, wait_ms), self._record(event_id, place)
+        )
+        if _owner_of(record) != patient:
+            raise NotInLogError
+        outcome = await self._judged(event_id, place, patient, record) if is_judged else None
+        event = event_of(record)
+        if outcome is None or event is None or outcome.outcome not in ("applied", "duplicate"):
+            return outcome
+        fields = unpacked((await self._reader.read_list(patient)).values)
+        claimed = await self._claimed(patient, place, event.body)
+        return replace(outcome, resource=resource_of(fields, event.body, outcome.flags, now_ms(), claimed=claimed))
+
+    async def _record(self, event_id: str, place: Place) -> StoredRecord:
+        record = (await self._log.read(place.partition, [place.offset])).get(place.offset)
+        if record is None or event_id_of(record) != event_id:
+            raise NotInLogError
+        if self._reader.partition_of(_owner_of(record)) != place.partition:
+            raise NotInLogError
+        return record
+
+    async def _judged(self, event_id: str, place: Place, patient: str, record: StoredRecord) -> Outcome | None:
+        keys = (parked_key(place.offset), event_key(event_id))
+        found = await self._reader.remembered(patient, keys)
+        if found.offset <= place.offset:
+            return None
+        parked, known = (unpack_memory(key, found.values[key]) if key in found.values else None for key in keys)
+        position = position_of(*place)
+        if isinstance(parked, Remembered):
+            reason = ParkReason.from_code(parked.reason)
+            return Outcome(event_id=event_id, outcome="parked", position=position, reason=reason)
+        if not isinstance(known, Remembered) or known.offset > place.offset:
+            raise NotInLogError
+        if known.offset == place.offset:
+            return told(event_id, position, recollect(known))
+        return _again(event_id, position, known, record)
+
+    async def _claimed(self, patient: str, place: Place, body: Body) -> str | None:
+        """The prescription of the claim that was given back; the view forgets it, the patient's own events tell it."""
+        if not isinstance(body, ClaimAborted | ClaimReleased):
+            return None
+        known = places_of(*await self._reader.list_and_index(patient))
+        offsets = sorted((offset for offset in known if offset < place.offset), reverse=True)
+        for start in range(0, len(offsets), _LOOKED_BACK):
+            records = await self._log.read(place.partition, offsets[start : start + _LOOKED_BACK])
+            for event in map(event_of, records.values()):
+                if event is not None and isinstance(event.body, ClaimRequested) and event.body.claim == body.claim:
+                    return event.body.prescription
+        return None
+
+
+def _owner_of(record: StoredRecord) -> str:
+    return (record.key or b"").decode(errors="replace")
+
+
+def told(event_id: str, position: str, verdict: Verdict, first: FirstOutcome | None = None) -> Outcome:
+    """A verdict as it is answered."""
+    return Outcome(
+        event_id=event_id,
+        outcome=verdict.outcome,
+        position=position,
+        reason=verdict.reason,
+        flags=tuple(verdict.flags),
+        named=None if verdict.named is None else dict((verdict.named,)),
+        first=first,
+    )
+
+
+def _again(event_id: str, position: str, known: Remembered, record: StoredRecord) -> Outcome:
+    """A record whose event id was known: the fold keeps nothing of it, but judges the same each time."""
+    verdict = recollect(known)
+    first = FirstOutcome(verdict.outcome, verdict.reason, tuple(verdict.flags))
+    event = event_of(record)
+    is_same = event is not None and digest_of(event) == known.digest
+    again = Verdict("duplicate") if is_same else Verdict("refused", reason=Reason.CONFLICTING_DUPLICATE)
+    return told(event_id, position, again, first)

@@ -1,0 +1,106 @@
+"""What the read API is asked: checked as the door checks a write, all errors at once."""
+
+from collections.abc import Iterator
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+from pydantic import ValidationError
+
+from schemas.fields import Instant, Word
+from schemas.reasons import DoorReason
+from services.admission.door import Person
+from services.admission.errors import Finding, TurnedAway, findings_of
+from services.admission.models import model_of, struct_of
+from services.admission.rules import FUTURE_TOLERANCE_MS, broken_rules, door_rule
+from services.problems import Problem, invalid
+
+T = TypeVar("T", bound=Struct)
+
+MOST_AT_ONCE: Final = 200
+AT_ONCE_UNLESS_SAID: Final = 50
+
+
+class ListRead(Struct, frozen=True, kw_only=True):
+    """Whose list; as it was known at a time; or no earlier than a position that an answer told."""
+
+    patient: Person
+    as_of_ms: Instant | None = None
+    after_position: Word | None = None
+
+
+class HistoryRead(Struct, frozen=True, kw_only=True):
+    """Whose events, how many at most, and after which: the cursor of the page before."""
+
+    patient: Person
+    limit: int = AT_ONCE_UNLESS_SAID
+    cursor: Word | None = None
+
+
+class OutcomeAsked(Struct, frozen=True, kw_only=True):
+    """Which record's outcome, and how long to wait for it."""
+
+    patient: str
+    event_id: str
+    partition: int
+    offset: int
+    wait_ms: int = 0
+
+
+class PrescriptionsAsked(Struct, frozen=True, kw_only=True):
+    """A pharmacy's search: by patient (a pseudonym) or by reference number."""
+
+    patient: str | None = None
+    reference_number: str | None = None
+    all: bool = False
+    limit: int = AT_ONCE_UNLESS_SAID
+    cursor: str | None = None
+
+
+class OwnersAsked(Struct, frozen=True, kw_only=True):
+    """Prescription ids and reference numbers whose patients are asked for."""
+
+    prescriptions: tuple[str, ...] = ()
+    reference_numbers: tuple[str, ...] = ()
+
+
+@door_rule(ListRead)
+def the_past_is_past(as_of_ms: int | None, received_at_ms: int) -> Iterator[Finding]:
+    """Nothing is known of what will have been known."""
+    if as_of_ms is not None and as_of_ms > received_at_ms + FUTURE_TOLERANCE_MS:
+        yield Finding(("as_of",), DoorReason.OUT_OF_RANGE)
+
+
+@door_rule(HistoryRead)
+def a_page_has_a_size(limit: int) -> Iterator[Finding]:
+    """From 1 to 200."""
+    if not 1 <= limit <= MOST_AT_ONCE:
+        yield Finding(("limit",), DoorReason.OUT_OF_RANGE)
+
+
+def asked_from_outside(kind: type[T], given: object, now_ms: int) -> T:
+    """A request of an outside caller. Raises a 422 problem with everything that is wrong with it."""
+    findings: list[Finding] = []
+    found = None
+    try:
+        found = model_of(kind).model_validate(given)
+    except ValidationError as error:
+        findings += findings_of(error)
+    findings += broken_rules(kind, given, {"received_at_ms": now_ms})
+    if findings or found is None:
+        raise invalid(TurnedAway(findings).errors())
+    asked: T = struct_of(found, kind)
+    return asked
+
+
+def asked_from_within(kind: type[T], body: bytes) -> T:
+    """A request of another service of ours. Raises a 422 problem when it has another form."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise wrong((), DoorReason.WRONG_FORMAT) from None
+
+
+def wrong(place: tuple[str, ...], reason: DoorReason) -> Problem:
+    """A 422 problem with this one field."""
+    return invalid(TurnedAway([Finding(place, reason)]).errors())

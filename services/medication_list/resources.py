@@ -1,0 +1,158 @@
+"""What an event is about, as it is now: the prescription, the treatment, or the part of the list that it concerns."""
+
+import base64
+from typing import Any, assert_never, cast
+
+from msgspec import Struct
+
+from schemas.codec import decode
+from schemas.events import (
+    AllergyRecorded,
+    AllergyRefuted,
+    Body,
+    ClaimAborted,
+    ClaimReleased,
+    ClaimRequested,
+    DeathRetracted,
+    DispatchRequested,
+    DispatchWithdrawn,
+    DispenseReversed,
+    Event,
+    ListReconciled,
+    MedicationDispensed,
+    MultidoseAssigned,
+    MultidoseEnded,
+    PatientDied,
+    PrescriptionIssued,
+    PrescriptionRecalled,
+    RenewalDeclined,
+    RenewalRequested,
+    TreatmentChanged,
+    TreatmentDiscontinued,
+    TreatmentPaused,
+    TreatmentRecorded,
+    TreatmentReinstated,
+    TreatmentResumed,
+    TreatmentWithdrawn,
+    UseReported,
+)
+from schemas.medication_list import ShownAllergy, ShownDosing, ShownPrescription
+from services.medication_list.fold.state import (
+    HandOutPointer,
+    RenewalState,
+    hand_out_field,
+    request_field,
+    signed_field,
+)
+from services.medication_list.view import Fields, show, show_dosing, show_prescription, show_treatment
+
+
+class ClaimAnswer(Struct, frozen=True, omit_defaults=True):
+    """What a pharmacy is given with a claim. The prescription's own dosing stands in it, beside the one in force.
+
+    `flags` are the claim's own. `identity`: who the patient is, still sealed, in base64.
+    """
+
+    prescription: ShownPrescription
+    dosing_in_force: ShownDosing
+    allergy_status: str
+    allergies: tuple[ShownAllergy, ...]
+    flags: tuple[str, ...]
+    identity: str | None = None
+
+
+class ShownAllergies(Struct, frozen=True):
+    """What is known of allergies."""
+
+    allergy_status: str
+    allergies: tuple[ShownAllergy, ...]
+
+
+class ShownRenewalRequest(Struct, frozen=True):
+    """A request for renewal: of which prescription, asked by whom and of whom."""
+
+    request: str
+    prescription: str
+    to: str
+    asked_by: str
+    declined: bool
+
+
+class RegisteredDeath(Struct, frozen=True):
+    """The day of death, null when none is registered."""
+
+    deceased_on: Any = None
+
+
+def resource_of(  # noqa: C901, PLR0911 - one line a kind of resource, no default branch
+    fields: Fields, body: Body, flags: tuple[str, ...], at_ms: int, *, claimed: str | None = None
+) -> Any:
+    """What an event with this body is about; None where the list knows nothing of it (yet).
+
+    flags: the event's own. claimed: the prescription of the claim that a ClaimAborted or ClaimReleased names.
+    """
+    match body:
+        case ClaimRequested(prescription=prescription):
+            return _claim_answer(fields, prescription, flags, at_ms)
+        case (
+            PrescriptionIssued(prescription=prescription)
+            | PrescriptionRecalled(prescription=prescription)
+            | DispatchRequested(prescription=prescription)
+            | DispatchWithdrawn(prescription=prescription)
+            | MedicationDispensed(prescription=prescription)
+        ):
+            return show_prescription(fields, prescription, at_ms)
+        case ClaimAborted() | ClaimReleased():
+            return None if claimed is None else show_prescription(fields, claimed, at_ms)
+        case DispenseReversed(dispense=dispense):
+            pointer = cast("HandOutPointer | None", fields.get(hand_out_field(dispense)))
+            return None if pointer is None else show_prescription(fields, pointer.prescription, at_ms)
+        case (
+            TreatmentRecorded(treatment=treatment)
+            | TreatmentChanged(treatment=treatment)
+            | TreatmentPaused(treatment=treatment)
+            | TreatmentResumed(treatment=treatment)
+            | TreatmentDiscontinued(treatment=treatment)
+            | TreatmentReinstated(treatment=treatment)
+            | TreatmentWithdrawn(treatment=treatment)
+            | UseReported(treatment=treatment)
+        ):
+            return show_treatment(fields, treatment, at_ms)
+        case RenewalRequested(request=request) | RenewalDeclined(request=request):
+            return _renewal_request(fields, request)
+        case ListReconciled():
+            return show(fields, at_ms).reconciled
+        case AllergyRecorded() | AllergyRefuted():
+            shown = show(fields, at_ms)
+            return ShownAllergies(shown.allergy_status, shown.allergies)
+        case MultidoseAssigned() | MultidoseEnded():
+            return show(fields, at_ms).multidose
+        case PatientDied() | DeathRetracted():
+            return RegisteredDeath(show(fields, at_ms).deceased_on)
+        case _ as never:
+            assert_never(never)
+
+
+def _claim_answer(fields: Fields, prescription_id: str, flags: tuple[str, ...], at_ms: int) -> ClaimAnswer | None:
+    prescription = show_prescription(fields, prescription_id, at_ms)
+    dosing = show_dosing(fields, prescription_id)
+    if prescription is None or dosing is None:
+        return None
+    whole = show(fields, at_ms)
+    signed = cast("Event[PrescriptionIssued]", decode(cast("bytes", fields[signed_field(prescription_id)])))
+    sealed = signed.body.identity
+    return ClaimAnswer(
+        prescription=prescription,
+        dosing_in_force=dosing,
+        allergy_status=whole.allergy_status,
+        allergies=whole.allergies,
+        flags=flags,
+        identity=None if sealed is None else base64.b64encode(sealed).decode("ascii"),
+    )
+
+
+def _renewal_request(fields: Fields, request: str) -> ShownRenewalRequest | None:
+    state = fields.get(request_field(request))
+    if not isinstance(state, RenewalState):
+        return None
+    return ShownRenewalRequest(request, state.prescription, state.to, state.asked_by, state.declined)

@@ -1,0 +1,98 @@
+"""Finds prescriptions for a pharmacy: a patient's, or the one with a reference number."""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple, cast
+
+from msgspec import Struct
+
+from schemas.medication_list import ShownPrescription
+from services.medication_list.fold.standing import status
+from services.medication_list.fold.state import META, Meta, PrescriptionState, State
+from services.medication_list.store.reading import ViewReader
+from services.medication_list.stored_events import unpacked
+from services.medication_list.view import show_prescription
+
+DISPENSABLE: Final = frozenset({"E", "U"})
+_PREFIX: Final = "rx:"
+
+
+class InvalidCursorError(ValueError):
+    """A cursor that no page of ours ever held."""
+
+
+class PrescriptionsPage(Struct, frozen=True):
+    """Some prescriptions, newest-signed first. `cursor` asks for those after them; null when these are the last."""
+
+    prescriptions: tuple[ShownPrescription, ...]
+    cursor: str | None = None
+
+
+class Search(NamedTuple):
+    """What is looked for. `every`: recalled, completed and expired ones too."""
+
+    patient: str | None
+    reference_number: str | None
+    every: bool
+    limit: int
+    cursor: str | None
+
+
+async def search(reader: ViewReader, asked: Search, at_ms: int) -> PrescriptionsPage:
+    """The first page after the cursor. Raises InvalidCursorError, NotReadyError, StoreUnavailableError.
+
+    A locked prescription is found through its reference number alone.
+    """
+    after = _place_of(asked.cursor) if asked.cursor is not None else None
+    patient = asked.patient
+    if patient is None and asked.reference_number is not None:
+        owners = await reader.owner_of([asked.reference_number])
+        owner = owners.get(asked.reference_number)
+        patient = None if owner is None else owner.decode()
+    if patient is None:
+        return PrescriptionsPage(())
+    fields = unpacked((await reader.read_list(patient)).values)
+    page: list[ShownPrescription] = []
+    for prescription in _newest_first(fields, after, at_ms, every=asked.every):
+        shown = show_prescription(fields, prescription, at_ms)
+        if shown is not None and _is_found(shown, asked.reference_number):
+            page.append(shown)
+        if len(page) > asked.limit:
+            return PrescriptionsPage(tuple(page[: asked.limit]), _cursor(page[asked.limit - 1]))
+    return PrescriptionsPage(tuple(page))
+
+
+def _is_found(shown: ShownPrescription, reference_number: str | None) -> bool:
+    if reference_number is None:
+        return not shown.issued.locked
+    return shown.issued.reference_number == reference_number
+
+
+def _newest_first(
+    fields: Mapping[str, State], after: tuple[int, str] | None, at_ms: int, *, every: bool
+) -> Iterator[str]:
+    death = (cast("Meta | None", fields.get(META)) or Meta()).death
+    candidates = sorted(
+        (
+            (state.issued_at_ms, field.removeprefix(_PREFIX))
+            for field, state in fields.items()
+            if isinstance(state, PrescriptionState) and (every or status(state, death, at_ms) in DISPENSABLE)
+        ),
+        reverse=True,
+    )
+    return (prescription for at, prescription in candidates if after is None or (at, prescription) < after)
+
+
+def _cursor(last: ShownPrescription) -> str:
+    place = f"{last.issued.issued_at_ms}/{last.prescription}"
+    return base64.urlsafe_b64encode(place.encode()).rstrip(b"=").decode()
+
+
+def _place_of(cursor: str) -> tuple[int, str]:
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        at_ms, prescription = text.split("/")
+        return int(at_ms), prescription
+    except (binascii.Error, ValueError):
+        raise InvalidCursorError("not a cursor of ours") from None
