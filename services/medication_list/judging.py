@@ -6,7 +6,7 @@ The entry function is `Judge.process`. It knows no Kafka and no Redis: the same 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -21,13 +21,13 @@ from services.medication_list.fold import (
     LogEntry,
     NotLoadedError,
     Patient,
+    entry_of,
     evolve,
     named_by,
     park,
     pointed_at,
 )
 from services.medication_list.fold.judgement import ReceiptDue
-from services.medication_list.fold.remembering import event_key, natural_key
 from services.medication_list.fold.state import META, Meta, State
 from services.medication_list.outgoing import outgoing
 from services.medication_list.packing import pack_field, pack_memory, unpack_field, unpack_memory
@@ -52,8 +52,7 @@ class ParkedNote(msgspec.Struct, frozen=True, array_like=True):
     schema: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Readable:
+class Readable(NamedTuple):
     """A record that holds an event of the patient in its key."""
 
     record: Record
@@ -61,8 +60,7 @@ class Readable:
     entry: LogEntry
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """A record that cannot be judged, and the patient that it belongs to as far as anybody can tell."""
 
     record: Record
@@ -141,7 +139,7 @@ class Judge:
         if event.patient != patient:
             return Unreadable(record, patient, ParkReason.WRONG_KEY)
         digest = blake2b(content_of(event), digest_size=8).digest()
-        return Readable(record, patient, LogEntry(event, record.offset, digest, cast("bytes", record.value)))
+        return Readable(record, patient, entry_of(event, record.offset, digest, cast("bytes", record.value)))
 
     # --- Read ----------------------------------------------------------------------------------------------------
 
@@ -275,10 +273,9 @@ def _named(work: PartitionWork) -> list[Wanted]:
             names[META] = None
             continue
         names.update(dict.fromkeys(named_by(item.entry.event.body)))
-        remembered[event_key(item.entry.event.event_id)] = None
-        natural = natural_key(item.entry.event)
-        if natural is not None:
-            remembered[natural] = None
+        remembered[item.entry.own_key] = None
+        if item.entry.natural_key is not None:
+            remembered[item.entry.natural_key] = None
     return [Wanted(patient, tuple(names), tuple(keys[patient])) for patient, names in fields.items()]
 
 

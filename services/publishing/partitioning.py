@@ -7,6 +7,7 @@ goes byte by byte (three times slower for a patient's key); a test holds the two
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 _SEED: Final = 0x9747B28C
@@ -14,6 +15,7 @@ _M: Final = 0x5BD1E995
 _32_BITS: Final = 0xFFFFFFFF
 
 
+@lru_cache(maxsize=65_536)
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition (0 to `partitions` - 1) where a record with this key belongs."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

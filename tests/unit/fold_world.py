@@ -22,6 +22,7 @@ from services.medication_list.fold import (
     LogEntry,
     NotLoadedError,
     Patient,
+    entry_of,
     evolve,
     named_by,
     park,
@@ -420,7 +421,7 @@ class World:
         """Judge an event as the processor does, keep what changes, and check what must hold of every judgement."""
         self.now_ms = max(self.now_ms, event.received_at_ms)
         raw = encode(event)
-        entry = LogEntry(event, self.offset, blake2b(content_of(event), digest_size=8).digest(), raw)
+        entry = entry_of(event, self.offset, blake2b(content_of(event), digest_size=8).digest(), raw)
         patient = self._read_for(event)
         judgement = self._judge(patient, entry)
         if self.whole_too:

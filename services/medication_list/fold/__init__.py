@@ -1,6 +1,6 @@
 """The fold: what every event means to a patient's list. Pure: no clock, no randomness, no environment, no waiting."""
 
-from services.medication_list.fold.evolve import Judgement, LogEntry, Memory, Patient, evolve, park
+from services.medication_list.fold.evolve import Judgement, LogEntry, Memory, Patient, entry_of, evolve, park
 from services.medication_list.fold.judgement import EVERYTHING, Draft, NotLoadedError, Verdict
 from services.medication_list.fold.loading import named_by, pointed_at
 
@@ -17,6 +17,7 @@ __all__ = [
     "NotLoadedError",
     "Patient",
     "Verdict",
+    "entry_of",
     "evolve",
     "named_by",
     "park",

@@ -67,12 +67,22 @@ class Patient(Struct, gc=False):
 
 
 class LogEntry(Struct, frozen=True, gc=False):
-    """One event as it lies in the log. digest: of its content, NFC; raw: the record's bytes."""
+    """One event as it lies in the log. digest: of its content, NFC; raw: the record's bytes.
+
+    own_key, natural_key: where it, and what it makes known, are remembered (`remembering.py`).
+    """
 
     event: Event[Body]
     offset: int
     digest: bytes
     raw: bytes
+    own_key: bytes
+    natural_key: bytes | None
+
+
+def entry_of(event: Event[Body], offset: int, digest: bytes, raw: bytes) -> LogEntry:
+    """An event with the keys under which it is remembered."""
+    return LogEntry(event, offset, digest, raw, event_key(event.event_id), natural_key(event))
 
 
 class Judgement(Struct, frozen=True, gc=False):
@@ -92,7 +102,7 @@ def evolve(before: Patient, entry: LogEntry) -> Judgement:
     """
     event = entry.event
     draft = Draft(before.fields, entry.offset, entry.digest, complete=before.complete)
-    own_key, natural = event_key(event.event_id), natural_key(event)
+    own_key, natural = entry.own_key, entry.natural_key
     known = before.memory[own_key]
     if known is not None:
         return _seen_before(draft, event, cast("Remembered", known))
