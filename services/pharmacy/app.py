@@ -8,7 +8,7 @@ from services.recording.app import opened, serve
 def main() -> None:
     """Serve until told to stop."""
     settings = PharmacySettings()  # type: ignore[call-arg]  # the environment gives them
-    serve(pharmacy_app(opened(settings, "pharmacy")), service="pharmacy", host=settings.listen, port=settings.port)
+    serve(pharmacy_app(opened(settings, "pharmacy")), service="pharmacy", host=settings.host, port=settings.port)
 
 
 if __name__ == "__main__":

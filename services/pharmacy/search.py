@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -18,6 +19,7 @@ from services.admission.rules import broken_rules, door_rule
 from services.identity.national_id import NationalId, synthetic
 from services.problems import PROBLEM_RESPONSES, invalid
 from services.recording.caller import Caller, caller
+from services.recording.outcomes import ListUnreachable
 from services.recording.recorder import Recorder
 from services.recording.routes import message_of
 
@@ -83,7 +85,14 @@ async def search_prescriptions(request: Request, _: Annotated[Caller, Depends(ca
         asked = asked_of(recorder.door, given, recorder.clock.now_ms())
     except TurnedAway as error:
         raise invalid(error.errors()) from None
-    return Response(await recorder.medication_list.prescriptions(asked), media_type="application/json")
+    try:
+        found = await recorder.medication_list.prescriptions(asked)
+    except ListUnreachable as error:
+        if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        # All else was judged here: what the list does not know is the cursor.
+        raise invalid(TurnedAway([Finding(("cursor",), DoorReason.WRONG_FORMAT)]).errors()) from None
+    return Response(found, media_type="application/json")
 
 
 def asked_of(door: Door, given: object, now_ms: int) -> dict[str, Any]:

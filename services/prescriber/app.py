@@ -8,9 +8,7 @@ from services.recording.app import opened, serve
 def main() -> None:
     """Serve until told to stop."""
     settings = PrescriberSettings()  # type: ignore[call-arg]  # the environment gives them
-    serve(
-        prescriber_app(opened(settings, "prescriber")), service="prescriber", host=settings.listen, port=settings.port
-    )
+    serve(prescriber_app(opened(settings, "prescriber")), service="prescriber", host=settings.host, port=settings.port)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def answer_to_several(recorded: list[Recorded], answering: Answering) -> Respons
 
 def _answer(recorded: Recorded, answering: Answering) -> Answer:
     judgement = recorded.judgement
-    position = f"{recorded.position.partition}-{recorded.position.offset}"
+    position = _position(recorded)
     if judgement is None:
         return Answer(event_id=recorded.event.event_id, outcome="pending", position=position)
     return Answer(
@@ -82,6 +82,11 @@ def _answer(recorded: Recorded, answering: Answering) -> Answer:
         first=judgement.first,
         resource=_resource(recorded, judgement, answering),
     )
+
+
+def _position(recorded: Recorded) -> str:
+    """The place in the log, as the medication list's answers write it."""
+    return f"{recorded.position.partition}-{recorded.position.offset}"
 
 
 def _status(answer: Answer) -> int:
@@ -99,7 +104,9 @@ def _refusal(answer: Answer) -> Problem:
 def _response(content: Answer | Answers, status: int, recorded: Recorded, answering: Answering) -> Response:
     headers = {}
     if status == 202:  # noqa: PLR2004 - HTTP's own number
-        headers["Location"] = f"{answering.list_url}/v1/events/{recorded.event.event_id}"
+        # With its position the event is found for ever; by its id alone, for as long as the list keeps such ids.
+        asked = f"{recorded.event.event_id}?position={_position(recorded)}"
+        headers["Location"] = f"{answering.list_url}/v1/events/{asked}"
         headers["Retry-After"] = str(RETRY_AFTER_S)
     return Response(msgspec.json.encode(content), status, headers, _JSON)
 

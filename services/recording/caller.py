@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from fastapi import Header
 from msgspec import Struct
+from structlog.contextvars import bind_contextvars
 
 from schemas.codes import CODES
 from schemas.events import Source
@@ -39,10 +40,11 @@ class Caller(Struct, frozen=True):
 
 
 async def caller(medchain_caller: Annotated[str | None, Header(description=HEADER_FORM)] = None) -> Caller:
-    """The caller of a request. Raises a 401 problem when it is not stated, or not in that form."""
+    """The caller of a request, noted for its log line. Raises a 401 problem when not stated, or not in that form."""
     found = parse_caller(medchain_caller or "")
     if found is None:
         raise Problem(401, DoorReason.NO_CALLER, detail=f"The header Medchain-Caller has the form {HEADER_FORM}")
+    bind_contextvars(system=found.system, organisation=found.organisation, role=found.role)
     return found
 
 

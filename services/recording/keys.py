@@ -26,7 +26,9 @@ class _Remembered(NamedTuple):
 class KeyMemory:
     """The last keys of this process. What it has forgotten, or never saw, the fold judges by event id and content.
 
-    It also keeps the time that was filled in for a sender who gave none: filled in anew, it would be other content.
+    It also keeps the time that was filled in for a sender who gave none. In a prescription without `issued_at` and a
+    discontinuation without `at` that time is content: repeated to a process that does not know the key, these are
+    other content, which the fold refuses. A sender who wants to repeat beyond that states the time.
     """
 
     def __init__(self, remembered: int = KEYS_REMEMBERED) -> None:

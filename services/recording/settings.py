@@ -23,7 +23,8 @@ class RecordingSettings(BaseSettings):
     pseudonym_key: SecretStr
     sealing_key: SecretStr
     read_token_key: SecretStr
-    listen: str = "127.0.0.1"
+    host: str = "127.0.0.1"
+    """The address to listen on: nobody outside this machine, until access control exists."""
 
     def door(self) -> Door:
         """The door, with this platform's keys."""

@@ -159,9 +159,7 @@ def test_a_search_asks_for_the_pseudonym_and_answers_what_is_found(stand: Stand)
     stand.list.found = {"prescriptions": [{"status": "E"}], "cursor": "next"}
     answer = search(stand, {"patient": PATIENT, "all": True, "limit": 200, "cursor": "here"})
     assert answer.json() == stand.list.found
-    assert stand.list.asked == [
-        ("prescriptions", {"patient": PSEUDONYM, "all": True, "limit": 200, "cursor": "here"})
-    ]
+    assert stand.list.asked == [("prescriptions", {"patient": PSEUDONYM, "all": True, "limit": 200, "cursor": "here"})]
     assert search(stand, {"reference_number": "RX-1"}).status_code == 200
     assert stand.list.asked[1] == ("prescriptions", {"reference_number": "RX-1", "all": False, "limit": 50})
 
@@ -191,3 +189,10 @@ def test_a_search_without_the_list_is_unavailable(stand: Stand) -> None:
     answer = search(stand, {"patient": PATIENT})
     assert (answer.status_code, answer.json()["type"]) == (503, "/problems/list_unavailable")
     assert answer.headers["retry-after"]
+
+
+def test_a_cursor_that_the_list_never_made_is_turned_away(stand: Stand) -> None:
+    stand.list.status = 422
+    answer = search(stand, {"patient": PATIENT, "cursor": "nowhere"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/cursor"

@@ -209,7 +209,10 @@ def test_what_is_not_judged_in_time_is_pending_with_a_place_to_ask(stand: Stand)
     answer = stand.post("/v1/prescriptions", a_prescription())
     assert answer.status_code == 202
     assert answer.json()["outcome"] == "pending"
-    assert answer.headers["location"].startswith(f"{stand.list.url}/v1/events/{stand.events()[0].event_id}")
+    (record,) = stand.log.records(EVENTS_TOPIC)
+    place = f"{record.position.partition}-{record.position.offset}"
+    assert answer.json()["position"] == place
+    assert answer.headers["location"] == f"{stand.list.url}/v1/events/{stand.events()[0].event_id}?position={place}"
     assert answer.headers["retry-after"] == "1"
 
 

@@ -122,15 +122,15 @@ def test_a_prescription_and_a_claim_go_through_both_processes_into_the_log(
             assert answer.status_code == 201, answer.text
             process.send_signal(signal.SIGTERM)
             process.wait(30)
-        check_log(log.read_text(encoding="utf-8"), path)
+        check_log(log.read_text(encoding="utf-8"), path, system)
     assert [type(event.body).__name__ for event in written(kafka, system)] == ["PrescriptionIssued", "ClaimRequested"]
 
 
-def check_log(text: str, path: str) -> None:
+def check_log(text: str, path: str, system: str) -> None:
     """One canonical line for each request, and nothing of the patient."""
     lines = [json.loads(line) for line in text.splitlines()]
-    requests = [(line["method"], line["route"], line["status"]) for line in lines if line["event"] == "request"]
-    assert ("POST", path, 201) in requests
+    (wrote,) = [line for line in lines if line["event"] == "request" and line["method"] == "POST"]
+    assert (wrote["route"], wrote["status"], wrote["system"]) == (path, 201, system)
     for secret in (PATIENT["national_id"], PATIENT["name"], "Metformin", "A10BA02", *KEYS.values()):
         assert secret not in text
 
