@@ -28,7 +28,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     outcome: str
     """applied, duplicate, refused, parked; or pending: in the log, and not judged yet."""
     position: str
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...]
     reason: str | None = None
     named: dict[str, Any] | None = None
     first: First | None = None
@@ -71,7 +71,7 @@ def _answer(recorded: Recorded, answering: Answering) -> Answer:
     judgement = recorded.judgement
     position = _position(recorded)
     if judgement is None:
-        return Answer(event_id=recorded.event.event_id, outcome="pending", position=position)
+        return Answer(event_id=recorded.event.event_id, outcome="pending", position=position, flags=())
     return Answer(
         event_id=recorded.event.event_id,
         outcome=judgement.outcome,

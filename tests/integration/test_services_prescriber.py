@@ -208,7 +208,7 @@ def test_what_is_not_judged_in_time_is_pending_with_a_place_to_ask(stand: Stand)
     stand.list.outcome = lambda _: (202, {})
     answer = stand.post("/v1/prescriptions", a_prescription())
     assert answer.status_code == 202
-    assert answer.json()["outcome"] == "pending"
+    assert (answer.json()["outcome"], answer.json()["flags"]) == ("pending", [])
     (record,) = stand.log.records(EVENTS_TOPIC)
     place = f"{record.position.partition}-{record.position.offset}"
     assert answer.json()["position"] == place
