@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
+from threading import Lock
 from typing import Any, Final
 
 from kafka import KafkaProducer
@@ -16,6 +17,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, NodeNotReadyError
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
     Headers,
+    LogRecord,
     LogUnavailable,
     PartitionCountDiffers,
     Position,
@@ -35,23 +37,46 @@ _METADATA_MAX_AGE_MS: Final = 30_000
 _RECONNECT_MAX_MS: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    topic: str
-    key: bytes
-    value: bytes
-    headers: Headers
-    asked_at: float
+class _Batch:
+    """Records that were asked for together; their answers come one by one, from several threads."""
+
+    def __init__(self, records: Sequence[LogRecord]) -> None:
+        self.records = records
+        self.asked_at = time.monotonic()
+        self.done: Future[Sequence[Position | Exception]] = Future()
+        # From here on nobody can cancel it: the records may be on their way when the caller has gone.
+        self.done.set_running_or_notify_cancel()
+        self._answers: dict[int, Position | Exception] = {}
+        self._lock = Lock()
+
+    def answer(self, number: int, answer: Position | Exception) -> None:
+        """Keep a record's answer; the last one ends the waiting."""
+        with self._lock:
+            self._answers[number] = answer
+            complete = len(self._answers) == len(self.records)
+        if complete:
+            self.done.set_result([self._answers[each] for each in range(len(self.records))])
+
+    def refuse_if_late(self) -> None:
+        """What waited too long is not sent at all: its caller may have been told already that it failed."""
+        if (time.monotonic() - self.asked_at) * 1000 > SEND_WITHIN_MS:
+            raise LogUnavailable("the log did not take the record in time")
 
 
 class KafkaLog:
     """Appends with acks from all in-sync replicas. Make one for a process; it connects when first needed."""
 
-    def __init__(self, bootstrap: str, partitions: Callable[[str], int], *, client_id: str = "medchain") -> None:
-        """`bootstrap`: host:port[,host:port]. `partitions`: the declared number for a topic; raises if undeclared."""
+    def __init__(
+        self, bootstrap: str, partitions: Callable[[str], int], *, client_id: str = "medchain", linger_ms: int = 0
+    ) -> None:
+        """`bootstrap`: host:port[,host:port]. `partitions`: the declared number for a topic; raises if undeclared.
+
+        `linger_ms`: how long a record waits for company; for a writer of many, to whom it is worth the delay.
+        """
         self._bootstrap = bootstrap.split(",")
         self._partitions = partitions
         self._client_id = client_id
+        self._linger_ms = linger_ms
         self._producer: Any = None
         # One thread: records leave in the order in which they were asked for, and a broker that is away blocks only it.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-log")
@@ -65,18 +90,21 @@ class KafkaLog:
 
     async def append(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> Position:
         """Append, and return when it is safe; see `Log.append`. Takes at most 7.5 seconds."""
-        self._partitions(topic)
-        if record_bytes(key, value, headers) > LARGEST_RECORD_BYTES:
-            raise RecordTooLarge(f"a record for {topic} is larger than {LARGEST_RECORD_BYTES} bytes")
-        done: Future[Position] = Future()
-        # From here on nobody can cancel it: the record may be on its way when the caller has gone.
-        done.set_running_or_notify_cancel()
-        record = _Record(topic, key, value, headers, time.monotonic())
+        (answer,) = await self.append_many([LogRecord(topic, key, value, headers)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def append_many(self, records: Sequence[LogRecord]) -> Sequence[Position | Exception]:
+        """Append these, and return an answer for each; see `Log.append_many`. Takes at most 7.5 seconds."""
+        if not records:
+            return ()
+        batch = _Batch(records)
         try:
-            self._thread.submit(self._send, record, done)
-        except RuntimeError as error:
-            raise LogUnavailable("the log was closed") from error
-        return await asyncio.wrap_future(done)
+            self._thread.submit(self._send_all, batch)
+        except RuntimeError:
+            return [LogUnavailable("the log was closed") for _ in records]
+        return await asyncio.wrap_future(batch.done)
 
     async def close(self) -> None:
         """Deliver what was accepted (at most the delivery timeout), then disconnect."""
@@ -91,31 +119,38 @@ class KafkaLog:
         except KafkaError as error:
             raise LogUnavailable(f"the log cannot be reached ({type(error).__name__})") from error
 
-    def _send(self, record: _Record, done: Future[Position]) -> None:
-        try:
-            _refuse_if_late(record)
-            declared = self._check_partitions(record.topic)
-            _refuse_if_late(record)
-            sent = self._producer.send(
-                record.topic,
-                value=record.value,
-                key=record.key,
-                headers=list(record.headers),
-                partition=partition_of(record.key, declared),
-            )
-        except KafkaError as error:
-            self._fail(done, error)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the caller is told
-            done.set_exception(error)
-        else:
-            sent.add_callback(lambda at: done.set_result(Position(at.partition, at.offset, at.timestamp)))
-            sent.add_errback(lambda error: self._fail(done, error))
+    def _send_all(self, batch: _Batch) -> None:
+        checked: dict[str, int] = {}
+        for number, record in enumerate(batch.records):
+            try:
+                sent = self._send(record, batch, checked)
+            except KafkaError as error:
+                batch.answer(number, self._failed(self._producer, error))
+            except Exception as error:  # noqa: BLE001 - whatever it was, the caller is told
+                batch.answer(number, error)
+            else:
+                sent.add_callback(partial(_delivered, batch, number))
+                sent.add_errback(partial(self._not_delivered, batch, number, self._producer))
+
+    def _send(self, record: LogRecord, batch: _Batch, checked: dict[str, int]) -> Any:
+        """Hand a record to the producer; returns its future. `checked`: the topics of the batch that are as declared."""
+        topic, key, value, headers = record
+        if record_bytes(key, value, headers) > LARGEST_RECORD_BYTES:
+            raise RecordTooLarge(f"a record for {topic} is larger than {LARGEST_RECORD_BYTES} bytes")
+        declared = checked.get(topic)
+        if declared is None:
+            batch.refuse_if_late()
+            declared = checked[topic] = self._check_partitions(topic)
+        batch.refuse_if_late()
+        return self._producer.send(
+            topic, value=value, key=key, headers=list(headers), partition=partition_of(key, declared)
+        )
 
     def _check_partitions(self, topic: str) -> int:
         """The declared number of partitions, once it is known that the broker has as many."""
+        declared = self._partitions(topic)
         if self._producer is None:
             self._producer = self._connect()
-        declared = self._partitions(topic)
         found = len(self._producer.partitions_for(topic))
         if found != declared:
             raise PartitionCountDiffers(topic, declared, found)
@@ -136,6 +171,7 @@ class KafkaLog:
             max_block_ms=_BLOCK_MS,
             bootstrap_timeout_ms=_BLOCK_MS,
             metadata_max_age_ms=_METADATA_MAX_AGE_MS,
+            linger_ms=self._linger_ms,
             reconnect_backoff_max_ms=_RECONNECT_MAX_MS,
         )
 
@@ -146,21 +182,25 @@ class KafkaLog:
 
     # In the producer's thread, or the log's own.
 
-    def _fail(self, done: Future[Position], error: Exception) -> None:
+    def _not_delivered(self, batch: _Batch, number: int, producer: Any, error: Exception) -> None:
+        batch.answer(number, self._failed(producer, error))
+
+    def _failed(self, producer: Any, error: Exception) -> Exception:
+        """What the caller is told of a producer's error."""
         if isinstance(error, MessageSizeTooLargeError):
-            done.set_exception(RecordTooLarge("the broker takes no record of this size"))
-            return
-        failed = LogUnavailable(f"the log did not confirm the record ({type(error).__name__})")
-        failed.__cause__ = error
-        done.set_exception(failed)
+            return RecordTooLarge("the broker takes no record of this size")
         if not isinstance(error, RetriableError):
             # The producer may have given up for good (its identity is fenced, its rights are gone): start a new one.
-            self._discard()
+            self._discard(producer)
+        failed = LogUnavailable(f"the log did not confirm the record ({type(error).__name__})")
+        failed.__cause__ = error
+        return failed
 
-    def _discard(self) -> None:
+    def _discard(self, spent: Any) -> None:
         def replace() -> None:
-            spent, self._producer = self._producer, None
-            if spent is not None:
+            # Many records tell of the same end: the next producer is not to go with them.
+            if spent is not None and spent is self._producer:
+                self._producer = None
                 spent.close(timeout=0)
 
         try:
@@ -169,10 +209,8 @@ class KafkaLog:
             return  # closing anyway
 
 
-def _refuse_if_late(record: _Record) -> None:
-    """A record that waited too long is not sent at all: its caller may have been told already that it failed."""
-    if (time.monotonic() - record.asked_at) * 1000 > SEND_WITHIN_MS:
-        raise LogUnavailable("the log did not take the record in time")
+def _delivered(batch: _Batch, number: int, at: Any) -> None:
+    batch.answer(number, Position(at.partition, at.offset, at.timestamp))
 
 
 def _answers(address: str) -> bool:

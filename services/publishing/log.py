@@ -20,6 +20,15 @@ class Position(NamedTuple):
     broker_time_ms: int
 
 
+class LogRecord(NamedTuple):
+    """A record to append."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Headers = ()
+
+
 class LogUnavailable(Exception):  # noqa: N818 - named for what is wrong
     """The log did not confirm the record in time. It may have come through all the same: repeat it with the same id."""
 
@@ -46,6 +55,14 @@ class Log(Protocol):
 
         Records that one task appends one after the other to one key keep that order. Raises LogUnavailable (with
         PartitionCountDiffers), RecordTooLarge, and whatever the declaration raises for a topic that is not declared.
+        """
+        ...
+
+    async def append_many(self, records: Sequence[LogRecord]) -> Sequence[Position | Exception]:
+        """Append these, and return one answer each, in their order, when none is on its way any more.
+
+        An answer is the record's position, or the exception that `append` would have raised for it alone. Records of
+        one key keep their order; one that failed does not stop those after it. Raises nothing.
         """
         ...
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from services.clock import Clock
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
     Headers,
+    LogRecord,
     LogUnavailable,
     Position,
     RecordTooLarge,
@@ -48,6 +49,16 @@ class MemoryLog:
         position = Position(partition, len(records), self._clock.now_ms())
         records.append(StoredRecord(position, bytes(key), bytes(value), tuple(headers)))
         return position
+
+    async def append_many(self, records: Sequence[LogRecord]) -> Sequence[Position | Exception]:
+        """Append one after the other; see `Log.append_many`."""
+        answers: list[Position | Exception] = []
+        for record in records:
+            try:
+                answers.append(await self.append(*record))
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is this record's answer
+                answers.append(error)
+        return answers
 
     async def close(self) -> None:
         """Take nothing more; what lies there can still be read."""

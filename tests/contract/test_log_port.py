@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -17,8 +18,10 @@ from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
     Log,
+    LogRecord,
     LogUnavailable,
     PartitionCountDiffers,
+    Position,
     RecordTooLarge,
     cloud_event_headers,
 )
@@ -134,6 +137,55 @@ async def test_a_topic_that_is_not_declared_is_refused(written: Written) -> None
         await written.log.append("undeclared", KEY, b"value")
 
 
+async def test_many_records_are_answered_in_their_order_and_those_of_one_key_lie_in_it(written: Written) -> None:
+    keys = [uuid.UUID(int=number % 7).hex.encode() for number in range(500)]
+    records = [LogRecord(written.topic, key, b"%d" % number, [("n", b"x")]) for number, key in enumerate(keys)]
+    answers = await written.log.append_many(records)
+    counted: Counter[int] = Counter()
+    for record, answer in zip(records, answers, strict=True):
+        assert isinstance(answer, Position)
+        partition = partition_of(record.key, PARTITIONS)
+        assert (answer.partition, answer.offset) == (partition, counted[partition])
+        counted[partition] += 1
+    expected = sorted(zip(records, answers, strict=True), key=lambda pair: pair[1].partition)  # type: ignore[union-attr]  # positions, as seen above
+    assert written.read(written.topic) == [(record.key, record.value) for record, _ in expected]
+
+
+async def test_of_many_records_those_that_cannot_be_taken_do_not_stop_the_others(written: Written) -> None:
+    answers = await written.log.append_many(
+        [
+            LogRecord(written.topic, KEY, b"first"),
+            LogRecord(written.topic, KEY, bytes(LARGEST_RECORD_BYTES)),
+            LogRecord("undeclared", KEY, b"value"),
+            LogRecord(written.topic, KEY, b"last"),
+        ]
+    )
+    assert [type(answer) for answer in answers] == [Position, RecordTooLarge, KeyError, Position]
+    assert written.read(written.topic) == [(KEY, b"first"), (KEY, b"last")]
+
+
+async def test_no_records_at_all_are_no_answers(written: Written) -> None:
+    assert list(await written.log.append_many([])) == []
+
+
+async def test_many_records_and_single_ones_of_one_key_keep_the_order_in_which_they_were_asked_for(
+    written: Written,
+) -> None:
+    log, topic = written.log, written.topic
+    await asyncio.gather(
+        log.append(topic, KEY, b"0"),
+        log.append_many([LogRecord(topic, KEY, b"%d" % number) for number in range(1, 100)]),
+        log.append(topic, KEY, b"100"),
+    )
+    assert written.read(topic) == [(KEY, b"%d" % number) for number in range(101)]
+
+
+async def test_a_closed_log_answers_each_of_many_that_it_is_not_available(written: Written) -> None:
+    await written.log.close()
+    answers = await written.log.append_many([LogRecord(written.topic, KEY, b"x")] * 3)
+    assert [type(answer) for answer in answers] == [LogUnavailable] * 3
+
+
 async def test_a_caller_that_goes_away_takes_nothing_back(written: Written) -> None:
     await written.log.append(written.topic, KEY, b"first")
     leaving = asyncio.ensure_future(written.log.append(written.topic, KEY, b"second"))
@@ -156,6 +208,9 @@ async def test_a_broker_that_is_not_there_is_told_in_time() -> None:
     log = KafkaLog("127.0.0.1:1", declared)
     with pytest.raises(LogUnavailable):
         await asyncio.wait_for(log.append("log-port-x", KEY, b"value"), timeout=8)
+    many = [LogRecord("log-port-x", KEY, b"value"), LogRecord("undeclared", KEY, b"value")]
+    answers = await asyncio.wait_for(log.append_many(many * 100), timeout=8)
+    assert [type(answer) for answer in answers] == [LogUnavailable, KeyError] * 100
     with pytest.raises(LogUnavailable):
         await log.start(["log-port-x"])
     await log.close()
