@@ -10,14 +10,18 @@ from services.admission.models import outside_name
 from services.admission.plain import rfc3339
 
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
-# In JSON that msgspec made, only a name can stand before `":`; within a text a quotation mark would be escaped, and
-# a text's own closing mark is never followed by a colon. So this finds names of instants, and nothing that was sent.
+# In JSON that msgspec made, a letter, a quotation mark and a colon in this order stand only at the end of a name: within
+# a text the mark would be escaped. So these find fields of our own types, and nothing in what was sent.
 _INSTANT: Final = re.compile(rb'"([a-z_]+)_ms":(-?[0-9]+|null)')
+_ZEROS: Final = re.compile(rb'(?<=[a-z_]":)(-?[0-9]+)(?:\.0+|(\.[0-9]*[1-9])0+)(?=[,}])')
 
 
 def to_json(shown: Any) -> bytes:
-    """The JSON of a contract type or of builtins that hold some: what is left at its default is left out."""
-    return _INSTANT.sub(_outside, _encode(shown))
+    """The JSON of a contract type or of builtins that hold some: what is left at its default is left out.
+
+    Numbers are written as people do, 100 and 0.5, whatever places the wire gave them.
+    """
+    return _ZEROS.sub(rb"\1\2", _INSTANT.sub(_outside, _encode(shown)))
 
 
 def _outside(found: re.Match[bytes]) -> bytes:

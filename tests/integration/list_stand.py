@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import httpx
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from pydantic import SecretStr
 
 from schemas import codec
 from schemas import events as ev
@@ -32,7 +33,6 @@ from tests.integration.services_stand import DOOR, SEALER, a_caller, served
 from tests.unit.fold_world import ACTORS, MINUTE_MS, Said, at
 
 PARTITIONS: Final = 8
-KEYS: Final = {"pseudonym_key": b"p" * 32, "read_token_key": b"r" * 32, "sealing_key": b"s" * 32}
 
 
 class Patient:
@@ -61,7 +61,10 @@ class ListStand:
             bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=5
         )
         self.settings = MedicationListSettings(
-            kafka=bootstrap, redis=redis_url, **{name: key.hex() for name, key in KEYS.items()}
+            kafka=bootstrap,
+            redis=redis_url,
+            pseudonym_key=SecretStr((b"p" * 32).hex()),
+            read_token_key=SecretStr((b"r" * 32).hex()),
         )
         self.http: httpx.Client
         self._patients = 0
