@@ -179,8 +179,24 @@ def content_of(event: Event[Body]) -> bytes:
 
     The sealed identity is left out: the same report sealed again under a newer key is the same report.
     """
-    body = event.body
+    body = _with_defaults_as_such(event.body)
     if isinstance(body, PrescriptionIssued) and body.identity is not None:
         body = msgspec.structs.replace(body, identity=None)
     content = msgspec.json.encode((event.source.organisation, type(body).__name__, body))
     return content if content.isascii() else normalize("NFC", content.decode()).encode()
+
+
+def _with_defaults_as_such(body: Body) -> Body:
+    """The body with the default itself where a value equals it, so that both are left out of the content alike.
+
+    msgspec leaves out only what is the very object that the type names, and a string that was read never is. A record
+    of an older version, which lacks a field, would otherwise be other content than the same said in full.
+    """
+    said = {name: default for name, default in _TEXT_DEFAULTS[type(body)] if getattr(body, name) == default}
+    return msgspec.structs.replace(body, **said) if said else body
+
+
+_TEXT_DEFAULTS: Mapping[type[Body], tuple[tuple[str, str], ...]] = {
+    body: tuple((each.name, each.default) for each in msgspec.structs.fields(body) if isinstance(each.default, str))
+    for body in BODIES
+}
