@@ -18,11 +18,14 @@ import redis
 import typer
 from msgspec import Struct
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from deploy.local.artifacts import CannotSetUpError
 from deploy.local.keys import keys_of
 from deploy.local.layout import BUILD
 from deploy.local.platform import Platform
+from deploy.local.program import ProgramDiedError
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from schemas.events import AllergyRecorded
 from services.command_line.follow import Story, StoryBrokenError
@@ -75,7 +78,11 @@ def demo(
     shutil.rmtree(FOLDER, ignore_errors=True)
     with step("Starting broker, Redis, topics and services"):
         platform = Platform(FOLDER / "platform", run=FOLDER / "run", usual_ports=False, parties=town.parties)
-        platform.start()
+        try:
+            platform.start()
+        except (ProgramDiedError, NeverCameTrueError, CannotSetUpError) as error:
+            out.print(f"[bold red]The platform did not start:[/bold red] {escape(str(error))}", highlight=False)
+            raise typer.Exit(1) from error
     try:
         report = _lived_in(platform, town, seed, events_wanted, via)
     finally:
