@@ -51,4 +51,15 @@ SERVICES: Final = (
         variables=("MEDCHAIN_KAFKA", "MEDCHAIN_PORT", "MEDCHAIN_LIST_URL", *KEYS),
         port=8802,
     ),
+    # A process of its own each: a flood of submissions holds up nobody who waits for an answer over HTTP.
+    Service(
+        name="prescriber-inbox",
+        module="services.prescriber.inbox",
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_LIST_URL", *KEYS),
+    ),
+    Service(
+        name="pharmacy-inbox",
+        module="services.pharmacy.inbox",
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_LIST_URL", *KEYS),
+    ),
 )
