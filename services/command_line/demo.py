@@ -47,7 +47,7 @@ PROBES_PER_SECOND: Final = 50.0
 CAUGHT_UP_WITHIN_S: Final = 120.0
 
 app = typer.Typer(name="demo", help="Start everything, play the town, follow one patient, check.", add_completion=False)
-out = Console(soft_wrap=True)
+out = Console()
 
 
 class Checked(Struct, frozen=True):

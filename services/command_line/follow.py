@@ -106,7 +106,7 @@ class Story:
         unclaimed = {**_dispense(medicine, ids, self._id("second")), "offline": True}
         del unclaimed["claim"]
         self._step(
-            "While its line is down, Apotek Sør hands out without a claim: recorded, and flagged",
+            "Apotek Sør hands out without a claim: recorded, and flagged",
             self.other,
             "pharmacy",
             "/v1/dispenses",
@@ -245,8 +245,8 @@ class Story:
         medication, dosing = treatment["medication"], treatment["dosing"]
         line = Text.assemble(
             "  ",
-            (medication["product"]["name"], "bold"),
-            f" {medication.get('strength') or ''}: {dosing['text']}",
+            (_named(medication), "bold"),
+            f": {dosing['text']}",
             (f" [{treatment['status']}]", "cyan"),
         )
         for prescription in treatment.get("prescriptions", ()):
@@ -269,6 +269,12 @@ class Story:
     def _id(self, key: str) -> str:
         """The same id for the same key within one patient's story."""
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._patient.index}/{key}"))
+
+
+def _named(medication: Mapping[str, Any]) -> str:
+    """Name and strength; a package's name has its strength in it."""
+    name, strength = str(medication["product"]["name"]), medication.get("strength")
+    return name if not strength or strength in name else f"{name} {strength}"
 
 
 def _medicine(brand: str) -> Medicine:
