@@ -29,9 +29,7 @@ from services.medication_list.fold import (
 )
 from services.medication_list.fold.judgement import ReceiptDue
 from services.medication_list.fold.state import META, Meta, State
-from services.medication_list.outgoing import outgoing
-from services.medication_list.packing import pack_field, pack_memory, unpack_field, unpack_memory
-from services.medication_list.store.effects import encode_effect
+from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field, unpack_memory
 from services.medication_list.store.port import PartitionWrite, PatientChange, Refused, Store, Wanted, Written
 from services.publishing.partitioning import partition_of
 
@@ -240,7 +238,7 @@ class Judge:
                     work.opened.setdefault(name, owner)
         receipt = _receipt_of(item, judgement)
         for effect in (*judgement.effects, *receipt):
-            work.effects.append(encode_effect(outgoing(effect, work.batch.partition, item.entry.offset)))
+            work.effects.append(pack_effect(item.entry.offset, item.patient, effect))
 
     def _park(self, work: PartitionWork, item: Unreadable) -> None:
         partition, offset, at_ms = work.batch.partition, item.record.offset, item.record.timestamp

@@ -15,11 +15,14 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI, Response
 
-from schemas.codec import decode, encode
-from schemas.events import DispenseOrder, RelayProgress
+from schemas.codec import UndecodableError, encode
+from schemas.events import RelayProgress
 from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
 from services.identity.sealing import SealBroken, Sealer
+from services.medication_list.fold.judgement import Effect, ReceiptDue
+from services.medication_list.outgoing import effect_id_of, outgoing, topic_of
+from services.medication_list.packing import WaitingEffect, unpack_effect
 from services.medication_list.party_topics import KafkaPartyTopics, PartyTopics
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import (
@@ -27,15 +30,14 @@ from services.medication_list.source_log import (
     KafkaSourceLog,
     SourceLogUnavailableError,
 )
-from services.medication_list.store.effects import Effect, EffectKind, decode_effect
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.waiting import FIRST, Outbox, WaitingEntry
 from services.publishing.kafka_log import DELIVERY_TIMEOUT_MS, KafkaLog
 from services.publishing.log import (
-    Headers,
     Log,
+    LogRecord,
     LogUnavailable,
     PartitionCountDiffers,
     RecordTooLarge,
@@ -54,11 +56,8 @@ _HELD_AGAIN_MS: Final = 300_000
 _ALARM_AGAIN_MS: Final = 300_000
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
-_TYPES: Final[Mapping[EffectKind, str]] = {
-    "dispense-orders": "DispenseOrder",
-    "notices": "Notice",
-    "submission-receipts": "SubmissionReceipt",
-}
+_LINGER_MS: Final = 5
+"""How long the producer waits for more of a batch: what the relay sends is on its way for longer anyhow."""
 _FAILURES: Final = (StoreUnavailableError, LogUnavailable, SourceLogUnavailableError)
 
 
@@ -87,9 +86,11 @@ class _Partition:
 class _Batch:
     """One reading of a partition's outbox: entries in order, what is to be sent of them, and which are done with."""
 
+    partition: int
+    here: _Partition
     entries: Sequence[WaitingEntry]
-    effects: dict[str, Effect] = field(default_factory=dict)
-    sends: list[tuple[str, Effect, bytes]] = field(default_factory=list)
+    effects: dict[str, WaitingEffect] = field(default_factory=dict)
+    sends: list[tuple[str, LogRecord]] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
     failed: Exception | None = None
 
@@ -160,13 +161,18 @@ class Relay:
         found = await asyncio.to_thread(self._outbox.waiting, after, _AT_MOST, _WAIT_MS)
         if not after:
             await asyncio.sleep(_WAIT_MS / 1000)  # another relay has them all
-        counts = await asyncio.gather(
-            *(self._relay(each, entries) for each, entries in found.items()), return_exceptions=True
-        )
-        for each in counts:
-            if isinstance(each, BaseException):
-                raise each
-        return sum(each for each in counts if isinstance(each, int))
+        batches = [_Batch(each, self._leased[each], entries) for each, entries in found.items()]
+        for batch in batches:
+            await self._prepare(batch)
+        if not batches or self._clock.monotonic_ms() > self._leased_until_ms - _SEND_BEFORE_END_MS:
+            return 0  # nothing is sent that another could send too; the next step renews first
+        await self._send(batches)
+        await self._note_progress(batches)
+        gone = sum([await self._delete(batch) for batch in batches])
+        for batch in batches:
+            if batch.failed is not None:
+                raise batch.failed
+        return gone
 
     async def hand_over(self) -> None:
         """Let the leases run out at once, so that another relay need not wait for it."""
@@ -209,50 +215,31 @@ class Relay:
                 each.held.clear()
                 each.after = FIRST
 
-    # --- One partition --------------------------------------------------------------------------------------------
+    # --- One round ------------------------------------------------------------------------------------------------
 
-    async def _relay(self, partition: int, entries: Sequence[WaitingEntry]) -> int:
-        here = self._leased[partition]
-        batch = _Batch(entries)
-        for entry in entries:
-            await self._prepare(here, batch, entry)
-        if self._clock.monotonic_ms() > self._leased_until_ms - _SEND_BEFORE_END_MS:
-            return 0  # nothing is sent that another could send too; the next step renews first
-        await self._send(here, batch)
-        await self._note_progress(partition, here, batch)
-        gone = [entry.entry_id for entry in entries if entry.entry_id in batch.done]
-        if gone and not await asyncio.to_thread(self._outbox.relayed, partition, self._owner, gone):
-            del self._leased[partition]
-            return 0
-        if batch.failed is not None:
-            raise batch.failed
-        here.after = entries[-1].entry_id
-        if gone:
-            get_logger().info("effects_relayed", partition=partition, effects=len(gone))
-        return len(gone)
+    async def _prepare(self, batch: _Batch) -> None:
+        """Decide what becomes of each entry: sent, dropped by rule, or held."""
+        for entry in batch.entries:
+            topic = ""
+            try:
+                effect = batch.effects[entry.entry_id] = _unpacked(entry)
+                topic = topic_of(effect.due)
+                if topic in batch.here.held:
+                    continue
+                if await self._has_receiver(topic, effect.due):
+                    batch.sends.append((entry.entry_id, self._record(topic, effect, batch.partition)))
+                else:
+                    batch.done.add(entry.entry_id)
+            except UnsendableError as error:
+                self._hold(batch.here, topic, entry.entry_id, error.reason)
 
-    async def _prepare(self, here: _Partition, batch: _Batch, entry: WaitingEntry) -> None:
-        """Decide what becomes of an entry: sent, dropped by rule, or held."""
-        topic = ""
-        try:
-            effect = batch.effects[entry.entry_id] = _decoded(entry)
-            topic = effect.topic
-            if topic in here.held:
-                return
-            if await self._has_receiver(effect):
-                batch.sends.append((entry.entry_id, effect, self._opened(effect)))
-            else:
-                batch.done.add(entry.entry_id)
-        except UnsendableError as error:
-            self._hold(here, topic, entry.entry_id, error.reason)
-
-    async def _has_receiver(self, effect: Effect) -> bool:
+    async def _has_receiver(self, topic: str, due: Effect) -> bool:
         """False for a receipt to a system without topics: it wrote over HTTP, and had its outcome as the answer."""
-        if await self._topics.have(effect.topic):
+        if await self._topics.have(topic):
             return True
-        if effect.kind == "submission-receipts" and not self._topics.is_listed(effect.recipient):
+        if isinstance(due, ReceiptDue) and not self._topics.is_listed(due.system):
             return False
-        self._missing.add(effect.topic)
+        self._missing.add(topic)
         raise UnsendableError("topic_missing")
 
     def _hold(self, here: _Partition, topic: str, entry_id: str, reason: str) -> None:
@@ -262,73 +249,80 @@ class Relay:
             self._alarmed_ms[topic] = now_ms + _ALARM_AGAIN_MS
             get_logger().error("effect_held", reason=reason, topic=topic)
 
-    def _headers(self, effect: Effect) -> Headers:
-        return cloud_event_headers(
-            event_id=effect.effect_id, event_type=_TYPES[effect.kind], source="relay", time_ms=self._clock.now_ms()
-        )
-
-    def _opened(self, effect: Effect) -> bytes:
-        """What goes out: a dispense order with its identity opened, everything else as it is."""
-        if effect.kind != "dispense-orders":
-            return effect.payload
-        order = decode(effect.payload)
-        if not isinstance(order, DispenseOrder) or order.pharmacy != effect.recipient:
-            raise UnsendableError("not_for_this_pharmacy")
-        issued = msgspec.structs.replace(order.issued, identity=None)
-        if order.identity is None:
-            return encode(msgspec.structs.replace(order, issued=issued))
+    def _record(self, topic: str, effect: WaitingEffect, partition: int) -> LogRecord:
         try:
-            inside = self._sealer.open(order.identity, effect.patient or "")
+            made = outgoing(effect, partition, self._sealer)
         except SealBroken as error:
             raise UnsendableError("seal_broken") from error
-        identity = msgspec.json.encode({"national_id": inside.national_id.digits, "name": inside.name})
-        return encode(msgspec.structs.replace(order, issued=issued, identity=identity))
-
-    async def _send(self, here: _Partition, batch: _Batch) -> None:
-        """Send all at once, which keeps their order; after one that failed, its topic's later ones do not count."""
-        answers = await asyncio.gather(
-            *(
-                self._log.append(each.topic, each.key.encode(), value, self._headers(each))
-                for _, each, value in batch.sends
-            ),
-            return_exceptions=True,
+        except UndecodableError as error:
+            raise UnsendableError("unreadable_prescription") from error
+        except Exception as error:  # one effect must not stop the others: it is held with an alarm
+            raise UnsendableError("not_in_contract") from error
+        headers = cloud_event_headers(
+            event_id=made.effect_id, event_type=made.event_type, source="relay", time_ms=self._clock.now_ms()
         )
-        broken: set[str] = set()
-        for (entry_id, effect, _), answer in zip(batch.sends, answers, strict=True):
+        return LogRecord(topic, made.key.encode(), made.value, headers)
+
+    async def _send(self, batches: Sequence[_Batch]) -> None:
+        """Send all at once, which keeps their order; after one that failed, its topic's later ones do not count."""
+        sends = [(batch, entry_id, record) for batch in batches for entry_id, record in batch.sends]
+        answers = await self._log.append_many([record for _, _, record in sends])
+        broken: set[tuple[int, str]] = set()
+        for (batch, entry_id, record), answer in zip(sends, answers, strict=True):
             if isinstance(answer, RecordTooLarge | UndeclaredTopicError | PartitionCountDiffers):
-                self._hold(here, effect.topic, entry_id, "not_taken")
+                self._hold(batch.here, record.topic, entry_id, "not_taken")
             elif isinstance(answer, Exception):
                 batch.failed = answer
-            elif isinstance(answer, BaseException):
-                raise answer
-            elif effect.topic not in broken:
+            elif (batch.partition, record.topic) not in broken:
                 batch.done.add(entry_id)
                 continue
-            broken.add(effect.topic)
+            broken.add((batch.partition, record.topic))
 
-    async def _note_progress(self, partition: int, here: _Partition, batch: _Batch) -> None:
-        """Note the last effect before which nothing waits any more; while something is held, progress stands still."""
-        if here.held and min(map(_place, here.held.values())) < _place(batch.entries[0].entry_id):
-            return
-        reached: Effect | None = None
-        for entry in batch.entries:
-            if entry.entry_id not in batch.done:
-                break
-            reached = batch.effects[entry.entry_id]
-        # A correction after a refold names an old record: progress does not go back for it.
-        if reached is not None and reached.source_offset >= here.progress:
-            progress = RelayProgress(
-                partition=partition, source_offset=reached.source_offset, effect_id=reached.effect_id
-            )
-            await self._log.append(PROGRESS_TOPIC, str(partition).encode(), encode(progress))
-            here.progress = reached.source_offset
+    async def _note_progress(self, batches: Sequence[_Batch]) -> None:
+        """Note for each partition the last effect before which nothing waits any more."""
+        reached = [(batch, effect) for batch in batches if (effect := _reached(batch)) is not None]
+        answers = await self._log.append_many([_progress(batch.partition, effect) for batch, effect in reached])
+        for (batch, effect), answer in zip(reached, answers, strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            batch.here.progress = effect.source_offset
+
+    async def _delete(self, batch: _Batch) -> int:
+        """Delete what is done with; returns how many."""
+        gone = [entry.entry_id for entry in batch.entries if entry.entry_id in batch.done]
+        if gone and not await asyncio.to_thread(self._outbox.relayed, batch.partition, self._owner, gone):
+            del self._leased[batch.partition]
+            return 0
+        batch.here.after = batch.entries[-1].entry_id
+        if gone:
+            get_logger().info("effects_relayed", partition=batch.partition, effects=len(gone))
+        return len(gone)
 
 
-def _decoded(entry: WaitingEntry) -> Effect:
+def _unpacked(entry: WaitingEntry) -> WaitingEffect:
     try:
-        return decode_effect(entry.effect)
+        return unpack_effect(entry.effect)
     except msgspec.DecodeError as error:
         raise UnsendableError("unreadable_effect") from error
+
+
+def _reached(batch: _Batch) -> WaitingEffect | None:
+    """How far the progress moves; while something is held, it stands still."""
+    held = batch.here.held
+    if held and min(map(_place, held.values())) < _place(batch.entries[0].entry_id):
+        return None
+    reached: WaitingEffect | None = None
+    for entry in batch.entries:
+        if entry.entry_id not in batch.done:
+            break
+        reached = batch.effects[entry.entry_id]
+    # A correction after a refold names an old record: progress does not go back for it.
+    return None if reached is None or reached.source_offset < batch.here.progress else reached
+
+
+def _progress(partition: int, reached: WaitingEffect) -> LogRecord:
+    noted = RelayProgress(partition=partition, source_offset=reached.source_offset, effect_id=effect_id_of(reached.due))
+    return LogRecord(PROGRESS_TOPIC, str(partition).encode(), encode(noted))
 
 
 def _place(entry_id: str) -> tuple[int, int]:
@@ -343,7 +337,7 @@ async def serve(settings: MedicationListSettings) -> None:
     """Run the relay until SIGTERM or SIGINT; with a port, tell its readiness on it."""
     clock, topics = SystemClock(), load()
     link = Link(settings.redis)
-    log = KafkaLog(settings.kafka, topics.partitions, client_id="medchain-relay")
+    log = KafkaLog(settings.kafka, topics.partitions, client_id="medchain-relay", linger_ms=_LINGER_MS)
     relay = Relay(
         RedisOutbox(link),
         log,

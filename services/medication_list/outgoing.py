@@ -1,5 +1,7 @@
 """Effects as they leave: from what the fold says is due to a record of the contract, for one recipient's own topic."""
 
+from collections.abc import Callable
+from typing import NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
@@ -14,32 +16,68 @@ from schemas.events import (
     SubmissionReceipt,
     TreatmentChanged,
 )
+from services.identity.sealing import Sealer
 from services.medication_list.fold.judgement import Effect as Due
 from services.medication_list.fold.judgement import NoticeDue, OrderDue, ReceiptDue
-from services.medication_list.store.effects import Effect
+from services.medication_list.packing import WaitingEffect
 
 EFFECTS = UUID("6f3c2a52-6f0e-5d0b-9d65-5a5c1f1a7c11")
 """Namespace of effect ids: the same effect made again (after a loss, by another generation) has the same id."""
 
 
-def outgoing(due: Due, partition: int, offset: int) -> Effect:
-    """The outbox entry of what is due because of the record at that place."""
+class Outgoing(NamedTuple):
+    """A record for one recipient: its key, the effect's id, the name of its type, and contract bytes."""
+
+    key: str
+    effect_id: str
+    event_type: str
+    value: bytes
+
+
+def topic_of(due: Due) -> str:
+    """The one topic of the recipient."""
     match due:
         case NoticeDue():
-            return _notice(due, partition, offset)
+            return f"notices.{due.organisation}"
         case OrderDue():
-            return _order(due, partition, offset)
+            return f"dispense-orders.{due.pharmacy}"
         case ReceiptDue():
-            return _receipt(due, offset)
+            return f"submission-receipts.{due.system}"
+
+
+def effect_id_of(due: Due) -> str:
+    """The id that is the same however often the effect is made."""
+    match due:
+        case NoticeDue():
+            about = f"{due.prescription}/{due.subject or due.prescription or ''}"
+            return _effect_id(due.source_event, due.kind, due.organisation, about)
+        case OrderDue():
+            return _effect_id(due.source_event, "dispense-order", due.pharmacy, due.dispatch)
+        case ReceiptDue():
+            return _effect_id(due.event_id, "receipt", due.system, due.outcome)
+
+
+def outgoing(waiting: WaitingEffect, partition: int, sealer: Sealer) -> Outgoing:
+    """What is sent for an effect of that source partition.
+
+    An order holds the patient's identity, opened for its pharmacy. Raises SealBroken when it does not open, and
+    UndecodableError when what was signed cannot be read.
+    """
+    match waiting.due:
+        case NoticeDue() as due:
+            return _notice(due, partition, waiting.source_offset)
+        case OrderDue() as due:
+            return _order(due, partition, waiting.source_offset, _opener(sealer, waiting.patient))
+        case ReceiptDue() as due:
+            return _receipt(due)
 
 
 def _effect_id(source_event: str, kind: str, recipient: str, subject: str) -> str:
     return str(uuid5(EFFECTS, f"{source_event}/{kind}/{recipient}/{subject}"))
 
 
-def _notice(due: NoticeDue, partition: int, offset: int) -> Effect:
-    subject = due.subject or due.prescription or ""
-    effect_id = _effect_id(due.source_event, due.kind, due.organisation, f"{due.prescription}/{subject}")
+def _notice(due: NoticeDue, partition: int, offset: int) -> Outgoing:
+    effect_id = effect_id_of(due)
     notice = Notice(
         effect_id=effect_id,
         kind=due.kind,
@@ -55,14 +93,13 @@ def _notice(due: NoticeDue, partition: int, offset: int) -> Effect:
         by=due.by,
         outcome=due.outcome,
     )
-    key = due.prescription or effect_id
-    return Effect(offset, "notices", due.organisation, key, effect_id, encode(notice))
+    return Outgoing(due.prescription or effect_id, effect_id, "Notice", encode(notice))
 
 
-def _order(due: OrderDue, partition: int, offset: int) -> Effect:
+def _order(due: OrderDue, partition: int, offset: int, opened: Callable[[bytes], bytes]) -> Outgoing:
     signed: Event[PrescriptionIssued] = decode(due.signed)
     changed: Event[TreatmentChanged] | None = decode(due.dosed) if due.dosed is not None else None
-    effect_id = _effect_id(due.source_event, "dispense-order", due.pharmacy, due.dispatch)
+    effect_id, sealed = effect_id_of(due), signed.body.identity
     order = DispenseOrder(
         effect_id=effect_id,
         dispatch=due.dispatch,
@@ -76,9 +113,19 @@ def _order(due: OrderDue, partition: int, offset: int) -> Effect:
         source_offset=offset,
         allergies=_warnings(due),
         flags=tuple(str(flag) for flag in due.flags),
-        identity=signed.body.identity,
+        identity=None if sealed is None else opened(sealed),
     )
-    return Effect(offset, "dispense-orders", due.pharmacy, due.prescription, effect_id, encode(order))
+    return Outgoing(due.prescription, effect_id, "DispenseOrder", encode(order))
+
+
+def _opener(sealer: Sealer, patient: str | None) -> Callable[[bytes], bytes]:
+    """Opens what is sealed for this patient: JSON of national id and name."""
+
+    def opened(sealed: bytes) -> bytes:
+        inside = sealer.open(sealed, patient or "")
+        return msgspec.json.encode({"national_id": inside.national_id.digits, "name": inside.name})
+
+    return opened
 
 
 def _warnings(due: OrderDue) -> tuple[AllergyWarning, ...]:
@@ -96,8 +143,8 @@ def _warnings(due: OrderDue) -> tuple[AllergyWarning, ...]:
     )
 
 
-def _receipt(due: ReceiptDue, offset: int) -> Effect:
-    effect_id = _effect_id(due.event_id, "receipt", due.system, due.outcome)
+def _receipt(due: ReceiptDue) -> Outgoing:
+    effect_id = effect_id_of(due)
     receipt = SubmissionReceipt(
         effect_id=effect_id,
         outcome=due.outcome,
@@ -107,4 +154,4 @@ def _receipt(due: ReceiptDue, offset: int) -> Effect:
         flags=tuple(str(flag) for flag in due.flags),
         named=": ".join(due.named) if due.named else None,
     )
-    return Effect(offset, "submission-receipts", due.system, due.message_id, effect_id, encode(receipt))
+    return Outgoing(due.message_id, effect_id, "SubmissionReceipt", encode(receipt))

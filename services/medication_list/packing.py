@@ -7,7 +7,7 @@ import msgspec
 
 from schemas.events import BODIES, Event
 from services.medication_list.fold import Memory
-from services.medication_list.fold.judgement import Effect
+from services.medication_list.fold.judgement import Effect, OrderDue
 from services.medication_list.fold.state import (
     ALLERGIES,
     META,
@@ -41,6 +41,18 @@ class _PackedWaiting(msgspec.Struct, frozen=True, array_like=True):
     replacements: tuple[Recall, ...]
 
 
+class WaitingEffect(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An effect as it waits in the outbox; the relay makes of it what is sent.
+
+    `source_offset` stands first: the store reads it to leave out what was relayed before a loss. `patient` is the
+    pseudonym that the sealed identity of an order is bound to, else None; it goes no further than the relay.
+    """
+
+    source_offset: int
+    patient: str | None
+    due: Effect
+
+
 _DOCUMENTS = frozenset({"signed", "handed", "recorded", "dosed"})
 _TYPES: Mapping[str, Any] = {
     "t": TreatmentState,
@@ -56,7 +68,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _EVENTS = {body.__name__: msgspec.msgpack.Decoder(Event[body]) for body in BODIES}  # type: ignore[valid-type]  # one decoder for each member of a closed union
 _DECODERS = {kind: msgspec.msgpack.Decoder(of) for kind, of in _TYPES.items()}
 _memory_decoder = msgspec.msgpack.Decoder(Remembered)
-_effect_decoder: msgspec.msgpack.Decoder[Effect] = msgspec.msgpack.Decoder(Effect)
+_waiting_decoder = msgspec.msgpack.Decoder(WaitingEffect)
 _NATURAL = ord("n")
 
 
@@ -99,11 +111,11 @@ def unpack_memory(key: bytes, packed: bytes) -> Memory:
     return packed if key[0] == _NATURAL else _memory_decoder.decode(packed)
 
 
-def pack_effect(effect: Effect) -> bytes:
-    """The bytes of an effect in the outbox."""
-    return _encode(effect)
+def pack_effect(source_offset: int, patient: str, effect: Effect) -> bytes:
+    """The bytes of an outbox entry: the record that an effect comes from, and whose it is if the relay needs to know."""
+    return _encode((source_offset, patient if type(effect) is OrderDue else None, effect))
 
 
-def unpack_effect(packed: bytes) -> Effect:
-    """An effect from the outbox."""
-    return _effect_decoder.decode(packed)
+def unpack_effect(packed: bytes) -> WaitingEffect:
+    """An outbox entry. Raises msgspec.DecodeError."""
+    return _waiting_decoder.decode(packed)

@@ -9,7 +9,9 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.medication_list.store.effects import Effect, encode_effect
+from schemas.reasons import NoticeKind
+from services.medication_list.fold.judgement import NoticeDue
+from services.medication_list.packing import pack_effect
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import (
@@ -83,7 +85,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 
 
 def effect(source_offset: int, name: str = "n") -> bytes:
-    return encode_effect(Effect(source_offset, "notices", "974761076", name, f"effect-{name}", b"\xc3\x01\x00\xff"))
+    return pack_effect(source_offset, ANNA, NoticeDue(NoticeKind.ORDER_VOID, "974761076", name, 0))
 
 
 def written(answer: Written | Refused) -> Written:

@@ -12,14 +12,18 @@ import redis
 from kafka import KafkaConsumer, TopicPartition
 
 from schemas.codec import decode, encode
-from schemas.events import DispenseOrder, RelayProgress
+from schemas.events import DispenseOrder, Event, Notice, PrescriptionIssued, RelayProgress
+from schemas.reasons import NoticeKind
 from services.clock import ManualClock, SystemClock
 from services.identity.national_id import NationalId
 from services.identity.sealing import SealedIdentityContent, Sealer
+from services.medication_list.fold.judgement import NoticeDue, OrderDue, ReceiptDue
+from services.medication_list.fold.state import Allergies
 from services.medication_list.outbox import LEASE_MS, Relay
+from services.medication_list.outgoing import effect_id_of
+from services.medication_list.packing import pack_effect
 from services.medication_list.party_topics import KafkaPartyTopics, MemoryPartyTopics
 from services.medication_list.source_log import KafkaSourceLog
-from services.medication_list.store.effects import Effect, EffectKind, encode_effect
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import PartitionWrite, StoreUnavailableError
@@ -49,7 +53,7 @@ class FickleLog(MemoryLog):
         self.loses_acks: set[bytes] = set()
 
     async def append(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> Position:
-        """Append, unless this topic refuses."""
+        """Append, unless this topic refuses. `append_many` comes by here too."""
         if topic in self.refuses:
             raise self.refuses[topic]
         position = await super().append(topic, key, value, headers)
@@ -82,10 +86,10 @@ class Place:
         """The progress that is in the log."""
         return {each.partition: each.source_offset for each in self.progress()}
 
-    def wait(self, *effects: Effect) -> None:
+    def wait(self, *effects: bytes) -> None:
         """Put effects into the outbox."""
         start = self.store.next_offsets([0])[0]
-        self.store.write([PartitionWrite(0, start, 0, start + 1, [], [encode_effect(each) for each in effects])])
+        self.store.write([PartitionWrite(0, start, 0, start + 1, [], effects)])
 
     def progress(self) -> list[RelayProgress]:
         """Every progress record, oldest first."""
@@ -96,19 +100,32 @@ class Place:
         return len(self.server.content().get("{0}:outbox", []))
 
 
-def notice(
-    source_offset: int, name: str, recipient: str = CLINIC, kind: EffectKind = "notices", payload: bytes = b"bytes"
-) -> Effect:
-    return Effect(source_offset, kind, recipient, name, f"effect-{name}", payload)
+def notice(source_offset: int, name: str, recipient: str = CLINIC) -> bytes:
+    """A notice about the prescription of that name, which is the key of its record."""
+    return pack_effect(source_offset, ANNA, void(name, recipient))
 
 
-def order(sealed_for: str = ANNA, recipient: str = PHARMACY) -> Effect:
-    golden: DispenseOrder = decode(min(GOLDEN.glob("DispenseOrder/1/*.bin")).read_bytes())
+def void(name: str, recipient: str = CLINIC) -> NoticeDue:
+    return NoticeDue(NoticeKind.ORDER_VOID, recipient, f"event-{name}", 1_700_000_000_000, name)
+
+
+def receipt(source_offset: int, message_id: str, system: str) -> bytes:
+    return pack_effect(source_offset, ANNA, ReceiptDue(system, message_id, f"event-{message_id}", "applied"))
+
+
+def order(whose: str = ANNA, **other: Any) -> bytes:
+    """An order of a prescription that was signed with Anna's identity sealed."""
+    return pack_effect(3, whose, msgspec.structs.replace(order_due(), **other))
+
+
+def order_due() -> OrderDue:
+    golden: Event[PrescriptionIssued] = decode(min(GOLDEN.glob("PrescriptionIssued/1/*.bin")).read_bytes())
     inside = SealedIdentityContent(NationalId.parse("13926900018"), "Åse Nordmann")
-    sealed = SEALER.seal(inside, ANNA)
-    issued = msgspec.structs.replace(golden.issued, identity=sealed)
-    whole = msgspec.structs.replace(golden, pharmacy=PHARMACY, identity=sealed, issued=issued)
-    return Effect(3, "dispense-orders", recipient, golden.prescription, golden.effect_id, encode(whole), sealed_for)
+    body = msgspec.structs.replace(golden.body, identity=SEALER.seal(inside, ANNA))
+    signed = encode(msgspec.structs.replace(golden, body=body))
+    return OrderDue(
+        "dispatch", body.prescription, PHARMACY, "pick_up", "event", 1_700_000_000_000, signed, None, Allergies()
+    )
 
 
 async def test_what_waits_is_sent_noted_and_deleted_in_order() -> None:
@@ -117,10 +134,13 @@ async def test_what_waits_is_sent_noted_and_deleted_in_order() -> None:
     place.wait(notice(9, "c"))
     assert await place.relay().step() == 3
     assert place.log.keys(NOTICES) == ["a", "b", "c"]
-    assert place.progress() == [RelayProgress(partition=0, source_offset=9, effect_id="effect-c")]
+    assert place.progress() == [RelayProgress(partition=0, source_offset=9, effect_id=effect_id_of(void("c")))]
     assert place.left() == 0
-    headers = dict(place.log.records(NOTICES)[0].headers)
-    assert (headers["ce_id"], headers["ce_type"]) == (b"effect-a", b"Notice")
+    first = place.log.records(NOTICES)[0]
+    sent: Notice = decode(first.value)
+    assert (sent.effect_id, sent.source_event, sent.source_offset) == (effect_id_of(void("a")), "event-a", 5)
+    headers = dict(first.headers)
+    assert (headers["ce_id"], headers["ce_type"]) == (sent.effect_id.encode(), b"Notice")
 
 
 async def test_an_order_is_opened_for_its_own_pharmacy_alone() -> None:
@@ -133,15 +153,27 @@ async def test_an_order_is_opened_for_its_own_pharmacy_alone() -> None:
     assert sent.issued.identity is None
 
 
-@pytest.mark.parametrize("wrong", [order(sealed_for="b" * 32), order(recipient="313000036")])
-async def test_an_order_that_is_not_for_this_pharmacy_or_patient_is_held(wrong: Effect) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(order(whose="b" * 32), id="sealed for another patient"),
+        pytest.param(order(signed=b"no prescription"), id="a prescription that cannot be read"),
+        pytest.param(order(bound_at_ms=2**63), id="an instant that the contract cannot hold"),
+    ],
+)
+async def test_an_order_that_cannot_be_made_is_held_and_the_others_go(wrong: bytes) -> None:
     place = Place()
-    place.topics.there.add("dispense-orders.313000036")
     place.wait(wrong, notice(4, "next"))
     await place.relay().step()
-    assert place.log.keys(ORDERS) == place.log.keys("dispense-orders.313000036") == []
+    assert place.log.keys(ORDERS) == []
     assert place.log.keys(NOTICES) == ["next"]
     assert place.left() == 1
+
+
+def test_the_outbox_names_the_patient_only_where_an_identity_is_to_be_opened() -> None:
+    assert ANNA.encode() in order()
+    assert ANNA.encode() not in notice(1, "a")
+    assert ANNA.encode() not in receipt(1, "a", "journal")
 
 
 async def test_a_missing_topic_holds_up_its_own_effects_only_and_in_order() -> None:
@@ -181,8 +213,7 @@ async def test_what_was_held_for_another_reason_is_tried_again_later() -> None:
 
 async def test_receipts_go_to_listed_systems_and_wait_for_their_topic() -> None:
     place = Place()
-    receipts: EffectKind = "submission-receipts"
-    place.wait(notice(1, "http", "web-only", receipts), notice(2, "waits", "journal", receipts))
+    place.wait(receipt(1, "http", "web-only"), receipt(2, "waits", "journal"))
     await place.relay().step()
     assert place.left() == 1
     assert place.log.keys("submission-receipts.web-only") == []
@@ -223,9 +254,9 @@ async def test_an_effect_that_the_log_never_takes_is_held_and_the_others_go() ->
 async def test_an_unreadable_entry_stops_nobody() -> None:
     place = Place()
     with place.server.call() as content:
-        unknown_kind = msgspec.msgpack.encode([2, "no-such-kind", "x", "k", "id", b""])
-        readable = encode_effect(notice(2, "a"))
-        content.outboxes["{0}:outbox"] = list(enumerate([b"not an effect", unknown_kind, readable], start=1))
+        unknown_kind = msgspec.msgpack.encode([2, None, ["no-such-kind", "x"]])
+        entries = [b"not an effect", unknown_kind, notice(2, "a")]
+        content.outboxes["{0}:outbox"] = list(enumerate(entries, start=1))
     assert await place.relay().step() == 1
     assert place.log.keys(NOTICES) == ["a"]
     assert place.left() == 2
@@ -316,8 +347,7 @@ async def test_on_real_servers_every_effect_arrives_once_in_order_and_progress_i
     party_topics = KafkaPartyTopics(kafka, topics, create_missing=True)
     new = "313000052"
     relay = Relay(RedisOutbox(link), log, party_topics, SEALER, SystemClock(), 2, source_log.relayed)
-    effects = [notice(each, f"{each}", CLINIC if each % 2 else new) for each in range(600)]
-    encoded = [encode_effect(each) for each in effects]
+    encoded = [notice(each, f"{each}", CLINIC if each % 2 else new) for each in range(600)]
     store.write([PartitionWrite(each, 0, 0, 600, [], encoded[each * 300 :][:300]) for each in (0, 1)])
     relayed = 0
     async with asyncio.timeout(60):
@@ -327,10 +357,9 @@ async def test_on_real_servers_every_effect_arrives_once_in_order_and_progress_i
     await relay.hand_over()
     await log.close()
     link.close()
-    for party in (CLINIC, new):
+    for first, party in ((1, CLINIC), (0, new)):
         found = await asyncio.to_thread(_records, kafka, f"notices.{party}")
-        expected = [each.key for each in effects if each.recipient == party]
-        assert sorted(found, key=int) == expected
+        assert sorted(found, key=int) == [f"{each}" for each in range(first, 600, 2)]
 
 
 def _records(kafka: str, topic: str) -> list[str]:

@@ -501,7 +501,8 @@ class World:
             self.memory[key] = packed
             written += len(packed)
         for effect in judgement.effects:
-            assert unpack_effect(pack_effect(effect)) == effect, "an effect does not survive packing"
+            packed = pack_effect(self.offset, self.patient, effect)
+            assert unpack_effect(packed).due == effect, "an effect does not survive packing"
         return written
 
     def _field(self, name: str) -> State | None:

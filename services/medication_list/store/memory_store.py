@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapp
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from services.medication_list.store.effects import decode_effect
+from services.medication_list.store.effects import source_offset
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
 from services.medication_list.store.port import (
     PartitionWrite,
@@ -249,7 +249,7 @@ class MemoryStore:
             _put(content, keys.events_of + change.patient, change.remember)
         if own:
             for effect in write.effects:
-                if decode_effect(effect).source_offset >= role.effects_from:
+                if source_offset(effect) >= role.effects_from:
                     content.last_entry += 1
                     content.outboxes[common.outbox].append((content.last_entry, effect))
         taken = self._owners(content, keys.rx, write)

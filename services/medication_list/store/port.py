@@ -67,7 +67,7 @@ class PartitionWrite:
     """All that one batch changes in its partition.
 
     `expected_offset` is the batch's own first offset, `epoch` the one that was read with the state; the write stands
-    only if the store still holds both. `effects` are encoded outbox entries (`effects.encode_effect`) in log order.
+    only if the store still holds both. `effects` are outbox entries (msgpack arrays that begin with the source offset) in log order.
     `opened` gives a prescription id or reference number its patient: the first one stays. `closed` takes ids back that
     belong to that patient; it happens before `opened`. `parked` maps an offset to why it was parked.
     """
