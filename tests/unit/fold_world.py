@@ -425,7 +425,7 @@ class World:
         patient = self._read_for(event)
         judgement = self._judge(patient, entry)
         if self.whole_too:
-            whole = Patient(self._everything(), dict(patient.memory), complete=True)
+            whole = Patient({**self.everything()}, dict(patient.memory), complete=True)
             assert evolve(whole, entry) == judgement, "what was loaded changed the judgement"
         read = [name for name in patient.fields if name in self.fields]
         then = Then(
@@ -480,7 +480,7 @@ class World:
                 return judgement
             assert missing not in patient.fields, "asked for what was read"
             if missing == EVERYTHING:
-                patient = Patient(self._everything(), patient.memory, complete=True)
+                patient = Patient({**self.everything()}, patient.memory, complete=True)
             else:
                 patient.fields[missing] = self._field(missing)
 
@@ -509,7 +509,8 @@ class World:
         packed = self.fields.get(name)
         return None if packed is None else unpack_field(name, packed)
 
-    def _everything(self) -> dict[str, State | None]:
+    def everything(self) -> dict[str, State]:
+        """Every field that stands."""
         return {name: unpack_field(name, packed) for name, packed in self.fields.items()}
 
     # --- Then ---
@@ -553,6 +554,12 @@ class World:
     def usage(self, rx: str = "R1") -> Usage:
         """What the standing hand-outs have used."""
         return usage(self.prescription(rx))
+
+    def handed_out(self, rx: str = "R1") -> int:
+        """What the standing hand-outs add up to, in whole tablets."""
+        amount = self.usage(rx).amount
+        assert amount == int(amount), "the tests hand out whole tablets"
+        return int(amount)
 
     def refills_left(self, rx: str = "R1") -> int:
         """Refills left by the ruling's formula."""

@@ -50,7 +50,7 @@ def test_the_former_holder_then_hands_out_without_claim_after_completion() -> No
     world = given(issued(refills=0), claimed(by="P"), dispensed("D1", by="Q", completed=True))
     then = world.when(dispensed("D2", by="P", completed=True))
     assert then.flags == {"dispensed_without_claim", "dispensed_after_completion", "over_quantity"}
-    assert world.usage().amount == 200
+    assert world.handed_out() == 200
 
 
 def test_a_holders_completion_counts_from_its_claim() -> None:

@@ -257,7 +257,7 @@ def test_what_was_completed_stays_completed() -> None:
 def test_a_hand_out_after_the_death_is_kept_with_its_flag() -> None:
     world = given(issued(), claimed(), died(on(0)))
     then = world.when(dispensed(at_ms=at(1)))
-    assert (then.flags, world.usage().amount) == ({"dispensed_after_death"}, 100)
+    assert (then.flags, world.handed_out()) == ({"dispensed_after_death"}, 100)
 
 
 def test_a_hand_out_of_an_unknown_prescription_says_it_too() -> None:

@@ -54,18 +54,18 @@ def test_what_is_over_counts_towards_the_next_period() -> None:
 def test_another_strength_is_not_compared_so_the_pharmacist_decides() -> None:
     line = ev.DispensedLine(quantity=tablets(10), strength="1000 mg")
     world = given(issued(refills=1), dispensed(lines=(line,), period_completed=True))
-    assert (world.usage().periods, world.usage().amount) == (1, 0)
+    assert (world.usage().periods, world.handed_out()) == (1, 0)
 
 
 def test_a_strength_spelled_otherwise_is_the_same_strength() -> None:
     line = ev.DispensedLine(quantity=tablets(100), strength="500mg")
     world = given(issued(refills=1), dispensed(lines=(line,), period_completed=False))
-    assert world.usage().amount == 100
+    assert world.handed_out() == 100
 
 
 def test_packages_count_as_what_they_hold() -> None:
     world = given(issued(refills=1), dispensed(lines=_packages(2, tablets(50)), period_completed=False))
-    assert (world.usage().amount, world.usage().periods) == (100, 1)
+    assert (world.handed_out(), world.usage().periods) == (100, 1)
 
 
 def test_a_prescription_of_packages_is_counted_by_their_content() -> None:
@@ -84,7 +84,7 @@ def test_a_package_of_unknown_content_is_the_prescribed_one_if_it_has_its_number
 def test_a_package_of_unknown_content_and_another_number_is_not_compared() -> None:
     prescribed = issued(refills=0, medication=_prescribed_package(tablets(100)))
     world = given(prescribed, dispensed(lines=_packages(1, None, "654321"), period_completed=False))
-    assert (world.status(), world.usage().amount) == ("E", 0)
+    assert (world.status(), world.handed_out()) == ("E", 0)
 
 
 @pytest.mark.parametrize(("handed", "flagged"), [("110", False), ("110.5", True)])

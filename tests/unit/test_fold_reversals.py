@@ -25,12 +25,12 @@ def _package(count: int) -> ev.Quantity:
 
 def test_a_reversal_takes_back_the_completion() -> None:
     world = given(issued(refills=0), claimed(), dispensed(completed=True), reversed_())
-    assert (world.status(), world.usage().amount) == ("E", 0)
+    assert (world.status(), world.handed_out()) == ("E", 0)
 
 
 def test_a_reversal_takes_back_one_hand_out_alone() -> None:
     world = given(issued(refills=1), dispensed("D1"), dispensed("D2", completed=True), reversed_("D1"))
-    assert (world.status(), world.usage().amount) == ("R", 100)
+    assert (world.status(), world.handed_out()) == ("R", 100)
 
 
 def test_a_completion_by_quantity_goes_with_any_part_of_it() -> None:
@@ -61,7 +61,7 @@ def test_a_second_reversal_has_no_effect() -> None:
 
 def test_returned_goods_give_nothing_back() -> None:
     world = given(issued(refills=0), claimed(), dispensed(), reversed_(returned=tablets(30)))
-    assert (world.status(), world.usage().amount) == ("R", 100)
+    assert (world.status(), world.handed_out()) == ("R", 100)
 
 
 def test_the_issuer_is_told_of_returned_goods() -> None:
@@ -119,18 +119,18 @@ def test_a_waiting_reversal_by_another_pharmacy_is_refused_when_its_hand_out_com
     first = again.judgement.first
     assert first is not None
     assert ("outcome_changed", "Q") in then.notices
-    assert (world.usage().amount, first.outcome, first.reason) == (100, 2, 16)
+    assert (world.handed_out(), first.outcome, first.reason) == (100, 2, 16)
     assert Flag.OUTCOME_CHANGED.code in world.prescription().flags
 
 
 def test_a_waiting_reversal_takes_effect_when_its_hand_out_comes() -> None:
     world = given(issued(), reversed_("D1"))
     then = world.when(dispensed("D1"))
-    assert (world.usage().amount, then.notices) == (0, [("dispensed", "A"), ("reversed", "A")])
+    assert (world.handed_out(), then.notices) == (0, [("dispensed", "A"), ("reversed", "A")])
 
 
 def test_hand_out_and_reversal_may_both_wait_for_the_prescription() -> None:
     world = given(reversed_("D1"), dispensed("D1"))
     then = world.when(issued())
-    assert (world.usage().amount, world.status()) == (0, "E")
+    assert (world.handed_out(), world.status()) == (0, "E")
     assert then.notices == [("dispensed", "A"), ("reversed", "A")]

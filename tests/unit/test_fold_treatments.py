@@ -246,7 +246,7 @@ def test_a_recorded_treatment_is_prescribed_as_soon_as_somebody_prescribes_it() 
 
 def test_a_hand_out_in_a_stopped_treatment_is_kept() -> None:
     world = given(issued(at_ms=at(0)), discontinued(at_ms=at(1)), dispensed(at_ms=at(2)))
-    assert world.usage().amount == 100
+    assert world.handed_out() == 100
 
 
 def test_what_a_stop_changed_is_shown_on_the_newest_prescription() -> None:

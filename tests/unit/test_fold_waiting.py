@@ -72,7 +72,7 @@ def test_a_hand_out_joins_when_its_prescription_comes_and_the_issuer_is_told() -
     world = given(dispensed())
     then = world.when(issued(refills=1))
     assert then.notices == [("dispensed", "A")]
-    assert (world.status(), world.refills_left(), world.usage().amount, world.waiting("R1")) == ("E", 1, 100, 0)
+    assert (world.status(), world.refills_left(), world.handed_out(), world.waiting("R1")) == ("E", 1, 100, 0)
     assert world.flags_on() == {Flag.DISPENSED_WITHOUT_CLAIM.code}
 
 
