@@ -102,7 +102,7 @@ READ: Final = _operation(
     asked="ListRead",
     examples={
         "now": {"patient": _PATIENT},
-        "as it was known": {"patient": _PATIENT, "as_of": "2026-03-02T12:00:00+01:00"},
+        "as it was known": {"patient": _PATIENT, "as_of": "2026-01-15T12:00:00+01:00"},
         "no earlier than what was written": {"patient": _PATIENT, "after_position": "3-1207"},
     },
     problems=_BODY_PROBLEMS,

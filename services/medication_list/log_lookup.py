@@ -1,6 +1,7 @@
 """Reads single records of the log by their places: what an outcome is about, a patient's history, the past."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ _NEAR: Final = 100
 _FETCH_BYTES: Final = 128 * 1024
 _FETCH_WAIT_MS: Final = 5
 _POLL_MS: Final = 200
+_ANSWER_MS: Final = 3_000
 _WITHIN_S: Final = 8.0
 
 
@@ -97,6 +99,9 @@ class LogLookup:
     def _consumer(self) -> Any:
         with suppress(Empty):
             return self._idle.get_nowait()
+        if not any(_answers(address) for address in self._bootstrap):
+            # The library would go on trying, and leave every refused socket open behind it.
+            raise LogLookupError("no broker answers")
         return KafkaConsumer(
             bootstrap_servers=self._bootstrap,
             group_id=None,
@@ -106,7 +111,19 @@ class LogLookup:
             isolation_level="read_committed",
             max_partition_fetch_bytes=_FETCH_BYTES,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
+            bootstrap_timeout_ms=_ANSWER_MS,
+            request_timeout_ms=_ANSWER_MS,
         )
+
+
+def _answers(address: str) -> bool:
+    """Whether anything listens there."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_ANSWER_MS / 1000):
+            return True
+    except OSError:
+        return False
 
 
 def _collected(consumer: Any, place: Any, wanted: list[int]) -> dict[int, StoredRecord]:

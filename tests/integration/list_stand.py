@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from schemas import codec
 from schemas import events as ev
+from services.admission.read_token import ReadTokens
 from services.clock import ManualClock
 from services.identity.national_id import synthetic
 from services.identity.sealing import SealedIdentityContent
@@ -53,6 +54,7 @@ class ListStand:
 
     def __init__(self, bootstrap: str, redis_url: str, topic: str) -> None:
         self.clock = ManualClock(at(0))
+        self.tokens = ReadTokens(b"r" * 32)
         self.topic = topic
         self.source = KafkaSourceLog(bootstrap, events=topic)
         self.link = Link(redis_url)

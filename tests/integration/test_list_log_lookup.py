@@ -1,0 +1,54 @@
+"""Single records read back from a real log by their places."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import closing
+
+import pytest
+import pytest_asyncio
+from kafka import KafkaProducer
+
+from services.medication_list.log_lookup import LogLookup, LogLookupError
+from tests.conftest import FreshTopic
+
+pytestmark = pytest.mark.integration
+RECORDS = 3_000
+
+
+@pytest_asyncio.fixture
+async def lookup(kafka: str, fresh_topic: FreshTopic) -> AsyncIterator[LogLookup]:
+    topic = fresh_topic(partitions=2)
+    with closing(KafkaProducer(bootstrap_servers=kafka, linger_ms=5)) as producer:
+        for number in range(RECORDS):
+            producer.send(topic, key=b"k", value=b"record %d" % number, partition=0, timestamp_ms=1_000 + number)
+        producer.send(topic, key=b"k", value=b"alone", partition=1)
+        producer.flush()
+    made = LogLookup(kafka, topic)
+    yield made
+    await made.close()
+
+
+async def test_what_is_asked_for_is_found_wherever_it_lies(lookup: LogLookup, seed: int) -> None:
+    wanted = [0, *random.Random(seed).sample(range(RECORDS), 40), *range(1_500, 1_900), RECORDS - 1]
+    found = await lookup.read(0, wanted)
+    assert {offset: record.value for offset, record in found.items()} == {
+        offset: b"record %d" % offset for offset in wanted
+    }
+    assert {record.timestamp - record.offset for record in found.values()} == {1_000}
+
+
+async def test_what_is_not_there_is_not_found(lookup: LogLookup) -> None:
+    assert await lookup.read(1, []) == {}
+    assert list(await lookup.read(1, [0, 1])) == [0]
+    assert await lookup.read(1, [1]) == {}
+    assert await lookup.read(1, [10_000]) == {}
+    assert list(await lookup.read(1, [0])) == [0]
+
+
+async def test_a_log_that_does_not_answer_is_an_error() -> None:
+    lookup = LogLookup("127.0.0.1:1")
+    with pytest.raises(LogLookupError):
+        await lookup.read(0, [0])
+    await lookup.close()
