@@ -37,7 +37,9 @@ SERVICES: Final = (
     Service(
         name="relay",
         module="services.medication_list.outbox",
-        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS", *KEYS),
+        # It tells its readiness on the port, and may make the topics of parties that nobody declared.
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS", "MEDCHAIN_PORT", "MEDCHAIN_CREATE_PARTY_TOPICS", *KEYS),
+        port=8804,
     ),
     Service(
         name="prescriber",

@@ -86,6 +86,7 @@ class Platform:
         known = {
             "MEDCHAIN_KAFKA": self.kafka_address,
             "MEDCHAIN_REDIS": self.redis_url,
+            "MEDCHAIN_CREATE_PARTY_TOPICS": "true",  # a machine of one's own: whoever writes here is a party
             **keys_of(self.directory),
         }
         if service.name in self._ports:
