@@ -33,7 +33,7 @@ from services.simulator.cli import counts_table, progress
 from services.simulator.connecting import SERVICES, Via, Where, channels
 from services.simulator.diary import Planned
 from services.simulator.history import History, Line, read
-from services.simulator.http_channel import HttpChannel
+from services.simulator.http_channel import HttpChannel, stated
 from services.simulator.playing import Played, play
 from services.simulator.population import Town, patient
 from services.simulator.town import events, patients_for
@@ -103,8 +103,12 @@ def _lived_in(platform: Platform, town: Town, seed: int, n: int, via: Via) -> di
     began = time.monotonic()
     with History(FOLDER / "history.jsonl") as lines:
         played = _town_played(where, town, lines, seed, n, via)
-    with step("Waiting until all of it is judged"):
-        _wait_until_judged(where, town, FOLDER / "history.jsonl")
+    try:
+        with step("Waiting until all of it is judged"):
+            _wait_until_judged(where, town, FOLDER / "history.jsonl")
+    except NeverCameTrueError as error:
+        # The check below says what is missing.
+        out.print(f"[bold red]{escape(str(error))}[/bold red]")
     seconds = time.monotonic() - began
     out.print(counts_table(lines.counts))
     out.rule("One patient, step by step")
@@ -145,23 +149,24 @@ def _followed(where: Where, town: Town) -> str:
 
 
 def _wait_until_judged(where: Where, town: Town, history: Path) -> None:
-    """Return once the last event of every partition is known to the list. Raises NeverCameTrueError."""
+    """Return once the list has taken account of the last event of every partition. Raises NeverCameTrueError."""
     last: dict[str, Line] = {}
     for line in read(history):
-        if line.position is not None and not line.damage:
+        if line.position is not None:
             last[line.position.split("-")[0]] = line
-    asker = town.doctors[0]
-    caller = f"system={asker.system}; organisation={asker.organisation}; role={asker.role}; person={asker.person}"
-    with httpx.Client(
-        base_url=where.urls["medication-list"], headers={"Medchain-Caller": caller}, trust_env=False
-    ) as client:
+    caller = {"Medchain-Caller": stated(town.doctors[0])}
+    with httpx.Client(base_url=where.urls["medication-list"], headers=caller, trust_env=False) as client:
         for line in last.values():
-            judged = partial(_is_judged, client, line.event_id)
-            wait_until(judged, within_s=CAUGHT_UP_WITHIN_S, what="the log is judged")
+            number = town.patients[line.patient].national_id.digits
+            asked = {"patient": {"national_id": number}, "after_position": line.position}
+            wait_until(partial(_is_readable, client, asked), within_s=CAUGHT_UP_WITHIN_S, what="the log is judged")
 
 
-def _is_judged(client: httpx.Client, event_id: str) -> bool:
-    return client.get(f"/v1/events/{event_id}").is_success
+def _is_readable(client: httpx.Client, asked: dict[str, Any]) -> bool:
+    try:
+        return client.post("/v1/list/read", json=asked).is_success
+    except httpx.TransportError:
+        return False
 
 
 def _write_to_visible_ms(where: Where, town: Town) -> dict[str, float]:

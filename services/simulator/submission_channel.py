@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
@@ -23,31 +24,27 @@ from services.topics.registry import load
 _LINGER_MS: Final = 5
 _POLL_MS: Final = 200
 _ANSWER_WITHIN_S: Final = 60.0
-_MOST_UNANSWERED: Final = 2_000
-_ROWS: Final = 500
-
-
-class _Sent:
-    """A submission that has not been answered yet."""
-
-    __slots__ = ("planned", "sent_at_ms")
-
-    def __init__(self, planned: Planned, sent_at_ms: int) -> None:
-        self.planned = planned
-        self.sent_at_ms = sent_at_ms
+_REMEMBERED: Final = 20_000
 
 
 class SubmissionChannel:
-    """One producer for all systems of the town, and one reader of their receipts."""
+    """One producer for all systems of the town, one reader of their receipts, and a number of workers.
+
+    A worker has the patients with its number, and waits for the receipt of one action before it submits the next: a
+    pharmacy cannot know a prescription before the chain does.
+    """
 
     name = "submissions"
 
-    def __init__(self, bootstrap: str, town: Town, history: History) -> None:
+    def __init__(self, bootstrap: str, town: Town, history: History, *, concurrency: int = 64) -> None:
+        """Make it where the loop runs."""
         self._town = town
         self._history = history
-        self._unanswered: dict[str, _Sent] = {}
-        self._repeats: dict[str, Submission[Any]] = {}
-        self._lock = threading.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._queues: list[asyncio.Queue[Planned | None]] = [asyncio.Queue(8) for _ in range(concurrency)]
+        self._workers = [self._loop.create_task(self._work(queue)) for queue in self._queues]
+        self._waiting: dict[str, asyncio.Future[SubmissionReceipt]] = {}
+        self._repeats: OrderedDict[str, Submission[Any]] = OrderedDict()
         self._closing = threading.Event()
         self._producer = KafkaProducer(
             bootstrap_servers=bootstrap.split(","),
@@ -62,37 +59,47 @@ class SubmissionChannel:
         self._reader.start()
 
     async def take(self, planned: Planned) -> None:
-        """Submit one action; waits while too many are unanswered. Raises KafkaError when the log takes nothing."""
-        deadline = time.monotonic() + _ANSWER_WITHIN_S
-        while len(self._unanswered) >= _MOST_UNANSWERED and time.monotonic() < deadline:  # noqa: ASYNC110  another thread ends it
-            await asyncio.sleep(_POLL_MS / 1000)
+        """Queue one action behind the patient's earlier ones; waits while too much is queued."""
+        done = next((worker for worker in self._workers if worker.done()), None)
+        if done is not None:
+            done.result()
+        await self._queues[planned.patient % len(self._queues)].put(planned)
+
+    async def close(self) -> None:
+        """Wait for the receipts of all that was submitted; what has none after a minute is written as failed."""
+        try:
+            await asyncio.gather(*(queue.put(None) for queue in self._queues), *self._workers)
+        finally:
+            self._closing.set()
+            await asyncio.to_thread(self._reader.join)
+            self._receipts.close()
+            self._producer.close()
+
+    async def _work(self, queue: asyncio.Queue[Planned | None]) -> None:
+        while (planned := await queue.get()) is not None:
+            await self._submit(planned)
+
+    async def _submit(self, planned: Planned) -> None:
         submission = self._submission(planned)
         value = codec.encode(submission)
+        sent_at_ms = time.time_ns() // 1_000_000
+        # A receipt cannot name the message id of what nobody can read, and of a repetition it says nothing new.
         waits = not planned.damage and planned.irregularity != "duplicate"
-        if waits:
-            with self._lock:
-                self._unanswered[submission.message_id] = _Sent(planned, time.time_ns() // 1_000_000)
+        receipt = self._waiting.setdefault(submission.message_id, self._loop.create_future()) if waits else None
         self._producer.send(
             topic_of(planned),
             key=order_key(planned).encode(),
             value=damaged(value, planned.damage) if planned.damage else value,
         )
-        if not waits:
-            # A receipt cannot name the message id of what nobody can read, and of a repetition it says nothing new.
-            self._write(planned, time.time_ns() // 1_000_000, None, "in_log")
-
-    async def close(self) -> None:
-        """Wait for the receipts of what was submitted; what has none after a minute is written as failed."""
-        self._producer.flush()
-        deadline = time.monotonic() + _ANSWER_WITHIN_S
-        while self._unanswered and time.monotonic() < deadline:  # noqa: ASYNC110  another thread ends it
-            await asyncio.sleep(_POLL_MS / 1000)
-        self._closing.set()
-        await asyncio.to_thread(self._reader.join)
-        self._receipts.close()
-        self._producer.close()
-        for sent in self._unanswered.values():
-            self._write(sent.planned, sent.sent_at_ms, None, "failed")
+        if receipt is None:
+            self._write(planned, sent_at_ms, None, "in_log")
+            return
+        try:
+            answer = await asyncio.wait_for(receipt, _ANSWER_WITHIN_S)
+        except TimeoutError:
+            self._write(planned, sent_at_ms, None, "failed")
+        else:
+            self._write(planned, sent_at_ms, answer, answer.outcome)
 
     def _submission(self, planned: Planned) -> Submission[Any]:
         """The submission, or the very same once more when it is a duplicate."""
@@ -101,23 +108,25 @@ class SubmissionChannel:
             return again
         submission = submission_of(planned, self._town.patients[planned.patient], time.time_ns() // 1_000_000)
         self._repeats[planned.event_id] = submission
+        if len(self._repeats) > _REMEMBERED:
+            self._repeats.popitem(last=False)
         return submission
+
+    def _answered(self, receipt: SubmissionReceipt) -> None:
+        """In the loop: whoever waits for this receipt goes on."""
+        waiting = self._waiting.pop(receipt.message_id or "", None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(receipt)
 
     # In the reader's thread.
 
     def _read(self) -> None:
         while not self._closing.is_set():
-            for records in self._receipts.poll(timeout_ms=_POLL_MS, max_records=_ROWS).values():
+            for records in self._receipts.poll(timeout_ms=_POLL_MS).values():
                 for record in records:
                     receipt = codec.decode(record.value)
-                    if isinstance(receipt, SubmissionReceipt) and receipt.message_id is not None:
-                        self._answered(receipt.message_id, receipt)
-
-    def _answered(self, message_id: str, receipt: SubmissionReceipt) -> None:
-        with self._lock:
-            sent = self._unanswered.pop(message_id, None)
-        if sent is not None:
-            self._write(sent.planned, sent.sent_at_ms, receipt, receipt.outcome)
+                    if isinstance(receipt, SubmissionReceipt):
+                        self._loop.call_soon_threadsafe(self._answered, receipt)
 
     def _write(self, planned: Planned, sent_at_ms: int, receipt: SubmissionReceipt | None, outcome: str) -> None:
         self._history.write(
