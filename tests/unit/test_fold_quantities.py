@@ -130,6 +130,15 @@ def test_a_report_that_comes_late_may_complete_with_an_earlier_one_and_end_a_cla
     assert (world.status(), then.notices) == ("R", [("claim_ended", "Q"), ("dispensed", "A")])
 
 
+def test_a_recall_that_came_before_the_report_that_used_it_up_decides() -> None:
+    """The later of two halves was reported first, then a recall, then the earlier half: nothing was used up before."""
+    half = tablets(50)
+    late_half = dispensed("D2", at_ms=at(5), quantity=half, period_completed=False)
+    early_half = dispensed("D1", at_ms=at(2), received_at_ms=at(9), quantity=half, period_completed=False)
+    world = given(issued(refills=0, at_ms=at(0)), late_half, recalled(at_ms=at(8)), early_half)
+    assert (world.status(), world.usage().periods) == ("T", 1)
+
+
 def test_nothing_left_says_completed_to_the_next_claim() -> None:
     world = given(issued(refills=0), dispensed())
     assert world.when(claimed()).outcome == "refused(completed)"

@@ -3,6 +3,7 @@
 import pytest
 
 from schemas.reasons import Flag
+from services.medication_list.fold.stopping import stop_in_force
 from tests.unit.fold_world import (
     Said,
     aborted,
@@ -78,9 +79,9 @@ def test_the_latest_stop_counts_though_an_earlier_one_is_shown() -> None:
 
 def test_a_second_stop_moves_nothing() -> None:
     world = given(issued(at_ms=at(0)), discontinued(at_ms=at(10)))
-    version, shown = world.meta.version, world.treatment().stop
+    version, shown = world.meta.version, stop_in_force(world.treatment())
     given(discontinued(at_ms=at(11), by="B"), world=world)
-    assert (world.meta.version, world.treatment().stop) == (version, shown)
+    assert (world.meta.version, stop_in_force(world.treatment())) == (version, shown)
 
 
 def test_a_stop_of_a_held_prescription_is_the_holders_to_decide() -> None:

@@ -1,5 +1,6 @@
 """Where a prescription stands: its status is computed from holder, hand-outs and recalls, never stepped."""
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -29,15 +30,23 @@ class Usage(NamedTuple):
 def usage(prescription: PrescriptionState) -> Usage:
     """Walks the standing hand-outs in the order in which they happened: the same ones, reported in any order, use the same.
 
+    A hand-out that says completed completes, and so does the one with whose report the last period was used up.
+    """
+    standing = [each for each in prescription.hand_outs if not each.reversed]
+    periods, amount = _used(prescription, standing)
+    used_up_by = _report_that_used_up(prescription, standing) if periods > prescription.refills else None
+    completions = tuple(each for each in standing if each.completed or each is used_up_by)
+    return Usage(min(periods, prescription.refills + 1), amount, completions)
+
+
+def _used(prescription: PrescriptionState, standing: Iterable[HandOut]) -> tuple[int, Decimal]:
+    """Periods used up, and the amount in all.
+
     An exact or larger amount uses up the period, and what is over counts towards the next. Up to 10 % short, or not
-    comparable, the pharmacist's `period_completed` decides. A hand-out that says completed, and the one that uses up
-    the last period, complete.
+    comparable, the pharmacist's `period_completed` decides.
     """
     periods, total, current = 0, NOTHING, NOTHING
-    completions: tuple[HandOut, ...] = ()
-    for hand_out in sorted(prescription.hand_outs, key=_when_it_happened):
-        if hand_out.reversed:
-            continue
+    for hand_out in sorted(standing, key=_when_it_happened):
         before = periods
         total += hand_out.amount
         current += hand_out.amount
@@ -48,9 +57,16 @@ def usage(prescription: PrescriptionState) -> Usage:
             is_enough = current >= prescription.amount * ENOUGH_OF_A_PERIOD
             if is_enough or (not hand_out.is_comparable and periods == before):
                 periods, current = periods + 1, NOTHING
-        if hand_out.completed or before <= prescription.refills < periods:
-            completions = (*completions, hand_out)
-    return Usage(min(periods, prescription.refills + 1), total, completions)
+    return periods, total
+
+
+def _report_that_used_up(prescription: PrescriptionState, standing: list[HandOut]) -> HandOut:
+    """The first in log order that, with those reported before it, leaves no period."""
+    for count, hand_out in enumerate(standing, start=1):
+        periods, _ = _used(prescription, standing[:count])
+        if periods > prescription.refills:
+            return hand_out
+    raise AssertionError("all of them together use it up")
 
 
 def _when_it_happened(hand_out: HandOut) -> tuple[int, str]:
