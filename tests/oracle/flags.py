@@ -7,6 +7,7 @@ from tests.oracle import treatments as tr
 from tests.oracle.history import Chart, Entry, day, last
 from tests.oracle.prescriptions import (
     Recall,
+    as_they_happened,
     chain_of,
     completions,
     death_of,
@@ -162,7 +163,7 @@ def _against_quantity(
     chart: Chart, entry: Entry[ev.MedicationDispensed], issue: Entry[ev.PrescriptionIssued]
 ) -> set[Flag]:
     flags: set[Flag] = set()
-    before = [e.body for e in standing(chart, issue.body.prescription) if e.position < entry.position]
+    before = as_they_happened([e for e in standing(chart, issue.body.prescription) if e.position < entry.position])
     use, (amount, _) = quantities.use_after(issue.body, before), quantities.amount_of(issue.body, entry.body)
     if amount > 0 and quantities.is_over(issue.body, use.handed_out + amount):
         flags.add(Flag.OVER_QUANTITY)

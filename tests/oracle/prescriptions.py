@@ -97,7 +97,12 @@ def standing(chart: Chart, rx: str) -> list[Entry[ev.MedicationDispensed]]:
 
 def use_of(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> quantities.Use:
     """What the standing hand-outs of a prescription add up to."""
-    return quantities.use_after(issue.body, [entry.body for entry in standing(chart, issue.body.prescription)])
+    return quantities.use_after(issue.body, as_they_happened(standing(chart, issue.body.prescription)))
+
+
+def as_they_happened(entries: list[Entry[ev.MedicationDispensed]]) -> list[ev.MedicationDispensed]:
+    """Hand-outs in the world's order: what they use up must not hang on the order in which they were reported."""
+    return [e.body for e in sorted(entries, key=lambda each: (each.occurred_at_ms, each.body.dispense))]
 
 
 # --- Closers --------------------------------------------------------------------------------------------------------
@@ -109,9 +114,11 @@ def completions(chart: Chart, rx: str, *, before: int | None = None) -> list[Com
     entries = [entry for entry in standing(chart, rx) if before is None or entry.position < before]
     used_up_by = None
     if issue is not None:
-        after_each = quantities.uses(issue.body, [entry.body for entry in entries])
-        left = zip(entries, after_each, strict=True)
-        used_up_by = first(entry for entry, use in left if quantities.periods_left(issue.body, use) == 0)
+        reported = (
+            (entry, quantities.use_after(issue.body, as_they_happened(entries[:count])))
+            for count, entry in enumerate(entries, start=1)
+        )
+        used_up_by = first(entry for entry, use in reported if quantities.periods_left(issue.body, use) == 0)
     return [
         Completion(entry.position if entry.claim_position is None else entry.claim_position, entry)
         for entry in entries
