@@ -56,7 +56,7 @@ _HELD_AGAIN_MS: Final = 300_000
 _ALARM_AGAIN_MS: Final = 300_000
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
-_LINGER_MS: Final = 5
+LINGER_MS: Final = 5
 """How long the producer waits for more of a batch: what the relay sends is on its way for longer anyhow."""
 _FAILURES: Final = (StoreUnavailableError, LogUnavailable, SourceLogUnavailableError)
 
@@ -337,7 +337,7 @@ async def serve(settings: MedicationListSettings) -> None:
     """Run the relay until SIGTERM or SIGINT; with a port, tell its readiness on it."""
     clock, topics = SystemClock(), load()
     link = Link(settings.redis)
-    log = KafkaLog(settings.kafka, topics.partitions, client_id="medchain-relay", linger_ms=_LINGER_MS)
+    log = KafkaLog(settings.kafka, topics.partitions, client_id="medchain-relay", linger_ms=LINGER_MS)
     relay = Relay(
         RedisOutbox(link),
         log,
@@ -378,7 +378,9 @@ async def _tell_readiness(relay: Relay, host: str, port: int) -> None:
         response.status_code = 200 if relay.is_ready else 503
         return {"status": "ready" if relay.is_ready else "not_ready"}
 
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
+    )
     await server._serve()  # noqa: SLF001  `serve` would take the signals that end the relay
 
 
