@@ -52,13 +52,16 @@ def opened(settings: MedicationListSettings, clock: Clock, topic: str = EVENTS_T
             return await asyncio.to_thread(source.ends)
 
         reader = ViewReader(RedisViews(settings.redis), partitions, log_ends)
-        log, places = LogLookup(settings.kafka, topic), EventPlaces(settings.redis, partitions)
+        # Who waits for the outcome of a write does not queue behind who reads through years of history.
+        log, short = LogLookup(settings.kafka, topic), LogLookup(settings.kafka, topic)
+        places = EventPlaces(settings.redis, partitions)
         try:
-            yield Parts(reader, log, Outcomes(reader, log), places, door, tokens, clock, partitions)
+            yield Parts(reader, log, Outcomes(reader, short), places, door, tokens, clock, partitions)
         finally:
             await reader.close()
             await places.close()
             await log.close()
+            await short.close()
 
     return open_parts
 
