@@ -104,7 +104,7 @@ def main() -> None:
     """Serve until told to stop."""
     settings = MedicationListSettings()  # type: ignore[call-arg]  # the environment fills it
     app = create_app(opened(settings, SystemClock()))
-    serve(app, service="medication_list", host=settings.listen, port=settings.port or PORT)
+    serve(app, service="medication_list", host=settings.host, port=settings.port or PORT)
 
 
 if __name__ == "__main__":

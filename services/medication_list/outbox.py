@@ -352,7 +352,7 @@ async def serve(settings: MedicationListSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(each, ended.set)
     tasks = [asyncio.create_task(relay.run(), name="relay")]
     if settings.port is not None:
-        tasks.append(asyncio.create_task(_tell_readiness(relay, settings.listen, settings.port), name="readiness"))
+        tasks.append(asyncio.create_task(_tell_readiness(relay, settings.host, settings.port), name="readiness"))
     get_logger().info("relay_started")
     await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:

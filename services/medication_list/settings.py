@@ -1,6 +1,6 @@
 """What the processes of the medication list must be told by their environment."""
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.identity.sealing import Sealer
@@ -20,7 +20,8 @@ class MedicationListSettings(BaseSettings):
     """URL of the Redis database that holds the view."""
     generation: str | None = None
     """The generation that a processor works on; the live one if not said."""
-    listen: str = Field(default="127.0.0.1", validation_alias="MEDCHAIN_HOST")
+    host: str = "127.0.0.1"
+    """The address to listen on: nobody outside this machine, until access control exists."""
     port: int | None = None
     """Where the API answers, and where the relay tells its readiness if it is given one."""
     sealing_key: SecretStr | None = None
