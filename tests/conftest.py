@@ -18,6 +18,8 @@ from kafka import KafkaAdminClient
 from deploy.local.layout import BUILD
 from services.topics import cluster
 from services.topics.registry import load
+from tests.acceptance.translate import PARTIES
+from tests.chain import Chain, running_chain
 from tests.servers import a_kafka, a_redis
 
 # One seed for every test that rolls dice: MEDCHAIN_TEST_SEED=<seed> repeats a run.
@@ -71,6 +73,13 @@ def kafka(scratch: Path) -> Iterator[str]:
     with a_kafka(scratch / "kafka") as address:
         cluster.create(address, load(), one_broker=True)
         yield address
+
+
+@pytest.fixture(scope="session")
+def chain(scratch: Path) -> Iterator[Chain]:
+    """The whole platform, every service a process of its own, with the parties of the acceptance scenarios."""
+    with running_chain(scratch / "chain", PARTIES) as chain:
+        yield chain
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import yaml
 
 from schemas import events as ev
 from services.identity.registers import organisation_number
+from services.topics.registry import Parties
 
 SCENARIOS: Final = Path(__file__).with_name("scenarios.yaml")
 OSLO: Final = ZoneInfo("Europe/Oslo")
@@ -46,6 +47,12 @@ ORGANISATIONS: Final[Mapping[str, str]] = {
     "P": ACTORS["pharmacy P"].organisation,
     "Q": ACTORS["pharmacy Q"].organisation,
 }
+PARTIES: Final = Parties(
+    systems=tuple(source.system for source in ACTORS.values()),
+    pharmacies=(ORGANISATIONS["P"], ORGANISATIONS["Q"]),
+    organisations=tuple(source.organisation for source in ACTORS.values()),
+)
+"""Whom the platform must know: those have topics."""
 USES: Final = {"9101 4 vaccine": "vaccine"}
 STOP_REASONS: Final = {"7494 A treatment finished": "treatment_finished", "A": "treatment_finished"}
 DOSES: Final = {"1 tablet morning": Decimal(1), "half a tablet morning": Decimal("0.5")}

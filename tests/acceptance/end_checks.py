@@ -1,0 +1,633 @@
+"""How a scenario ends: its `final`, its notices and orders as they lie on their topics, and each sentence of its `then`."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from schemas.events import (
+    ClaimRequested,
+    DispatchRequested,
+    DispenseOrder,
+    MedicationDispensed,
+    Notice,
+    PrescriptionIssued,
+)
+from tests.acceptance.journey import CLINICIAN, PHARMACIST, Journey, Neighbours, View
+from tests.acceptance.step_checks import dose_of, milliseconds
+from tests.acceptance.translate import ACTORS, ORGANISATIONS, instant
+from tests.chain import Message
+
+WHOM: Final = {number: name for name, number in ORGANISATIONS.items()}
+
+
+class End(NamedTuple):
+    """A journey that is over, with what its organisations were told of it."""
+
+    journey: Journey
+    neighbours: Neighbours
+    messages: list[Message]
+
+    @property
+    def notices(self) -> list[Notice]:
+        """All that lie on topics of notices."""
+        return [each.message for each in self.messages if isinstance(each.message, Notice)]
+
+    @property
+    def orders(self) -> list[Message]:
+        """All that lie on topics of dispense orders."""
+        return [each for each in self.messages if isinstance(each.message, DispenseOrder)]
+
+    def about(self, kind: str, name: str) -> Notice:
+        """The one notice of this kind about a prescription or hand-out."""
+        subject = self.journey.play.id_of(name)
+        (notice,) = [each for each in self.notices if each.kind == kind and subject in (each.subject, each.prescription)]
+        return notice
+
+    def rx(self, name: str = "R1") -> dict[str, Any]:
+        """A prescription as it stands at the end."""
+        return self.journey.prescription(name)
+
+    def hand_out(self, name: str) -> dict[str, Any]:
+        """A hand-out as it stands at the end, by its name."""
+        dispense = self.journey.play.id_of(name)
+        return next(each for view in self.views for each in hand_outs(view) if each["dispense"] == dispense)
+
+    @property
+    def views(self) -> list[View]:
+        """Every patient at the end."""
+        return [self.journey.look(letter) for letter in sorted(set(self.journey.play.patients.values()))]
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """The list at the end."""
+        return self.journey.now.whole
+
+    def after(self, n: int) -> View:
+        """What was seen after a step."""
+        return self.journey.views[n]
+
+
+def hand_outs(view: View) -> list[dict[str, Any]]:
+    """Every hand-out that is shown anywhere."""
+    joined = [each for shown in view.prescriptions.values() for each in shown.get("hand_outs", ())]
+    return joined + view.whole["unseen_hand_outs"]
+
+
+# --- Final ------------------------------------------------------------------------------------------------------------
+
+
+def check_final(end: End, final: Mapping[str, Mapping[str, Any]]) -> None:
+    """What the scenario says for a machine."""
+    for name, expected in final.items():
+        if name == "list":
+            check_final_list(end, expected)
+            continue
+        shown = end.rx(name)
+        for key, value in expected.items():
+            assert final_value_holds(shown, key, value), f"{name} {key}: expected {value}, shown {shown.get(key)}"
+
+
+def final_value_holds(shown: Mapping[str, Any], key: str, value: Any) -> bool:
+    match key:
+        case "flags":
+            return set(value) <= set(shown["flags"])
+        case "holder":
+            return shown.get("holder") == (ORGANISATIONS[value] if value else None)
+        case "status" | "dispenses_left" | "dispenses_done" | "refills_left" | "handed_out" | "returned":
+            return bool(shown.get(key, 0) == value)
+    raise AssertionError(f"nobody checks {key!r}")
+
+
+def check_final_list(end: End, expected: Mapping[str, Any]) -> None:
+    entries = {entry["treatment"]: entry for entry in end.journey.now.entries}
+    assert set(expected) <= {"entries", "shows", "discontinued"}
+    assert len(entries) == expected.get("entries", len(entries))
+    ids = {name: end.journey.play.id_of(name) for name in (*expected.get("shows", ()), *expected.get("discontinued", ()))}
+    assert set(ids.values()) <= set(entries)
+    assert all(entries[ids[name]]["status"] == "discontinued" for name in expected.get("discontinued", ()))
+
+
+# --- Nothing else -----------------------------------------------------------------------------------------------------
+
+
+def check_notices(end: End, expected: list[str]) -> None:
+    """Exactly these, each on the topic of whom it is for; a hand-out's with its flags."""
+    assert sorted(told_as(end, notice) for notice in end.notices) == sorted(
+        # A scenario names the treatment that goes on, the notice the prescription by which it does.
+        each.replace("about T1", "about R2")
+        for each in expected
+    )
+    for topic, notice in end.messages:
+        if isinstance(notice, Notice):
+            assert topic == f"notices.{notice.organisation}"
+        if isinstance(notice, Notice) and notice.kind == "dispensed":
+            assert set(notice.flags) == dispensed(end.journey)[str(notice.subject)] - {"prescription_unknown"}
+
+
+def told_as(end: End, notice: Notice) -> str:
+    """A notice as the scenarios write it: "kind to whom about what"."""
+    play = end.journey.play
+    what = {play.id_of(f"{letter}{number}"): f"{letter}{number}" for letter in "RTDVX" for number in range(1, 9)}
+    subject = what.get(notice.subject or "") or what.get(notice.prescription or "")
+    return f"{notice.kind} to {WHOM[notice.organisation]} about {subject}"
+
+
+def dispensed(journey: Journey) -> dict[str, set[str]]:
+    """The flags of every hand-out that was applied, by its id."""
+    answers = [told for answers in journey.answers.values() for told in answers]
+    return {
+        told.body.dispense: told.flags
+        for told in answers
+        if isinstance(told.body, MedicationDispensed) and told.outcome == "applied"
+    }
+
+
+def check_orders(end: End) -> None:
+    """One for each dispatch, on its pharmacy's topic, with everything that it needs to hand out."""
+    sent = [told.body for answers in end.journey.answers.values() for told in answers]
+    dispatches = [body for body in sent if isinstance(body, DispatchRequested)]
+    assert sorted(order.message.dispatch for order in end.orders) == sorted(each.dispatch for each in dispatches)
+    for topic, order in end.orders:
+        (dispatch,) = [each for each in dispatches if each.dispatch == order.dispatch]
+        assert topic == f"dispense-orders.{dispatch.pharmacy}"
+        issued = end.journey.play.sent["R1"].body
+        assert order.issued == issued
+        assert isinstance(issued, PrescriptionIssued)
+        assert order.dosing_in_force == issued.dosing
+        assert (order.allergies, order.flags) == ((), ())
+        assert json.loads(order.identity) == {
+            "national_id": end.journey.patient("X").digits,
+            "name": end.journey.name_of("X"),
+        }
+
+
+def check_nothing_else(end: End) -> None:
+    """No hand-out and no entry but those that the scenario brought."""
+    shown = [each["dispense"] for view in end.views for each in hand_outs(view)]
+    assert sorted(shown) == sorted(dispensed(end.journey)), "each hand-out is shown once"
+    signed = [told.body for answers in end.journey.answers.values() for told in answers if told.status == 201]
+    treatments = {each.treatment for each in signed if isinstance(each, PrescriptionIssued)}
+    assert {entry["treatment"] for view in end.views for entry in view.entries} <= treatments
+
+
+# --- Then -------------------------------------------------------------------------------------------------------------
+
+Said = re.Match[str]
+
+
+def is_as_said(end: End, said: Said) -> None:
+    """Whatever of status, holder and amounts the sentence has."""
+    groups, shown = said.groupdict(), end.rx(said.groupdict().get("rx") or "R1")
+    for key in ("status", "dispenses_left", "dispenses_done", "refills_left", "handed_out", "total", "returned"):
+        if groups.get(key) is not None:
+            value: int | str = groups[key] if key == "status" else int(groups[key])
+            assert shown.get(key, 0) == value
+    if "nobody" in said[0]:
+        assert "holder" not in shown
+
+
+def counts_hand_outs(end: End, _said: Said) -> None:
+    assert [each["dispense"] for each in end.rx()["hand_outs"]] == [end.journey.play.id_of("D1")]
+    assert (end.rx()["handed_out"], end.rx()["total"]) == (100, 100)
+
+
+def has_three_unflagged(end: End, _said: Said) -> None:
+    assert [each.get("flags", []) for each in end.rx()["hand_outs"]] == [[], [], []]
+
+
+def has_no_flag(end: End, said: Said) -> None:
+    assert end.hand_out(said["d"]).get("flags", []) == []
+
+
+def is_not_found(end: End, _said: Said) -> None:
+    found = end.journey.chain.search(end.journey.patient("X").digits, PHARMACIST, every=False)
+    assert end.journey.play.id_of("R1") not in {each["prescription"] for each in found}
+
+
+def tells_dispensed(end: End, said: Said) -> None:
+    for name in re.findall(r"D\d", said[0]) or ["D1"]:
+        notice = end.about("dispensed", name)
+        assert notice.organisation == ORGANISATIONS["OA"]
+        assert notice.prescription == end.rx()["prescription"]
+        assert sorted(notice.flags) == end.hand_out(name).get("flags", [])
+        assert notice.by == end.hand_out(name)["pharmacy"]
+    if "flag" in said[0]:
+        assert all(each.flags for each in end.notices if each.kind == "dispensed")
+
+
+def tells_holder_of_recall(end: End, _said: Said) -> None:
+    notice = end.about("recalled_while_held", "R1")
+    recall = end.rx()["recalls"][0]
+    assert (notice.organisation, notice.reason) == (ORGANISATIONS["P"], recall["reason"])
+    assert notice.by == ORGANISATIONS["OA"]
+
+
+def tells_end_of_claim(end: End, _said: Said) -> None:
+    assert end.about("claim_ended", "R1").organisation == ORGANISATIONS["P"]
+
+
+def tells_issuer_of_recall(end: End, _said: Said) -> None:
+    notice = end.about("recalled_by_other", "R1")
+    assert (notice.organisation, notice.by) == (ORGANISATIONS["OA"], ORGANISATIONS["OB"])
+    assert notice.reason == "discontinued"
+
+
+def tells_none_to_b(end: End, _said: Said) -> None:
+    assert not [each for each in end.notices if each.organisation == ORGANISATIONS["OB"]]
+
+
+def tells_reversed(end: End, _said: Said) -> None:
+    notice = end.about("reversed", "D1")
+    assert (notice.organisation, notice.subject) == (ORGANISATIONS["OA"], end.journey.play.id_of("D1"))
+
+
+def tells_who_stopped(end: End, _said: Said) -> None:
+    notice = end.about("prescribed_after_discontinuation", "R2")
+    assert (notice.organisation, notice.by) == (ORGANISATIONS["OA"], ORGANISATIONS["OB"])
+
+
+def tells_nothing(end: End, _said: Said) -> None:
+    assert end.notices == []
+
+
+def tells_nothing_else(end: End, _said: Said) -> None:
+    assert len(end.notices) == 1
+
+
+def tells_order_void(end: End, _said: Said) -> None:
+    assert end.about("order_void", "R1").organisation == ORGANISATIONS["P"]
+
+
+def has_orders_at_p_only(end: End, _said: Said) -> None:
+    assert [topic for topic, _ in end.orders] == [f"dispense-orders.{ORGANISATIONS['P']}"]
+
+
+def has_orders_at(end: End, said: Said) -> None:
+    topic = f"dispense-orders.{ORGANISATIONS[said['whom']]}"
+    assert [each.topic for each in end.orders].count(topic) == 1
+
+
+def was_held_throughout(end: End, _said: Said) -> None:
+    held = [end.after(n).prescriptions[end.rx()["prescription"]].get("holder") for n in (2, 3)]
+    assert held == [ORGANISATIONS["P"]] * 2
+
+
+def left_no_trace(end: End, _said: Said) -> None:
+    assert seen(end.after(3)) == seen(end.after(2))
+
+
+def seen(view: View) -> Any:
+    """What a view shows, but for when it was read and how far the log had come."""
+    unsteady = ("as_of", "position", "read_token")
+    return {name: value for name, value in view.whole.items() if name not in unsteady}, view.prescriptions
+
+
+def keeps_claim(end: End, _said: Said) -> None:
+    assert end.after(3).prescriptions[end.rx()["prescription"]]["claim"] == end.journey.play.id_of("C1")
+
+
+def was_always_listed(end: End, _said: Said) -> None:
+    for view in end.journey.views.values():
+        (entry,) = view.entries
+        assert [each["prescription"] for each in entry["prescriptions"]] == [end.rx()["prescription"]]
+
+
+def finds_all(end: End, _said: Said) -> None:
+    statuses = {name: each["status"] for name, each in end.journey.now.prescriptions.items()}
+    assert statuses == {end.journey.play.id_of(f"R{n}"): status for n, status in enumerate("EUTRF", 1)}
+
+
+def has_new_event_id(end: End, _said: Said) -> None:
+    first, again = end.journey.told_of("C2")
+    (anew,) = end.journey.told_of("C3")
+    assert first.document["event_id"] == again.document["event_id"] != anew.document["event_id"]
+
+
+def is_not_in_the_log(end: End, _said: Said) -> None:
+    first, second = end.journey.answers[2][0].body, end.journey.answers[3][0].body
+    assert isinstance(first, ClaimRequested)
+    claims = [each.body for each in end.journey.chain.events() if isinstance(each.body, ClaimRequested)]
+    assert second in claims
+    assert first.claim not in {each.claim for each in claims}
+
+
+def ended_claim(end: End, _said: Said) -> None:
+    assert end.after(2).prescriptions[end.rx()["prescription"]]["holder"] == ORGANISATIONS["P"]
+    assert "holder" not in end.after(3).prescriptions[end.rx()["prescription"]]
+
+
+def has_200_tablets(end: End, _said: Said) -> None:
+    (entry,) = end.whole["treatments"]
+    (shown,) = entry["prescriptions"]
+    assert shown["handed_out"] == 200
+    assert {each["pharmacy"] for each in shown["hand_outs"]} == {ORGANISATIONS["P"], ORGANISATIONS["Q"]}
+
+
+def stands_with_flags(end: End, _said: Said) -> None:
+    assert end.rx()["status"] == "T"
+    (flags,) = dispensed(end.journey).values()
+    assert set(end.hand_out("D1")["flags"]) == flags
+    assert "reversed" not in end.hand_out("D1")
+
+
+def has_one_entry(end: End, said: Said) -> None:
+    (entry,) = end.journey.now.entries
+    if said.groupdict().get("t"):
+        assert entry["treatment"] == end.journey.play.id_of("T1")
+    if said.groupdict().get("three"):
+        assert len(entry["prescriptions"]) == 3
+    if said.groupdict().get("chain"):
+        chain = [each["prescription"] for each in entry["prescriptions"]]
+        assert chain == [end.journey.play.id_of("R2"), end.journey.play.id_of("R1")]
+
+
+def has_both_times(end: End, _said: Said) -> None:
+    assert milliseconds(end.rx()["recalls"][0]["at"]) == instant("d0 12:00")
+    assert milliseconds(end.hand_out("D1")["handed_out_at"]) == instant("d0 10:00")
+
+
+def says_not_after_recall(end: End, _said: Said) -> None:
+    assert end.hand_out("D1")["flags"] == ["dispensed_without_claim"]
+    assert "dispensed_after_recall" not in end.rx()["flags"]
+
+
+def is_recalled(end: End, said: Said) -> None:
+    shown = end.rx()
+    assert shown["status"] == (said.groupdict().get("status") or "T")
+    assert "recalled" in shown["flags"]
+    reasons = [recall["reason"] for recall in shown["recalls"]]
+    assert reasons == ([said["reason"]] if said.groupdict().get("reason") else reasons[:1])
+    assert reasons
+    if "no notice" in said[0]:
+        assert end.notices == []
+
+
+def is_corrected(end: End, _said: Said) -> None:
+    (line,) = end.hand_out("D2")["lines"]
+    assert line["quantity"] == {"value": 10, "unit": "tablet"}
+    assert end.hand_out("D1")["reversed"] is True
+    assert end.rx()["handed_out"] == 10
+
+
+def told_holder(end: End, _said: Said) -> None:
+    (told,) = end.journey.answers[3]
+    assert told.document["resource"]["holder"] == ORGANISATIONS["P"]
+
+
+def is_not_dispensable(end: End, said: Said) -> None:
+    assert end.rx()["status"] == "T"
+    is_not_found(end, said)
+
+
+def stays(end: End, _said: Said) -> None:
+    assert "reversed" not in end.hand_out("D1")
+    assert end.rx()["status"] == "R"
+
+
+def was_handed_out(end: End, _said: Said) -> None:
+    assert end.rx()["status"] == "R"
+    assert end.rx()["flags"] == ["recalled_after_completion"]
+
+
+def is_shown_reversed(end: End, _said: Said) -> None:
+    assert end.hand_out("D1")["reversed"] is True
+    assert all("last_dispense" not in entry for entry in end.journey.now.entries)
+
+
+def has_returned(end: End, _said: Said) -> None:
+    assert end.hand_out("D1")["returned"] == {"value": 30, "unit": "tablet"}
+    shown = end.rx()
+    assert (shown["returned"], shown["handed_out"], shown["total"]) == (30, 100, 100)
+
+
+def gave_nothing_back(end: End, _said: Said) -> None:
+    keys = ("status", "handed_out", "refills_left", "dispenses_left", "dispenses_done")
+    before, after = (end.after(n).prescriptions[end.rx()["prescription"]] for n in (3, 4))
+    assert [before[key] for key in keys] == [after[key] for key in keys]
+
+
+def needed_no_event(end: End, _said: Said) -> None:
+    """The same events, read at another time."""
+    journey, statuses = end.journey, {}
+    known = len(journey.chain.history(journey.patient("X").digits, CLINICIAN))
+    for day in ("d0+59d", "d0+60d"):
+        journey.chain.set_clock(instant(day))
+        statuses[day] = journey.look("X").prescriptions[journey.play.id_of("R1")]["status"]
+    assert statuses == {"d0+59d": "E", "d0+60d": "T"}
+    assert len(journey.chain.history(journey.patient("X").digits, CLINICIAN)) == known
+
+
+def nothing_recalled(end: End, _said: Said) -> None:
+    for shown in end.journey.now.prescriptions.values():
+        assert not shown.get("recalls")
+        assert "recalled" not in shown.get("flags", ())
+
+
+def needed_no_event_to_disappear(end: End, _said: Said) -> None:
+    before, after = end.after(3).whole, end.after(4).whole
+    assert before["version"] == after["version"]
+    assert (len(before["treatments"]), len(after["treatments"])) == (1, 0)
+
+
+def nobody_sent_anything(end: End, _said: Said) -> None:
+    history = end.journey.chain.history(end.journey.patient("X").digits, CLINICIAN)
+    assert [each["type"] for each in history] == ["PrescriptionIssued", "ClaimRequested"]
+    statuses = [[entry["status"] for entry in end.after(n).whole["treatments"]] for n in (2, 3, 4, 5)]
+    assert statuses == [["active"], ["completed"], ["completed"], []]
+
+
+def history_has(end: End, said: Said) -> None:
+    history = end.journey.chain.history(end.journey.patient("X").digits, CLINICIAN)
+    if said.groupdict().get("t"):
+        kinds = [each["type"] for each in history if each["content"].get("treatment") == end.journey.play.id_of("T1")]
+        assert kinds == ["PrescriptionIssued", "TreatmentDiscontinued"]
+    else:
+        kinds = [each["type"] for each in history if each["content"].get("allergy") == end.journey.play.id_of("A1")]
+        assert kinds == ["AllergyRecorded", "AllergyRefuted"]
+
+
+def stays_with_entry(end: End, _said: Said) -> None:
+    (entry,) = end.journey.now.entries
+    assert entry["last_dispense"]["dispense"] == end.journey.play.id_of("D1")
+
+
+def is_unchanged(end: End, _said: Said) -> None:
+    first = end.after(1).prescriptions[end.rx()["prescription"]]
+    assert end.rx()["issued"] == first["issued"]
+
+
+def shows_changed_dosing(end: End, _said: Said) -> None:
+    (entry,) = end.whole["treatments"]
+    assert dose_of(entry["dosing"]["dosing"]) == 0.5
+    assert entry["dosing"]["by"]["organisation"] == ORGANISATIONS["OB"]
+
+
+def can_be_dispensed(end: End, _said: Said) -> None:
+    """Done, here: R1 is held by P by now, R2 is claimed by Q, and both are handed out."""
+    journey = end.journey
+    patient = {"national_id": journey.patient("X").digits}
+    claimed = {"patient": patient, "prescription": journey.play.id_of("R2")}
+    assert journey.chain.post("pharmacy", "/v1/claims", claimed, ACTORS["pharmacy Q"]).status_code == 201
+    for name, pharmacy in (("R1", "pharmacy P"), ("R2", "pharmacy Q")):
+        handed = {
+            "patient": patient,
+            "prescription": journey.play.id_of(name),
+            "lines": [{"quantity": {"value": 100, "unit": "tablet"}}],
+            "period_completed": True,
+            "completed": False,
+        }
+        answer = journey.chain.post("pharmacy", "/v1/dispenses", handed, ACTORS[pharmacy])
+        assert (answer.status_code, answer.json()["flags"]) == (201, [])
+
+
+def stored_nothing(end: End, _said: Said) -> None:
+    assert seen(end.after(3)) == seen(end.after(2))
+
+
+def did_not_move_the_version(end: End, _said: Said) -> None:
+    assert end.after(2).whole["version"] == end.after(3).whole["version"]
+    assert end.after(4).whole["version"] == end.after(5).whole["version"]
+
+
+def shows_both(end: End, _said: Said) -> None:
+    assert {entry["treatment"] for entry in end.journey.now.entries} == {
+        end.journey.play.id_of(name) for name in ("T1", "T2")
+    }
+
+
+def leaves_another_alone(end: End, _said: Said) -> None:
+    """One that shares the partition of the log, and nothing else."""
+    neighbour = end.neighbours.beside(end.journey.position["X"])
+    prescription, _ = end.neighbours.prescribe_for(neighbour)
+    shown = end.journey.chain.read_list(neighbour.digits, CLINICIAN)
+    assert (shown["complete"], shown["incomplete_since"]) == (True, None)
+    claimed = {"patient": {"national_id": neighbour.digits}, "prescription": prescription}
+    answer = end.journey.chain.post("pharmacy", "/v1/claims", claimed, PHARMACIST)
+    assert (answer.status_code, answer.json()["flags"]) == (201, [])
+
+
+def is_shown(end: End, _said: Said) -> None:
+    (entry,) = end.journey.now.entries
+    assert entry["last_dispense"]["dispense"] == end.journey.play.id_of("D1")
+
+
+def goes_by_oslo(end: End, _said: Said) -> None:
+    assert end.journey.answers[3][0].reason == "expired"
+    assert end.after(3).whole["as_of"] == "2026-06-30T22:05:00.000Z"
+
+
+def do_not_exist(end: End, _said: Said) -> None:
+    assert end.journey.now.prescriptions == {}
+    assert end.journey.now.entries == []
+    ids = {end.journey.play.id_of(name) for name in ("R1", "R2", "R3")}
+    assert not ids & {getattr(each.body, "prescription", None) for each in end.journey.chain.events()}
+
+
+def tells_bad_line(end: End, _said: Said) -> None:
+    (told,) = end.journey.answers[1]
+    assert {each["pointer"].split("/")[2] for each in told.document["errors"]} == {"1"}
+
+
+def law_holds(end: End, _said: Said) -> None:
+    for name, letter in (("R1", "X"), ("R2", "Y")):
+        open_ones = end.journey.chain.search(end.journey.patient(letter).digits, PHARMACIST, every=False)
+        assert open_ones == []
+        assert [each.get("reversed", False) for each in end.rx(name)["hand_outs"]] == [False]
+        assert end.rx(name)["handed_out"] == 100
+
+
+def claim_untouched(end: End, _said: Said) -> None:
+    assert seen(end.after(3)) == seen(end.after(2))
+
+
+THEN: Final[dict[str, Callable[[End, Said], None]]] = {
+    # Prescriptions
+    r"(?P<rx>R\d) status (?P<status>\w)(, held by nobody)?": is_as_said,
+    r"(?P<rx>R\d) dispenses left (?P<dispenses_left>\d)|dispenses done (?P<dispenses_done>\d)": is_as_said,
+    r"(?P<handed_out>\d+) of (?P<total>\d+)( tablets)? handed out( in all|, both periods used up)?": is_as_said,
+    r"handed out (?P<handed_out>\d+) of (?P<total>\d+)": is_as_said,
+    r"(?P<rx>R1) status (?P<status>E), dispenses done (?P<dispenses_done>1), (?P<handed_out>100) of (?P<total>200)": is_as_said,
+    r"(?P<rx>R1) stays (?P<status>E), (?P<handed_out>0) of (?P<total>100)": is_as_said,
+    r"one period used up: the refill is still there, refills left (?P<refills_left>1)": is_as_said,
+    r"effects follow the log: the recall came first, (?P<rx>R1) is (?P<status>T)": is_as_said,
+    r"exactly one dispense on R1, 100 of 100 tablets|no dispense on R1 is lost or doubled": counts_hand_outs,
+    r"three dispenses, none flagged": has_three_unflagged,
+    r"(?P<d>D\d) has no flag": has_no_flag,
+    r"search_open_prescriptions does not return R1": is_not_found,
+    r'with "all": R3 as T and R4 as R are returned too, and R5 as F': finds_all,
+    r"R1 was held by P throughout": was_held_throughout,
+    r"the refused claim of Q left no trace on the list": left_no_trace,
+    r"C1 stays the valid claim": keeps_claim,
+    r"the claim of P was not touched": claim_untouched,
+    r"R1 was on the list all the time": was_always_listed,
+    r"a new try has a new id": has_new_event_id,
+    r"the first is not in the log": is_not_in_the_log,
+    r"the hand-out of Q closed R1: the claim of P ended then": ended_claim,
+    r"both hand-outs are on the list: the patient has 200 tablets": has_200_tablets,
+    r"the recall came first, so R1 stays T; the hand-out stands and is shown with its flags": stands_with_flags,
+    r"both facts with their own times on the list": has_both_times,
+    r"the list does not say that P handed out after the recall": says_not_after_recall,
+    r"the list shows D2 with 10 tablets; D1 is shown as reversed .*|no dispense of 100 tablets counts": is_corrected,
+    r"the answer to the recall tells that P holds it": told_holder,
+    r"status (?P<status>R): the completion of a holder counts from its claim; the recall stays visible": is_recalled,
+    r"R1 (is )?recalled with reason (?P<reason>\w+)(; no notice to A about its own act)?": is_recalled,
+    r"R1 stays recalled": is_recalled,
+    r"the rest cannot be dispensed|the reversal does not make a recalled prescription dispensable": is_not_dispensable,
+    r"D1 stays|D1 stands, R1 stays R": stays,
+    r"the medicine was handed out: the list does not say that R1 was stopped in time": was_handed_out,
+    r"the list no longer says that the patient got D1, or shows it as reversed": is_shown_reversed,
+    r"30 tablets are shown as returned; handed out stays 100 of 100": has_returned,
+    r"returned goods give back no quantity, refill or status": gave_nothing_back,
+    r"nothing was recalled": nothing_recalled,
+    r"R1 itself is unchanged": is_unchanged,
+    r"R1 and R2 can be claimed and dispensed like all else": can_be_dispensed,
+    r"00:05 in Oslo is 22:05Z of the day before: .*": goes_by_oslo,
+    r"none of R1, R2, R3 exists": do_not_exist,
+    r"the answer tells which line is bad": tells_bad_line,
+    r"in both nothing is dispensable and one hand-out of 100 stands": law_holds,
+    # Entries
+    r"one entry, not two": has_one_entry,
+    r"one entry (?P<t>T1)( with its old id; (?P<chain>chain R1, R2; head R2)| with (?P<three>three) prescriptions)?": has_one_entry,
+    r"no event was needed on d0\+60d for R1 to become T": needed_no_event,
+    r"no event was needed for it to disappear": needed_no_event_to_disappear,
+    r"nobody had to send anything": nobody_sent_anything,
+    r"the history still has (?P<t>T1)|A1 with both steps is in the history": history_has,
+    r"the hand-out that happened stays visible with the entry": stays_with_entry,
+    r"the list shows the dosing in force and who changed it": shows_changed_dosing,
+    r"after the refused attempt nothing was stored": stored_nothing,
+    r"neither the claim nor the hand-out of a known prescription moved the version": did_not_move_the_version,
+    r"later events go on: T1 and T2 are shown": shows_both,
+    r"another patient is not touched": leaves_another_alone,
+    r"D1 on the list": is_shown,
+    # What organisations are told
+    r"notice to the organisation of prescriber A: dispense D1 of R1": tells_dispensed,
+    r"three notices to the organisation of prescriber A \(D1, D2, D3\)": tells_dispensed,
+    r"notice to prescriber A( with the flags| about D1 once A is known|: D1 with the flag)": tells_dispensed,
+    r"prescriber A gets two notices, each with its flags": tells_dispensed,
+    r"no other notice": tells_nothing_else,
+    r"notice to P: its claim ended": tells_end_of_claim,
+    r"notice to P, the holder(: R1 is recalled, with the reason|, of the recall)": tells_holder_of_recall,
+    r"notice to the organisation of prescriber A: R1 recalled by B with the reason": tells_issuer_of_recall,
+    r"no such notice to B": tells_none_to_b,
+    r"notice to prescriber A points at D1|prescriber A is told": tells_reversed,
+    r"no notice to A about its own renewal": tells_nothing,
+    r"notice to A, who stopped it": tells_who_stopped,
+    r"exactly one order, on the topic of P only; Q receives nothing": has_orders_at_p_only,
+    r"P is told on its topic that its order is void": tells_order_void,
+    r"one order for (?P<whom>Q)": has_orders_at,
+}
+
+
+def check_then(end: End, sentences: list[str]) -> None:
+    """Hold the end to each sentence; one that nobody understands fails."""
+    for sentence in sentences:
+        matching = ((re.fullmatch(pattern, sentence), holds) for pattern, holds in THEN.items())
+        said, holds = next(((said, holds) for said, holds in matching if said is not None), (None, None))
+        assert said is not None, f"nobody checks {sentence!r}"
+        assert holds is not None
+        try:
+            holds(end, said)
+        except AssertionError as error:
+            error.add_note(f"then: {sentence}")
+            raise
