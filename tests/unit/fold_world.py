@@ -45,7 +45,6 @@ from services.medication_list.fold.state import (
     treatment_field,
     waiting_field,
 )
-from services.medication_list.fold.stopping import is_paused, is_withdrawn, stop_in_force
 from services.medication_list.packing import (
     pack_effect,
     pack_field,
@@ -54,6 +53,7 @@ from services.medication_list.packing import (
     unpack_field,
     unpack_memory,
 )
+from services.medication_list.view import show_treatment
 
 OSLO: Final = ZoneInfo("Europe/Oslo")
 D0: Final = date(2026, 3, 2)
@@ -572,21 +572,12 @@ class World:
 
     def treatment_is(self, treatment: str = "T1") -> str:
         """unknown, active, paused, discontinued, withdrawn or course ended, now."""
-        state = cast("TreatmentState | None", self._field(treatment_field(id_of(treatment))))
-        if state is None:
+        shown = show_treatment(self.everything(), id_of(treatment), self.now_ms)
+        if shown is None:
             return "unknown"
-        if stop_in_force(state) is not None:
-            return "withdrawn" if is_withdrawn(state) else "discontinued"
-        if 0 < self._course_end_ms(state) <= self.now_ms:
-            return "course ended"
-        return "paused" if is_paused(state, self.now_ms) else "active"
-
-    def _course_end_ms(self, state: TreatmentState) -> int:
-        """By the dosing in force: the newest prescription's, unless it was changed since."""
-        if state.newest is None or state.dosed_at_ms > state.newest_at_ms:
-            return state.course_end_ms
-        newest = cast("PrescriptionState", self._field(prescription_field(state.newest)))
-        return newest.course_end_ms
+        if shown.status == "discontinued" and "withdrawn" in shown.flags:
+            return "withdrawn"
+        return "course ended" if shown.status == "completed" else shown.status
 
 
 def _with_id(event: AnyEvent, event_id: str) -> AnyEvent:
