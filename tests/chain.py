@@ -94,11 +94,12 @@ class Chain:
             consumer.assign([place])
             consumer.seek(place, offset)
             found: list[Any] = []
-            wait_until(
-                lambda: bool(found.extend(consumer.poll(POLL_MS).get(place, ())) or found),
-                within_s=WITHIN_S,
-                what=position,
-            )
+
+            def has_come() -> bool:
+                found.extend(consumer.poll(POLL_MS).get(place, ()))
+                return bool(found)
+
+            wait_until(has_come, within_s=WITHIN_S, what=position)
             return found[0]
 
     def log(self) -> list[Any]:

@@ -41,7 +41,9 @@ class End(NamedTuple):
     def about(self, kind: str, name: str) -> Notice:
         """The one notice of this kind about a prescription or hand-out."""
         subject = self.journey.play.id_of(name)
-        (notice,) = [each for each in self.notices if each.kind == kind and subject in (each.subject, each.prescription)]
+        (notice,) = [
+            each for each in self.notices if each.kind == kind and subject in (each.subject, each.prescription)
+        ]
         return notice
 
     def rx(self, name: str = "R1") -> dict[str, Any]:
@@ -71,7 +73,7 @@ class End(NamedTuple):
 def hand_outs(view: View) -> list[dict[str, Any]]:
     """Every hand-out that is shown anywhere."""
     joined = [each for shown in view.prescriptions.values() for each in shown.get("hand_outs", ())]
-    return joined + view.whole["unseen_hand_outs"]
+    return [*joined, *view.whole["unseen_hand_outs"]]
 
 
 # --- Final ------------------------------------------------------------------------------------------------------------
@@ -96,14 +98,17 @@ def final_value_holds(shown: Mapping[str, Any], key: str, value: Any) -> bool:
             return shown.get("holder") == (ORGANISATIONS[value] if value else None)
         case "status" | "dispenses_left" | "dispenses_done" | "refills_left" | "handed_out" | "returned":
             return bool(shown.get(key, 0) == value)
-    raise AssertionError(f"nobody checks {key!r}")
+        case _:
+            raise AssertionError(f"nobody checks {key!r}")
 
 
 def check_final_list(end: End, expected: Mapping[str, Any]) -> None:
     entries = {entry["treatment"]: entry for entry in end.journey.now.entries}
     assert set(expected) <= {"entries", "shows", "discontinued"}
     assert len(entries) == expected.get("entries", len(entries))
-    ids = {name: end.journey.play.id_of(name) for name in (*expected.get("shows", ()), *expected.get("discontinued", ()))}
+    ids = {
+        name: end.journey.play.id_of(name) for name in (*expected.get("shows", ()), *expected.get("discontinued", ()))
+    }
     assert set(ids.values()) <= set(entries)
     assert all(entries[ids[name]]["status"] == "discontinued" for name in expected.get("discontinued", ()))
 
@@ -386,8 +391,12 @@ def stays(end: End, _said: Said) -> None:
 
 
 def was_handed_out(end: End, _said: Said) -> None:
+    """The recall is shown, and with it that it came too late."""
     assert end.rx()["status"] == "R"
-    assert end.rx()["flags"] == ["recalled_after_completion"]
+    assert "recalled_after_completion" in end.rx()["flags"]
+    assert [milliseconds(recall["at"]) for recall in end.rx()["recalls"]] > [
+        milliseconds(end.hand_out("D1")["handed_out_at"])
+    ]
 
 
 def is_shown_reversed(end: End, _said: Said) -> None:

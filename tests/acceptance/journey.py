@@ -155,18 +155,11 @@ class Journey:
         """An entry of the list, None when it is not shown."""
         return next((each for each in self.now.entries if each["treatment"] == self.play.id_of(name)), None)
 
-    def told_of(self, name: str) -> list[Told]:
-        """The answers to what made this natural id known, in order."""
-        natural = self.play.id_of(name)
-        fields = {"R": "prescription", "C": "claim", "D": "dispense", "A": "allergy"}
-        kinds = {"R": ev.PrescriptionIssued, "C": ev.ClaimRequested, "D": ev.MedicationDispensed}
-        kind, field_name = kinds.get(name[0], ev.AllergyRecorded), fields[name[0]]
-        return [
-            told
-            for answers in self.answers.values()
-            for told in answers
-            if isinstance(told.body, kind) and getattr(told.body, field_name) == natural
-        ]
+    def told_of(self, claim: str) -> list[Told]:
+        """The answers to a claim by its name, and to its repetitions, in order."""
+        answers = [told for answers in self.answers.values() for told in answers]
+        natural = self.play.id_of(claim)
+        return [each for each in answers if isinstance(each.body, ev.ClaimRequested) and each.body.claim == natural]
 
     # --- Steps --------------------------------------------------------------------------------------------------------
 
@@ -246,7 +239,7 @@ class Neighbours:
 
     def beside(self, position: str) -> NationalId:
         """The one whose events lie in the same partition as this position."""
-        partition = position.split("-")[0]
+        partition = position.split("-", maxsplit=1)[0]
         while partition not in self._known:
             self._next += 1
             citizen = synthetic(self._next)

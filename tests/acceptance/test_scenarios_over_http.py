@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.acceptance.end_checks import THEN, End, check_final, check_nothing_else, check_notices, check_orders, check_then
+from tests.acceptance.end_checks import (
+    THEN,
+    End,
+    check_final,
+    check_nothing_else,
+    check_notices,
+    check_orders,
+    check_then,
+)
 from tests.acceptance.journey import Journey, Neighbours
 from tests.acceptance.step_checks import CHECKS, check_step
 from tests.acceptance.translate import Play, scenarios
@@ -59,6 +67,8 @@ def test_the_chain_comes_to_what_the_scenario_says(name: str, chain: Chain, mail
     check_notices(end, scenario["notices"])
     check_orders(end)
     check_then(end, scenario.get("then") or [])
+    # What a sentence of `then` had to bring about to be held to is not the next scenario's.
+    mail.since(journey)
 
 
 def test_every_sentence_of_the_scenarios_is_understood_by_one_check_alone() -> None:
