@@ -187,6 +187,16 @@ async def test_an_idle_store_that_was_emptied_is_read_again_and_a_busy_one_is_no
     assert not cursors.is_current(batch)
 
 
+def test_an_answer_that_is_older_than_the_last_batch_is_no_rollback() -> None:
+    cursors, turn = placed(offset=5)
+    batch = cursors.take(0, turn, [LogRecord(5)], 6, 6)
+    assert batch is not None
+    believed, answered = cursors.believed(), {0: 5}
+    cursors.applied(batch, 0.0)
+    assert rolled_back(cursors, believed, answered) == []
+    assert cursors.is_current(batch)
+
+
 def test_markers_alone_move_the_offset_with_an_empty_batch() -> None:
     cursors, turn = placed()
     assert cursors.take(0, turn, [], 0, 2) is None

@@ -148,11 +148,14 @@ class Cursors:
         with self._lock:
             return {p: (c.turn, c.applied) for p, c in self._cursors.items() if c.applied is not None}
 
-    def roll_back(self, partition: int, turn: int, offset: int) -> bool:
-        """Rewind to the store's offset if it is lower than what that turn had applied; tell whether it was."""
+    def roll_back(self, partition: int, turn: int, believed: int, offset: int) -> bool:
+        """Rewind to the store's offset if it is lower than what was believed when it was asked; tell whether it was.
+
+        What has been applied since does not count: the answer may be older than that.
+        """
         with self._lock:
             cursor = self._at(partition, turn)
-            if cursor is None or cursor.applied is None or offset >= cursor.applied:
+            if cursor is None or offset >= believed:
                 return False
             self._send_to(cursor, offset)
             return True
@@ -236,4 +239,8 @@ def rolled_back(cursors: Cursors, believed: Mapping[int, tuple[int, int]], store
     reading its offsets shows it. ``believed`` must have been taken before ``stored`` was read; the other way round, an
     ordinary write between the two would look like a rollback.
     """
-    return [p for p, (turn, _) in believed.items() if p in stored and cursors.roll_back(p, turn, stored[p])]
+    return [
+        partition
+        for partition, (turn, applied) in believed.items()
+        if partition in stored and cursors.roll_back(partition, turn, applied, stored[partition])
+    ]
