@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from schemas.codec import decode
 from schemas.events import (
-    DispenseReversed,
     Dosing,
     Event,
     MedicationDispensed,
@@ -69,6 +68,7 @@ from services.medication_list.fold.state import (
 )
 from services.medication_list.fold.stopping import is_paused, stop_in_force
 
+OTHER_GROUPS = frozenset({"nutrition", "consumable"})
 Fields = Mapping[str, State]
 """Every field of a patient that stands, by name."""
 
@@ -109,13 +109,16 @@ class _Reader:
         self.at_ms = at_ms
         self.meta = cast("Meta | None", fields.get(META)) or Meta()
         self.chains: dict[str, list[tuple[str, PrescriptionState]]] = {}
+        self.conflicts: list[tuple[str, HandOutPointer]] = []
         for field, value in fields.items():
             if isinstance(value, PrescriptionState):
                 self.chains.setdefault(value.treatment, []).append((field.removeprefix("rx:"), value))
+            elif isinstance(value, HandOutPointer) and value.conflicts:
+                self.conflicts.append((field.split(":")[1], value))
 
     def whole(self) -> MedicationList:
         treatments = [
-            (value.other, self.treatment(field.removeprefix("t:"), value))
+            (self.is_other(field.removeprefix("t:")), self.treatment(field.removeprefix("t:"), value))
             for field, value in sorted(self.fields.items())
             if isinstance(value, TreatmentState) and self.is_visible(field.removeprefix("t:"), value)
         ]
@@ -146,6 +149,15 @@ class _Reader:
         course_end_ms = self._course_end_ms(treatment_id, treatment)
         return not 0 < course_end_ms <= self.at_ms or self._is_recent(course_end_ms - 1)
 
+    def is_other(self, treatment_id: str) -> bool:
+        """Vaccines, nutrition and consumables, by what is in force."""
+        in_force = self._in_force(treatment_id)
+        if in_force is not None:
+            issued = self.signed(in_force[0]).body
+            return issued.use == "vaccine" or issued.item_group in OTHER_GROUPS
+        recorded = cast("Event[TreatmentRecorded]", self.recorded(treatment_id)).body
+        return recorded.use == "vaccine" or recorded.medication.form in OTHER_GROUPS
+
     def _is_in_use(self, treatment_id: str) -> bool:
         return any(
             prescription.claim is not None or any(not each.reversed for each in prescription.hand_outs)
@@ -157,10 +169,13 @@ class _Reader:
         return self.at_ms < ended_ms(last_day)
 
     def _course_end_ms(self, treatment_id: str, treatment: TreatmentState) -> int:
+        """The first instant after a course by the dosing in force; 0: no course, or without end."""
         in_force = self._in_force(treatment_id)
+        if not (treatment.use == "course" if in_force is None else in_force[1].is_course):
+            return 0
         if in_force is None or treatment.dosed_at_ms > in_force[1].issued_at_ms:
-            return treatment.course_end_ms
-        return in_force[1].course_end_ms
+            return treatment.dosing_end_ms
+        return in_force[1].dosing_end_ms
 
     def _in_force(self, treatment_id: str) -> tuple[str, PrescriptionState] | None:
         """The newest-signed prescription whose earliest date has come, else the newest-signed; None where none came."""
@@ -195,7 +210,7 @@ class _Reader:
             stopped=ShownStop(at_ms=stop.at_ms, reason=stop.reason, by=_who(stop.by), note=stop.note) if stop else None,
             paused=self._pause_of(treatment),
             reported_use=_reported_use(treatment),
-            indication_text=treatment.indication_text if is_indicated_later else origin.indication_text,
+            indication_text=(treatment.indication_text if is_indicated_later else None) or origin.indication_text,
             substitution_reserved=_is_reserved(treatment, head, signed_at_ms),
             administration=treatment.administration,
             paper_prescription=recorded.body.paper_prescription if recorded else None,
@@ -204,14 +219,16 @@ class _Reader:
         )
 
     def _conflicts(self, treatment_id: str) -> tuple[ConflictingReport, ...]:
+        """In log order. The report that a conflict is about may itself have been refused, and be no hand-out."""
+        prescriptions = {prescription for prescription, _ in self.chains.get(treatment_id, ())}
         of_treatment = [
             (
                 conflict.place,
-                ConflictingReport(dispense=each.dispense, pharmacy=conflict.pharmacy, at_ms=conflict.at_ms),
+                ConflictingReport(dispense=dispense, pharmacy=conflict.pharmacy, at_ms=conflict.at_ms),
             )
-            for _, prescription in self.chains.get(treatment_id, ())
-            for each in prescription.hand_outs
-            for conflict in cast("HandOutPointer", self.fields[hand_out_field(each.dispense)]).conflicts
+            for dispense, pointer in self.conflicts
+            if pointer.prescription in prescriptions
+            for conflict in pointer.conflicts
         ]
         return tuple(report for _, report in sorted(of_treatment, key=lambda each: each[0]))
 
@@ -308,7 +325,6 @@ class _Reader:
     def _hand_out(self, prescription_id: str, hand_out: HandOut) -> ShownHandOut:
         pointer = cast("HandOutPointer", self.fields[hand_out_field(hand_out.dispense)])
         report = cast("Event[MedicationDispensed]", self._document(handed_field(hand_out.dispense))).body
-        returned = [Quantity(value=value, unit=unit) for unit, value in pointer.returned]
         return ShownHandOut(
             dispense=hand_out.dispense,
             prescription=prescription_id,
@@ -319,7 +335,7 @@ class _Reader:
             period_completed=report.period_completed,
             flags=_names(Flag.from_code(code) for code in hand_out.flags),
             reversed=hand_out.reversed,
-            returned=returned[0] if returned else None,
+            returned=_came_back(pointer),
         )
 
     def _returned(self, state: PrescriptionState) -> Decimal:
@@ -331,7 +347,23 @@ class _Reader:
         """Handed out, prescription not seen: no list entry, but shown."""
         waiting = [value for value in self.fields.values() if isinstance(value, Waiting)]
         facts = sorted((fact for each in waiting for fact in each.facts), key=lambda fact: fact.offset)
-        return tuple(_unseen(fact, facts) for fact in facts if isinstance(fact.event.body, MedicationDispensed))
+        return tuple(self._unseen(fact) for fact in facts if isinstance(fact.event.body, MedicationDispensed))
+
+    def _unseen(self, fact: WaitingFact) -> ShownHandOut:
+        report = cast("MedicationDispensed", fact.event.body)
+        pointer = cast("HandOutPointer", self.fields[hand_out_field(report.dispense)])
+        return ShownHandOut(
+            dispense=report.dispense,
+            prescription=report.prescription,
+            pharmacy=fact.event.source.organisation,
+            handed_out_at_ms=fact.event.occurred_at_ms,
+            lines=report.lines,
+            completed=report.completed,
+            period_completed=report.period_completed,
+            flags=_names(Flag.from_code(code) for code in pointer.flags_unseen),
+            reversed=pointer.reversed,
+            returned=_came_back(pointer),
+        )
 
     # --- Documents -----------------------------------------------------------------------------------------------
 
@@ -417,25 +449,9 @@ def _last(prescriptions: tuple[ShownPrescription, ...]) -> ShownHandOut | None:
     return max(standing, key=lambda each: (each.handed_out_at_ms, each.dispense), default=None)
 
 
-def _unseen(fact: WaitingFact, facts: list[WaitingFact]) -> ShownHandOut:
-    report = cast("MedicationDispensed", fact.event.body)
-    taken_back = [
-        each.event.body
-        for each in facts
-        if isinstance(each.event.body, DispenseReversed) and each.event.body.dispense == report.dispense
-    ]
-    return ShownHandOut(
-        dispense=report.dispense,
-        prescription=report.prescription,
-        pharmacy=fact.event.source.organisation,
-        handed_out_at_ms=fact.event.occurred_at_ms,
-        lines=report.lines,
-        completed=report.completed,
-        period_completed=report.period_completed,
-        flags=_names((Flag.DISPENSED_WITHOUT_CLAIM, Flag.PRESCRIPTION_UNKNOWN)),
-        reversed=any(each.quantity is None for each in taken_back),
-        returned=next((each.quantity for each in taken_back if each.quantity is not None), None),
-    )
+def _came_back(pointer: HandOutPointer) -> Quantity | None:
+    """What came back in all, in the unit of what came back first."""
+    return next((Quantity(value=value, unit=unit) for unit, value in pointer.returned), None)
 
 
 def _allergies(allergies: Allergies) -> tuple[ShownAllergy, ...]:

@@ -4,7 +4,7 @@ from schemas import events as ev
 from schemas.reasons import Flag
 from tests.oracle import quantities, whole_list
 from tests.oracle import treatments as tr
-from tests.oracle.history import Chart, Entry, day, last
+from tests.oracle.history import Chart, Entry, day, last, of
 from tests.oracle.prescriptions import (
     Recall,
     as_they_happened,
@@ -34,13 +34,13 @@ def on_arrival(chart: Chart, event: AnyEvent) -> set[Flag]:  # noqa: PLR0911  # 
         case ev.ClaimRequested() as body:
             return _of_claim(chart, event, body)
         case ev.DispenseReversed() as body:
-            if is_reversed(chart, body.dispense):
-                return {Flag.ALREADY_REVERSED}
-            return {Flag.DISPENSE_UNKNOWN} if hand_out(chart, body.dispense) is None else set()
+            if hand_out(chart, body.dispense) is None:
+                return {Flag.DISPENSE_UNKNOWN}
+            return {Flag.ALREADY_REVERSED} if is_reversed(chart, body.dispense) else set()
         case ev.AllergyRefuted() as body:
-            if whole_list.is_refuted(chart, body.allergy):
-                return {Flag.ALREADY_REFUTED}
-            return {Flag.ALLERGY_UNKNOWN} if whole_list.allergy(chart, body.allergy) is None else set()
+            if whole_list.allergy(chart, body.allergy) is None:
+                return {Flag.ALLERGY_UNKNOWN}
+            return {Flag.ALREADY_REFUTED} if whole_list.is_refuted(chart, body.allergy) else set()
         case ev.PatientDied():
             return set() if death_of(chart) is None else {Flag.ALREADY_DECEASED}
         case ev.TreatmentDiscontinued() | ev.TreatmentPaused() | ev.TreatmentWithdrawn() | ev.UseReported() as body:
@@ -109,7 +109,8 @@ def _of_claim(chart: Chart, event: AnyEvent, body: ev.ClaimRequested) -> set[Fla
     if end is not None and day(at_ms) > end:
         flags.add(Flag.COURSE_ENDED)
     packed = whole_list.multidose(chart)
-    if issue.body.multidose and packed is not None and packed.body.pharmacy != event.source.organisation:
+    packs = None if packed is None else packed.pharmacy
+    if issue.body.multidose and packs not in (None, event.source.organisation):
         flags.add(Flag.MULTIDOSE_ELSEWHERE)
     if chart.parked:
         flags.add(Flag.LIST_INCOMPLETE)
@@ -125,7 +126,7 @@ def of_hand_out(chart: Chart, entry: Entry[ev.MedicationDispensed], *, held: boo
     """The flags of a hand-out that takes effect now; it stands in the chart already. `held`: by its reporter."""
     flags = set() if held else {Flag.DISPENSED_WITHOUT_CLAIM}
     died = death_of(chart)
-    if died is not None and day(entry.occurred_at_ms) > died.body.on:
+    if died is not None and died.position < entry.position and day(entry.occurred_at_ms) > died.body.on:
         flags.add(Flag.DISPENSED_AFTER_DEATH)
     issue = issue_of(chart, entry.body.prescription)
     if issue is None:
@@ -137,10 +138,15 @@ def _against_order(
     chart: Chart, entry: Entry[ev.MedicationDispensed], issue: Entry[ev.PrescriptionIssued]
 ) -> set[Flag]:
     flags, at_ms, rx = set(), entry.occurred_at_ms, entry.body.prescription
-    causes = {recall.caused_by for recall in recalls(chart, rx) if _was_recalled(recall, at_ms)}
-    if causes - {"withdrawal", "death"}:
+    known = [recall for recall in recalls(chart, rx) if recall.position < entry.position]
+    causes = {recall.caused_by for recall in known if _was_recalled(recall, at_ms)}
+    signed, treatment = issue.body.issued_at_ms, ("t", issue.body.treatment)
+    stops = [stop for stop in of(chart, treatment, ev.TreatmentDiscontinued) if stop.position < entry.position]
+    withdrawals = [each for each in of(chart, treatment, ev.TreatmentWithdrawn) if each.position < entry.position]
+    stopped, withdrawn = [stop.body.at_ms for stop in stops], [each.occurred_at_ms for each in withdrawals]
+    if causes - {"withdrawal", "death"} or any(signed < stop_ms < at_ms for stop_ms in stopped):
         flags.add(Flag.DISPENSED_AFTER_RECALL)
-    if "withdrawal" in causes:
+    if any(signed < withdrawn_ms < at_ms for withdrawn_ms in withdrawn):
         flags.add(Flag.DISPENSED_AFTER_WITHDRAWAL)
     if day(at_ms) > issue.body.valid_until:
         flags.add(Flag.DISPENSED_AFTER_EXPIRY)

@@ -83,9 +83,10 @@ BodyOf = TypeVar("BodyOf")
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[BodyOf]):
-    """An applied event in its place. Three facts are kept with it, because only that moment knows them.
+    """An applied event in its place. Four facts are kept with it, because only that moment knows them.
 
     claim_position: of a hand-out by the holder, the place of the claim. ended_claim: the claim that a hand-out ended.
+    leaves_open: of what ends a claim, whether the prescription can be dispensed then.
     shown_flags: of a hand-out or an issue, its flags as the list shows them.
     """
 
@@ -94,6 +95,7 @@ class Entry(Generic[BodyOf]):
     verdict: Verdict
     claim_position: int | None = None
     ended_claim: str | None = None
+    leaves_open: bool = False
     shown_flags: set[Flag] = field(default_factory=set)
 
     @property
@@ -138,6 +140,8 @@ class Chart:
     event_ids: dict[str, object] = field(default_factory=dict)
     natural_ids: dict[Key, object] = field(default_factory=dict)
     dispense_prescription: dict[str, str] = field(default_factory=dict)
+    reported_under: dict[str, str] = field(default_factory=dict)
+    """Dispense -> the prescription that its first report names, be that report refused for its event id."""
     parked: list[LogRecord] = field(default_factory=list)
     moves: list[tuple[int, str]] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
@@ -250,6 +254,13 @@ def first(found: Iterable[BodyOf]) -> BodyOf | None:
 def last(found: Iterable[BodyOf]) -> BodyOf | None:
     """The last of them, None of none."""
     return next(reversed(list(found)), None)
+
+
+def is_same_person(one: ev.Source, other: ev.Source) -> bool:
+    """Whether both are the same person; where one of them names nobody, whether both are of the same organisation."""
+    if one.person and other.person:
+        return one.person == other.person
+    return one.organisation == other.organisation
 
 
 def refuse(reason: Reason, named: str | None = None) -> tuple[Reason, str | None]:

@@ -13,7 +13,16 @@ from schemas.reasons import Flag, NoticeKind, Reason
 from tests.oracle import flags, telling, whole_list
 from tests.oracle import treatments as tr
 from tests.oracle.history import Chart, Conflict, Entry, LogRecord, Unreadable, Verdict, content, natural_id, of
-from tests.oracle.prescriptions import chain_of, completions, hand_outs_of, holder_of, issue_of
+from tests.oracle.prescriptions import (
+    chain_of,
+    closed_by,
+    completions,
+    hand_outs_of,
+    holder_of,
+    issue_of,
+    recalls,
+    status,
+)
 from tests.oracle.refusals import of_waiting_reversal, refusal
 from tests.oracle.showing import shown_list
 
@@ -36,6 +45,11 @@ class Told:
 
     chart: Chart = field(default_factory=Chart)
     verdicts: list[Verdict] = field(default_factory=list)
+
+    def go_on(self, record: LogRecord) -> Verdict:
+        """One record more, and what becomes of it."""
+        self.verdicts.append(_judge(self.chart, record))
+        return self.verdicts[-1]
 
 
 def judge(records: Sequence[LogRecord]) -> list[Verdict]:
@@ -73,7 +87,7 @@ def fold(records: Sequence[LogRecord]) -> Told:
     """Chart and verdicts together, for whoever needs both."""
     told = Told()
     for record in records:
-        told.verdicts.append(_judge(told.chart, record))
+        told.go_on(record)
     return told
 
 
@@ -116,7 +130,7 @@ def _repeated(chart: Chart, record: LogRecord, event: ev.Event[ev.Body]) -> Verd
         chart.natural_ids[natural] = said
     if isinstance(event.body, ev.MultidoseAssigned):
         present = whole_list.multidose(chart)
-        if present is not None and content(present.event) == said:
+        if present is not None and present.pharmacy is not None and content(present.assigned.event) == said:
             return Verdict(record, "duplicate")
     return None
 
@@ -125,7 +139,7 @@ def _conflicting(chart: Chart, record: LogRecord, event: ev.Event[ev.Body]) -> V
     """Refused, with an alarm; a hand-out is shown in the treatment of the first report, or of what it names itself."""
     body = event.body
     if isinstance(body, ev.MedicationDispensed):
-        rx = chart.dispense_prescription.get(body.dispense, body.prescription)
+        rx = chart.reported_under.setdefault(body.dispense, body.prescription)
         conflict = Conflict(rx, body.dispense, event.source.organisation, event.occurred_at_ms)
         if conflict not in chart.conflicts:
             chart.conflicts.append(conflict)
@@ -148,8 +162,9 @@ def _apply(chart: Chart, record: LogRecord, event: ev.Event[ev.Body]) -> Verdict
         verdict.flags = flags.on_arrival(chart, event)
         chart.add(entry)
     entry.shown_flags = set(verdict.flags)
+    _note_what_it_leaves(chart, entry)
     if isinstance(event.body, ev.PrescriptionIssued):
-        _join_what_waited(chart, event.body)
+        _join_what_waited(chart, entry, event.body)
     if isinstance(event.body, ev.TreatmentDiscontinued):
         _flag_the_newer(chart, verdict, event.body)
     telling.tell(chart, before, entry)
@@ -163,6 +178,7 @@ def _hand_out(chart: Chart, entry: Entry[ev.Body], body: ev.MedicationDispensed)
     """A hand-out by the holder ends its claim, and counts from the claim's place; by another, only if it closes."""
     rx = body.prescription
     chart.dispense_prescription[body.dispense] = rx
+    chart.reported_under.setdefault(body.dispense, rx)
     handed = of(chart, ("dispense", body.dispense), ev.MedicationDispensed)[0]
     claim = holder_of(chart, rx)
     held = claim is not None and claim.organisation == entry.organisation
@@ -173,6 +189,18 @@ def _hand_out(chart: Chart, entry: Entry[ev.Body], body: ev.MedicationDispensed)
     entry.verdict.flags = flags.of_hand_out(chart, handed, held=held)
     for reversal in of(chart, ("dispense", body.dispense), ev.DispenseReversed):
         _settle_waiting_reversal(chart, reversal, entry.verdict)
+
+
+def _note_what_it_leaves(chart: Chart, entry: Entry[ev.Body]) -> None:
+    """A dispatch that waited for the end of a claim binds, and its order goes out, only if there is something to do."""
+    ended = entry.ended_claim
+    if isinstance(entry.body, ev.ClaimAborted | ev.ClaimReleased):
+        ended = entry.body.claim
+    for claim in of(chart, ("claim", ended or ""), ev.ClaimRequested):
+        issue = issue_of(chart, claim.body.prescription)
+        assert issue is not None, "only what is known was claimed"
+        is_stopped = tr.shown_stop(chart, issue.body.treatment) is not None
+        entry.leaves_open = not is_stopped and status(chart, issue, entry.event.received_at_ms) == "E"
 
 
 def _settle_waiting_reversal(chart: Chart, reversal: Entry[ev.DispenseReversed], verdict: Verdict) -> None:
@@ -186,10 +214,15 @@ def _settle_waiting_reversal(chart: Chart, reversal: Entry[ev.DispenseReversed],
     verdict.tell(NoticeKind.OUTCOME_CHANGED, reversal.organisation, reversal.body.reversal)
 
 
-def _join_what_waited(chart: Chart, body: ev.PrescriptionIssued) -> None:
-    """The hand-outs that waited are judged as if they came now, in their order; renewals that waited name it now."""
+def _join_what_waited(chart: Chart, issue: Entry[ev.Body], body: ev.PrescriptionIssued) -> None:
+    """Hand-outs and recalls that waited are judged now, each in its own place; renewals that waited name it now."""
     for handed in hand_outs_of(chart, body.prescription):
         handed.shown_flags = flags.of_hand_out(chart, handed, held=False)
+    rx, now_ms = body.prescription, issue.event.received_at_ms
+    for recall in of(chart, ("rx", rx), ev.PrescriptionRecalled):
+        is_second = any(other.in_effect(now_ms) for other in recalls(chart, rx) if other.position < recall.position)
+        if not is_second and closed_by(chart, rx, now_ms, before=recall.position) == "R":
+            recall.shown_flags.add(Flag.RECALLED_AFTER_COMPLETION)
     for renewal in of(chart, ("renews", body.prescription), ev.PrescriptionIssued):
         if Flag.PRESCRIPTION_UNKNOWN in renewal.shown_flags:
             renewal.shown_flags.discard(Flag.PRESCRIPTION_UNKNOWN)
@@ -220,8 +253,10 @@ def _moves(chart: Chart, body: ev.Body, raised: set[Flag]) -> str | None:  # noq
             rx = chart.dispense_prescription.get(body.dispense)
             unseen = rx is not None and issue_of(chart, rx) is None and Flag.ALREADY_REVERSED not in raised
             return rx if unseen else None
-        case ev.AllergyRecorded() | ev.AllergyRefuted():
+        case ev.AllergyRecorded():
             return body.allergy
+        case ev.AllergyRefuted():
+            return body.allergy if whole_list.was_shown(chart, body.allergy) else None
         case ev.MultidoseAssigned() | ev.MultidoseEnded():
             return "multidose"
         case ev.PatientDied() | ev.DeathRetracted():

@@ -137,14 +137,20 @@ def recalls(chart: Chart, rx: str) -> list[Recall]:
         found += _replacements(chart, issue) + _stops(chart, issue) + _by_death(chart)
     kept: list[Recall] = []
     for recall in sorted(found, key=lambda recall: recall.position):
-        if recall.caused_by in ("recall", "death") or not _adds_nothing(recall, kept):
+        came_first = issue is not None and recall.position < issue.position
+        if recall.caused_by in ("recall", "death") or not _adds_nothing(recall, kept, came_first=came_first):
             kept.append(recall)
     return kept
 
 
-def _adds_nothing(recall: Recall, before: list[Recall]) -> bool:
-    """Whether a recall before it in the log, other than by a death, was in effect when it came, or will be no later."""
-    latest = max(recall.from_on or date.min, day(recall.received_at_ms))
+def _adds_nothing(recall: Recall, before: list[Recall], *, came_first: bool) -> bool:
+    """Whether a recall before it in the log, other than by a death, was in effect when it came, or will be no later.
+
+    came_first: before the prescription itself, so that there was nothing yet for the other to be in effect on.
+    """
+    latest = recall.from_on or date.min
+    if not came_first:
+        latest = max(latest, day(recall.received_at_ms))
     return any((other.from_on or date.min) <= latest for other in before if other.caused_by != "death")
 
 
@@ -155,9 +161,7 @@ def _replacements(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Rec
     """
     found: list[Recall] = []
     for newer in _replacing(chart, issue):
-        from_on = newer.body.earliest_dispense
-        if from_on is not None and from_on <= day(newer.event.received_at_ms):
-            from_on = None
+        from_on = _replaces_from(newer)
         by, signed, at_ms = newer.body.prescription, newer.event.source, newer.body.issued_at_ms
         found.append(
             Recall(newer.position, "renew", signed, at_ms, from_on, by, "replacement", newer.event.received_at_ms)
@@ -172,8 +176,24 @@ def _replacing(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Entry[
         for other in of(chart, ("t", issue.body.treatment), ev.PrescriptionIssued)
         if signed_order(other) > mine and (series is None or other.body.series_id != series)
     ]
+    here_first = [other for other in newer if other.position < issue.position]
+    today = day(issue.event.received_at_ms)
+    overtaken = [other for other in here_first if any(_overtakes(another, other, today) for another in here_first)]
+    kept = [other for other in newer if other not in overtaken]
     naming = of(chart, ("renews", issue.body.prescription), ev.PrescriptionIssued)
-    return newer + [other for other in naming if other not in newer and other is not issue]
+    return kept + [other for other in naming if other not in kept and other is not issue]
+
+
+def _replaces_from(newer: Entry[ev.PrescriptionIssued]) -> date | None:
+    """None: at once."""
+    from_on = newer.body.earliest_dispense
+    return None if from_on is None or from_on <= day(newer.event.received_at_ms) else from_on
+
+
+def _overtakes(one: Entry[ev.PrescriptionIssued], other: Entry[ev.PrescriptionIssued], today: date) -> bool:
+    """Signed after it, and in effect today or no later."""
+    in_effect, then = _replaces_from(one) or date.min, _replaces_from(other) or date.min
+    return signed_order(one) > signed_order(other) and in_effect <= max(then, today)
 
 
 def _stops(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Recall]:
@@ -239,7 +259,7 @@ def desk_of(chart: Chart, rx: str) -> Desk:
                 desk.claim = entry
             case ev.ClaimAborted(claim=claim) | ev.ClaimReleased(claim=claim):
                 if desk.claim is not None and desk.claim.body.claim == claim:
-                    desk.claim, desk.bound = None, True
+                    desk.claim, desk.bound = None, desk.bound or entry.leaves_open
             case ev.DispatchRequested():
                 desk.dispatch, desk.bound = entry, desk.claim is None
             case ev.DispatchWithdrawn():
@@ -257,7 +277,7 @@ def _handed_out(desk: Desk, entry: Entry[ev.MedicationDispensed]) -> None:
     if tied is not None and desk.bound and not tied.body.every and tied.body.pharmacy == entry.organisation:
         desk.dispatch = None
     if desk.claim is not None and entry.ended_claim == desk.claim.body.claim:
-        desk.claim, desk.bound = None, True
+        desk.claim, desk.bound = None, desk.bound or entry.leaves_open
 
 
 def holder_of(chart: Chart, rx: str) -> Entry[ev.ClaimRequested] | None:
@@ -274,11 +294,12 @@ def dispatch_of(chart: Chart, rx: str, at_ms: int, *, bound: bool = True) -> Ent
     return desk.dispatch if day(at_ms) <= begins + DISPATCH_LAPSES else None
 
 
-def closed_by(chart: Chart, rx: str, at_ms: int) -> str | None:
-    """What the first standing closer in effect makes of it: R or T; None when none stands."""
-    closers = [(completion.position, "R") for completion in completions(chart, rx)]
+def closed_by(chart: Chart, rx: str, at_ms: int, *, before: int | None = None) -> str | None:
+    """What the first standing closer in effect makes of it: R or T; None when none stands. before: a place in the log."""
+    closers = [(completion.position, "R") for completion in completions(chart, rx, before=before)]
     closers += [(recall.position, "T") for recall in recalls(chart, rx) if recall.in_effect(at_ms)]
-    return min(closers)[1] if closers else None
+    known = [closer for closer in closers if before is None or closer[0] < before]
+    return min(known)[1] if known else None
 
 
 def status(chart: Chart, issue: Entry[ev.PrescriptionIssued], at_ms: int) -> str:

@@ -43,7 +43,7 @@ def refusal(chart: Chart, event: AnyEvent) -> Refusal | None:  # noqa: PLR0911  
         case ev.RenewalRequested() as body:
             return refuse(Reason.UNKNOWN) if issue_of(chart, body.prescription) is None else None
         case ev.RenewalDeclined() as body:
-            return _of_declined(chart, body)
+            return _of_declined(chart, event, body)
         case ev.DispenseReversed() as body:
             return _of_reversal(chart, event.source.organisation, body)
         case ev.TreatmentChanged() | ev.TreatmentResumed() | ev.TreatmentReinstated() | ev.TreatmentWithdrawn():
@@ -124,10 +124,13 @@ def _of_dispatch_withdrawn(chart: Chart, event: AnyEvent, body: ev.DispatchWithd
     return None if may else refuse(Reason.NOT_PERMITTED)
 
 
-def _of_declined(chart: Chart, body: ev.RenewalDeclined) -> Refusal | None:
-    asked = of(chart, ("request", body.request), ev.RenewalRequested)
-    answered = of(chart, ("request", body.request), ev.RenewalDeclined)
-    return None if asked and not answered else refuse(Reason.NO_REQUEST)
+def _of_declined(chart: Chart, event: AnyEvent, body: ev.RenewalDeclined) -> Refusal | None:
+    asked = first(of(chart, ("request", body.request), ev.RenewalRequested))
+    if asked is None:
+        return refuse(Reason.UNKNOWN)
+    if of(chart, ("request", body.request), ev.RenewalDeclined):
+        return refuse(Reason.NO_REQUEST)
+    return None if event.source.organisation == asked.body.to else refuse(Reason.NOT_PERMITTED)
 
 
 def _of_reversal(chart: Chart, organisation: str, body: ev.DispenseReversed) -> Refusal | None:
@@ -210,14 +213,14 @@ def _of_multidose(chart: Chart, event: AnyEvent, body: ev.MultidoseAssigned) -> 
     if event.source.role != "doctor":
         return refuse(Reason.NOT_PERMITTED)
     present = whole_list.multidose(chart)
-    elsewhere = present is not None and present.body.pharmacy != body.pharmacy
-    return refuse(Reason.MULTIDOSE_ELSEWHERE, present.body.pharmacy) if present and elsewhere else None
+    packs = None if present is None else present.pharmacy
+    return None if packs in (None, body.pharmacy) else refuse(Reason.MULTIDOSE_ELSEWHERE, packs)
 
 
 def _of_multidose_end(chart: Chart, event: AnyEvent) -> Refusal | None:
     present = whole_list.multidose(chart)
     if present is None:
         return refuse(Reason.NOT_RESPONSIBLE)
-    doctor = event.source.person == present.body.doctor
-    pharmacy = event.source.organisation == present.body.pharmacy
+    doctor = event.source.person == present.assigned.body.doctor
+    pharmacy = event.source.organisation == present.pharmacy
     return None if doctor or pharmacy else refuse(Reason.NOT_RESPONSIBLE)

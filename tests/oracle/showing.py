@@ -49,7 +49,7 @@ def shown_list(chart: Chart, at_ms: int, flagged: frozenset[str], version: int) 
             for entry in whole_list.allergies(chart)
         ),
         allergy_status=whole_list.allergy_status(chart),
-        multidose=None if packed is None else _multidose(packed.body),
+        multidose=None if packed is None else _multidose(packed),
         deceased_on=None if died is None else died.body.on,
         reconciled=None if confirmed is None else _reconciled(confirmed),
         incomplete_since_ms=min((record.broker_time_ms for record in chart.parked), default=None),
@@ -76,10 +76,11 @@ def _unseen(chart: Chart) -> tuple[ml.ShownHandOut, ...]:
     return tuple(_hand_out(chart, entry) for entry in sorted(waiting, key=lambda entry: entry.position))
 
 
-def _multidose(body: ev.MultidoseAssigned) -> ml.ShownMultidose:
+def _multidose(packed: whole_list.Multidose) -> ml.ShownMultidose:
+    body = packed.assigned.body
     return ml.ShownMultidose(
         doctor=body.doctor,
-        pharmacy=body.pharmacy,
+        pharmacy=packed.pharmacy,
         start=body.start,
         packing_days=body.packing_days,
         next_pack=body.next_pack,
@@ -127,7 +128,8 @@ def _treatment(
         last_dispense=_last_dispense(chart, chain),
         conflicting_reports=_conflicting(chart, treatment),
     )
-    other = isinstance(body, ev.PrescriptionIssued) and body.item_group in OTHER_GROUPS
+    group = body.item_group if isinstance(body, ev.PrescriptionIssued) else body.medication.form
+    other = group in OTHER_GROUPS
     return shown, other or body.use == "vaccine"
 
 
@@ -249,6 +251,8 @@ def _prescription_flags(
         found.add(Flag.RECALLED_AFTER_COMPLETION)
     for handed in standing(chart, rx):
         found |= handed.shown_flags
+    if any(chart.dispense_prescription[dispense] == rx for dispense in chart.outcome_changed):
+        found.add(Flag.OUTCOME_CHANGED)
     if rx in flagged:
         found.add(Flag.PRESCRIPTION_NUMBER_CONFLICT)
     return names(found)

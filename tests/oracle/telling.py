@@ -6,7 +6,7 @@ from schemas import events as ev
 from schemas.reasons import Flag, NoticeKind
 from tests.oracle import treatments as tr
 from tests.oracle import whole_list
-from tests.oracle.history import Chart, Entry, Order, Verdict, first, last, of
+from tests.oracle.history import Chart, Entry, Order, Verdict, first, is_same_person, last, of
 from tests.oracle.prescriptions import (
     Recall,
     chain_of,
@@ -37,7 +37,7 @@ class Before:
 
     prescriptions: dict[str, Seen] = field(default_factory=dict)
     stop: tr.Stop | None = None
-    multidose: Entry[ev.MultidoseAssigned] | None = None
+    multidose: whole_list.Multidose | None = None
 
 
 def look(chart: Chart, event: AnyEvent) -> Before:
@@ -98,8 +98,11 @@ def _tell_of_body(chart: Chart, before: Before, entry: Entry[ev.Body]) -> None: 
             _tell_of_hand_out(chart, before, entry, body)
         case ev.DispenseReversed() as body:
             handed = hand_out(chart, body.dispense)
-            if handed is not None:
+            if handed is not None and Flag.ALREADY_REVERSED not in verdict.flags:
                 _tell_issuer(chart, handed.body.prescription, NoticeKind.REVERSED, verdict, body.dispense)
+        case ev.TreatmentDiscontinued() as body if Flag.PRESCRIBED_AFTER_DISCONTINUATION in verdict.flags:
+            newest = chain_of(chart, body.treatment)[-1]
+            _tell_stopper(verdict, entry.event.source, newest.event.source, body.treatment)
         case ev.ClaimReleased() as body:
             claim = first(of(chart, ("claim", body.claim), ev.ClaimRequested))
             if claim is not None:
@@ -126,13 +129,17 @@ def _tell_of_issue(chart: Chart, before: Before, entry: Entry[ev.Body], body: ev
     """Whoever stopped the treatment; and the issuer, of the hand-outs that waited."""
     stopped = before.stop
     if Flag.PRESCRIBED_AFTER_DISCONTINUATION in entry.verdict.flags and stopped is not None:
-        kind, stopper = NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION, stopped.source.organisation
-        if stopper != entry.organisation:
-            entry.verdict.tell(kind, stopper, body.treatment)
+        _tell_stopper(entry.verdict, stopped.source, entry.event.source, body.treatment)
     for handed in hand_outs_of(chart, body.prescription):
         entry.verdict.tell(NoticeKind.DISPENSED, entry.organisation, handed.body.dispense)
         for reversal in of(chart, ("dispense", handed.body.dispense), ev.DispenseReversed):
             entry.verdict.tell(NoticeKind.REVERSED, entry.organisation, reversal.body.dispense)
+
+
+def _tell_stopper(verdict: Verdict, stopper: ev.Source, prescriber: ev.Source, treatment: str) -> None:
+    """Whoever stopped a treatment, that another prescribed it after that."""
+    if not is_same_person(stopper, prescriber):
+        verdict.tell(NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION, stopper.organisation, treatment)
 
 
 def _tell_of_hand_out(chart: Chart, before: Before, entry: Entry[ev.Body], body: ev.MedicationDispensed) -> None:
@@ -163,9 +170,9 @@ def _is_now_closed(chart: Chart, before: Before, rx: str, entry: Entry[ev.Body])
 
 
 def _tell_of_multidose(before: Before, entry: Entry[ev.Body], body: ev.MultidoseAssigned | ev.MultidoseEnded) -> None:
-    former = before.multidose
-    if former is None:
+    if before.multidose is None:
         return
+    former = before.multidose.assigned
     if isinstance(body, ev.MultidoseAssigned):
         if body.doctor != former.body.doctor:
             entry.verdict.tell(NoticeKind.MULTIDOSE_TAKEN_OVER, former.organisation, "multidose")
@@ -178,14 +185,19 @@ def _tell_of_recall(chart: Chart, rx: str, seen: Seen, entry: Entry[ev.Body]) ->
     at_ms, verdict, own = entry.event.received_at_ms, entry.verdict, isinstance(entry.body, ev.PrescriptionRecalled)
     issue = issue_of(chart, rx)
     if isinstance(entry.body, ev.DeathRetracted):
-        if seen.status in ("T", "U") and any(recall.caused_by == "death" for recall in seen.recalls):
+        deciding = first(recall for recall in seen.recalls if recall.in_effect(at_ms))
+        if seen.status in ("T", "U") and deciding is not None and deciding.caused_by == "death":
             _tell_issuer(chart, rx, NoticeKind.DEATH_RETRACTED, verdict, rx)
         return
     new = [recall for recall in recalls(chart, rx) if seen.status is None or recall not in seen.recalls]
     recall = first(recall for recall in new if recall.in_effect(at_ms))
     if recall is None or issue is None:
         return
-    closed = status(chart, issue, at_ms) != "T" if seen.status is None else seen.status not in ("E", "U")
+    if seen.status is None:
+        own, closed = recall.caused_by == "recall", status(chart, issue, at_ms) != "T"
+    else:
+        recalled_before = any(other.in_effect(at_ms) for other in seen.recalls)
+        closed = seen.status not in ("E", "U") or recalled_before
     if closed and not own:
         return
     told = {recall.source.organisation}
@@ -194,9 +206,9 @@ def _tell_of_recall(chart: Chart, rx: str, seen: Seen, entry: Entry[ev.Body]) ->
         verdict.tell(NoticeKind.RECALLED_WHILE_HELD, holder.organisation, rx)
         told.add(holder.organisation)
     tied = dispatch_of(chart, rx, at_ms)
-    if tied is not None and tied.body.pharmacy not in told and not closed:
+    if tied is not None and tied.body.pharmacy not in told:
         verdict.tell(NoticeKind.RECALLED_WHILE_DISPATCHED, tied.body.pharmacy, rx)
-    if issue.organisation != recall.source.organisation:
+    if not is_same_person(issue.event.source, recall.source):
         verdict.tell(NoticeKind.RECALLED_BY_OTHER, issue.organisation, rx)
 
 

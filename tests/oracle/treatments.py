@@ -114,9 +114,11 @@ def basis_of_prescription(issue: Entry[ev.PrescriptionIssued]) -> Basis:
 
 
 def changes_since(chart: Chart, treatment: str, basis: Basis) -> list[Entry[ev.TreatmentChanged]]:
-    """The changes that happened after it, in log order."""
-    after = (basis.at_ms, basis.position)
-    return [entry for entry in of(chart, ("t", treatment), ev.TreatmentChanged) if entry.time_and_place > after]
+    """The changes that happened after the signing, as they happened; what was recorded is signed never."""
+    changes = sorted(of(chart, ("t", treatment), ev.TreatmentChanged), key=lambda entry: entry.time_and_place)
+    if isinstance(basis.body, ev.TreatmentRecorded):
+        return changes
+    return [entry for entry in changes if entry.occurred_at_ms > basis.at_ms]
 
 
 def dosing_of(chart: Chart, treatment: str, basis: Basis) -> tuple[ev.Dosing, ev.Source, int]:
@@ -149,8 +151,9 @@ def is_substitution_reserved(chart: Chart, treatment: str, basis: Basis) -> bool
 
 
 def administration_of(chart: Chart, treatment: str) -> str | None:
-    """Who gives it: the last word on it."""
-    changed = [entry.body.administration for entry in of(chart, ("t", treatment), ev.TreatmentChanged)]
+    """Who gives it: the latest word on it."""
+    changes = sorted(of(chart, ("t", treatment), ev.TreatmentChanged), key=lambda entry: entry.time_and_place)
+    changed = [entry.body.administration for entry in changes]
     return last(value for value in changed if value is not None)
 
 

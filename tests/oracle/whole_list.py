@@ -1,5 +1,7 @@
 """What stands for the whole patient: allergies, multi-dose, and the last confirmation."""
 
+from dataclasses import dataclass
+
 from schemas import events as ev
 from tests.oracle.history import PATIENT, Chart, Entry, first, last, of
 
@@ -12,6 +14,14 @@ def allergy(chart: Chart, allergy_id: str) -> Entry[ev.AllergyRecorded] | None:
 def is_refuted(chart: Chart, allergy_id: str) -> bool:
     """Whether it proved not to be one."""
     return bool(of(chart, ("allergy", allergy_id), ev.AllergyRefuted))
+
+
+def was_shown(chart: Chart, allergy_id: str) -> bool:
+    """Whether the list showed it until it was refuted: a none_known that a later record replaced was not."""
+    recorded = allergy(chart, allergy_id)
+    return recorded is not None and (
+        not recorded.body.none_known or recorded is last(of(chart, PATIENT, ev.AllergyRecorded))
+    )
 
 
 def allergies(chart: Chart) -> list[Entry[ev.AllergyRecorded]]:
@@ -34,15 +44,24 @@ def allergy_status(chart: Chart) -> str:
     return "none_known" if is_none_known(chart) else "not_asked"
 
 
-def multidose(chart: Chart) -> Entry[ev.MultidoseAssigned] | None:
+@dataclass(frozen=True, slots=True)
+class Multidose:
+    """A doctor's assignment that stands, and the pharmacy that packs: None once it ended its own part."""
+
+    assigned: Entry[ev.MultidoseAssigned]
+    pharmacy: str | None
+
+
+def multidose(chart: Chart) -> Multidose | None:
     """Who is responsible for machine-packed doses now, None when nobody is."""
-    assigned: Entry[ev.MultidoseAssigned] | None = None
+    present: Multidose | None = None
     for entry in chart.about.get(PATIENT, ()):
         if isinstance(entry.event.body, ev.MultidoseAssigned):
-            assigned = entry
-        elif isinstance(entry.event.body, ev.MultidoseEnded):
-            assigned = None
-    return assigned
+            present = Multidose(entry, entry.event.body.pharmacy)
+        elif isinstance(entry.event.body, ev.MultidoseEnded) and present is not None:
+            by_doctor = entry.event.source.person == present.assigned.body.doctor
+            present = None if by_doctor else Multidose(present.assigned, None)
+    return present
 
 
 def reconciled(chart: Chart) -> Entry[ev.ListReconciled] | None:

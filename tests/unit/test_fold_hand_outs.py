@@ -89,9 +89,21 @@ def test_a_stop_that_is_reported_late_counts_from_its_own_time() -> None:
     assert "dispensed_after_recall" in world.when(dispensed(at_ms=at(3), received_at_ms=at(10))).flags
 
 
-def test_a_withdrawal_of_what_was_recalled_before_adds_no_flag_of_its_own() -> None:
+def test_a_stop_of_what_was_replaced_before_is_seen_in_the_worlds_order() -> None:
+    world = given(issued(at_ms=at(0)), issued("R2", at_ms=at(20)), discontinued(stopped_ms=at(5), at_ms=at(25), by="B"))
+    then = world.when(dispensed(at_ms=at(10), received_at_ms=at(26)))
+    assert then.flags == {"dispensed_without_claim", "dispensed_after_recall"}
+
+
+def test_a_second_stop_that_moved_nothing_is_seen_too() -> None:
+    world = given(issued(at_ms=at(0)), discontinued(at_ms=at(20)), discontinued(stopped_ms=at(5), at_ms=at(21)))
+    assert "dispensed_after_recall" in world.when(dispensed(at_ms=at(10), received_at_ms=at(26))).flags
+
+
+def test_a_withdrawal_of_what_was_recalled_before_is_seen_too() -> None:
     world = given(issued(at_ms=at(0)), recalled(at_ms=at(1)), withdrawn(at_ms=at(2)))
-    assert world.when(dispensed(at_ms=at(3))).flags == {"dispensed_without_claim", "dispensed_after_recall"}
+    then = world.when(dispensed(at_ms=at(3)))
+    assert then.flags == {"dispensed_without_claim", "dispensed_after_recall", "dispensed_after_withdrawal"}
 
 
 def test_what_was_signed_after_a_stop_is_not_after_a_recall() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from schemas.reasons import Flag
 from services.medication_list.fold.stopping import stop_in_force
+from services.medication_list.view import show
 from tests.unit.fold_world import (
     Said,
     aborted,
@@ -237,7 +238,8 @@ def test_the_latest_use_by_its_own_time_is_shown() -> None:
     ],
 )
 def test_vaccines_nutrition_and_consumables_are_other_prescriptions(said: Said, other: bool) -> None:  # noqa: FBT001 - a case
-    assert given(said).treatment().other is other
+    shown = show(given(said).everything(), at(1))
+    assert (len(shown.treatments), len(shown.other_prescriptions)) == ((0, 1) if other else (1, 0))
 
 
 def test_a_recorded_treatment_is_prescribed_as_soon_as_somebody_prescribes_it() -> None:

@@ -175,7 +175,7 @@ def test_registrations_and_requests_on_the_unknown_are_refused() -> None:
     ]
     assert {said(story.tell("A", body)) for body in unknown} == {"refused(unknown)"}
     assert said(story.tell("P", ev.ClaimAborted(claim=named("C9"), reason="x"))) == "refused(no_claim)"
-    assert said(story.tell("A", ev.RenewalDeclined(request=named("Q9"), reason="x"))) == "refused(no_request)"
+    assert said(story.tell("A", ev.RenewalDeclined(request=named("Q9"), reason="x"))) == "refused(unknown)"
 
 
 # --- Quantity and returns ---------------------------------------------------------------------------------------------
@@ -548,7 +548,14 @@ def test_multidose_has_one_doctor_and_one_pharmacy() -> None:
     assert told(story.tell("B", assign("B", "P"))) == ["multidose_taken_over to A"]
     assert said(story.tell("A", ended)) == "refused(not_responsible)"
     assert told(story.tell("P", ended)) == ["multidose_part_ended to B"]
+    packed = story.list().multidose
+    assert packed is not None
+    assert (packed.doctor, packed.pharmacy) == ("9144900", None)
+    assert said(story.tell("P", ended)) == "refused(not_responsible)"
+    assert said(story.tell("B", assign("B", "Q"))) == "applied"
+    assert said(story.tell("B", ended)) == "applied"
     assert story.list().multidose is None
+    assert said(story.tell("B", ended)) == "refused(not_responsible)"
 
 
 def test_a_retracted_death_gives_back_what_it_recalled() -> None:

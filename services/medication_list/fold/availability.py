@@ -37,8 +37,8 @@ def flags_for_pharmacy(
     if is_paused(treatment, now_ms):
         flags.append(Flag.TREATMENT_PAUSED)
     is_dosed_later = treatment.dosed_at_ms > prescription.issued_at_ms
-    course_end_ms = treatment.course_end_ms if is_dosed_later else prescription.course_end_ms
-    if course_end_ms and now_ms >= course_end_ms:
+    dosing_end_ms = treatment.dosing_end_ms if is_dosed_later else prescription.dosing_end_ms
+    if prescription.is_course and 0 < dosing_end_ms <= now_ms:
         flags.append(Flag.COURSE_ENDED)
     if prescription.multidose and meta.multidose is not None and meta.multidose.pharmacy not in (None, pharmacy):
         flags.append(Flag.MULTIDOSE_ELSEWHERE)

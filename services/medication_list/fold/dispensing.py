@@ -25,6 +25,8 @@ from services.medication_list.fold.standing import (
     TOO_MUCH,
     Usage,
     amount_of,
+    status,
+    status_unheld,
     total_of,
     usage,
 )
@@ -146,17 +148,19 @@ def _put_unclaimed(draft: Draft, event: Event[Body], prescription_id: str, presc
 def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Verdict:
     """A hand-out is a fact: it counts, is flagged where it is irregular, and ends its holder's claim."""
     report, pharmacy = event.body, event.source.organisation
-    draft.put(hand_out_field(report.dispense), _pointer(event))
     prescription = draft.prescription(report.prescription)
     if prescription is None:
         return _hand_out_waits(draft, event)
+    waited = draft.hand_out(report.dispense)
+    if waited is None:
+        draft.put(hand_out_field(report.dispense), _pointer(event))
     treatment, meta = draft.treatment_of(prescription), draft.meta()
     claim = prescription.claim
     is_holder = claim is not None and claim.pharmacy == pharmacy
     amount, is_comparable = amount_of(report, prescription)
     before = usage(prescription)
     flags = [] if is_holder else [Flag.DISPENSED_WITHOUT_CLAIM]
-    flags += _flags_about_the_world(prescription, treatment, meta, event)
+    flags += _flags_about_the_world(prescription, treatment, meta, event, draft.place)
     flags += _flags_about_quantity(prescription, before, amount)
     verdict = applied(*flags)
     hand_out = HandOut(
@@ -169,15 +173,21 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
         period_completed=report.period_completed,
         completed=report.completed,
         flags=tuple(flag.code for flag in verdict.flags),
+        reversed=waited is not None and waited.reversed,
     )
     _notify_issuer(draft, event, NoticeKind.DISPENSED, report.prescription, prescription, report.dispense, verdict)
+    if waited is not None:
+        prescription = _with_what_became_of(draft, event, prescription, waited)
+    as_it_was = prescription
     prescription = replace(prescription, hand_outs=(*prescription.hand_outs, hand_out))
     prescription = _with_dispatch_used(prescription, pharmacy, event.received_at_ms)
-    is_completion = any(each not in before.completions for each in usage(prescription).completions)
+    is_completion = not _is_taken_back_already(draft, event) and any(
+        each not in before.completions for each in usage(prescription).completions
+    )
     if claim is not None and not is_holder and is_completion:
         about = {"prescription": report.prescription, "subject": claim.claim, "by": pharmacy}
         draft.notify(NoticeKind.CLAIM_ENDED, claim.pharmacy, event, **about)
-    if is_completion:
+    if is_completion and _closes(as_it_was, prescription, meta, event.received_at_ms):
         void_order(draft, event, report.prescription, prescription)
     if is_holder or (claim is not None and is_completion):
         _put_unclaimed(draft, event, report.prescription, prescription)
@@ -186,14 +196,44 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
     return verdict
 
 
+def _closes(before: PrescriptionState, after: PrescriptionState, meta: Meta, now_ms: int) -> bool:
+    """Whether what could be dispensed is completed now; of what was recalled before, whoever must know was told then."""
+    return status(before, meta.death, now_ms) in "EU" and status_unheld(after, meta.death, now_ms) == "R"
+
+
+def _is_taken_back_already(draft: Draft, event: Event[MedicationDispensed]) -> bool:
+    """Whether a reversal that came before the hand-out waits for it: then nothing is closed by it."""
+    return any(
+        isinstance(fact.event.body, DispenseReversed)
+        and fact.event.body.quantity is None
+        and fact.event.source.organisation == event.source.organisation
+        for fact in draft.waiting(event.body.dispense).facts
+    )
+
+
+def _with_what_became_of(
+    draft: Draft, event: Event[MedicationDispensed], prescription: PrescriptionState, waited: HandOutPointer
+) -> PrescriptionState:
+    """While a hand-out waited for its prescription, it or goods of it may have come back: the issuer is told now."""
+    about = (waited.prescription, prescription, event.body.dispense)
+    if waited.reversed or waited.returned:
+        _notify_issuer(draft, event, NoticeKind.REVERSED, *about, APPLIED)
+    if not waited.outcome_changed:
+        return prescription
+    return replace(prescription, flags=tuple(sorted({*prescription.flags, Flag.OUTCOME_CHANGED.code})))
+
+
 def _hand_out_waits(draft: Draft, event: Event[MedicationDispensed]) -> Verdict:
     """No list entry, but shown: handed out, prescription not seen."""
-    draft.move_version()
     wait(draft, event.body.prescription, event, Flag.PRESCRIPTION_UNKNOWN)
     flags = [Flag.DISPENSED_WITHOUT_CLAIM, Flag.PRESCRIPTION_UNKNOWN]
-    if _is_after_death(draft.meta(), event.occurred_at_ms):
+    if _is_after_death(draft.meta(), event.occurred_at_ms, draft.place):
         flags.append(Flag.DISPENSED_AFTER_DEATH)
-    return applied(*flags)
+    verdict = applied(*flags)
+    codes = tuple(flag.code for flag in verdict.flags)
+    pointer = replace(_pointer(event), flags_unseen=codes, moved=draft.move_version())
+    draft.put(hand_out_field(event.body.dispense), pointer)
+    return verdict
 
 
 def _pointer(event: Event[MedicationDispensed]) -> HandOutPointer:
@@ -207,27 +247,34 @@ def _pointer(event: Event[MedicationDispensed]) -> HandOutPointer:
 
 
 def _flags_about_the_world(
-    prescription: PrescriptionState, treatment: TreatmentState, meta: Meta, event: Event[MedicationDispensed]
+    prescription: PrescriptionState,
+    treatment: TreatmentState,
+    meta: Meta,
+    event: Event[MedicationDispensed],
+    place: int,
 ) -> list[Flag]:
-    """What had happened in the world before the hand-out did: these compare `occurred_at`; effects follow the log."""
+    """What had happened in the world before the hand-out did, as far as the log knew it at that place.
+
+    These compare `occurred_at`; effects follow the log.
+    """
     at_ms = event.occurred_at_ms
     flags: list[Flag] = []
     flags.extend(
         _flag_after(recall)
         for recall in prescription.recalls
-        if max(recall.at_ms, recall.from_ms) < at_ms and recall.from_ms <= event.received_at_ms
+        if recall.place < place and recall.at_ms < at_ms and recall.from_ms <= at_ms
     )
     # A stop of what was recalled before is no recall of its own, but it happened all the same.
     flags.extend(
         Flag.DISPENSED_AFTER_WITHDRAWAL if stop.withdrawn else Flag.DISPENSED_AFTER_RECALL
-        for stop in (treatment.stop, treatment.latest_stop)
-        if stop is not None and prescription.issued_at_ms < stop.at_ms < at_ms
+        for stop in treatment.stops
+        if stop.place < place and prescription.issued_at_ms < stop.at_ms < at_ms
     )
     if at_ms >= prescription.valid_until_ms:
         flags.append(Flag.DISPENSED_AFTER_EXPIRY)
     if _was_completed_before(prescription, at_ms):
         flags.append(Flag.DISPENSED_AFTER_COMPLETION)
-    if _is_after_death(meta, at_ms):
+    if _is_after_death(meta, at_ms, place):
         flags.append(Flag.DISPENSED_AFTER_DEATH)
     if is_paused(treatment, at_ms):
         flags.append(Flag.TREATMENT_PAUSED)
@@ -236,8 +283,8 @@ def _flags_about_the_world(
     return flags
 
 
-def _is_after_death(meta: Meta, at_ms: int) -> bool:
-    return meta.death is not None and at_ms >= ended_ms(meta.death.on)
+def _is_after_death(meta: Meta, at_ms: int, place: int) -> bool:
+    return meta.death is not None and meta.death.place < place and at_ms >= ended_ms(meta.death.on)
 
 
 def _is_reserved(prescription: PrescriptionState, treatment: TreatmentState) -> bool:
@@ -308,35 +355,30 @@ def dispense_reversed(draft: Draft, event: Event[DispenseReversed]) -> Verdict:
         return wait(draft, body.dispense, event, Flag.DISPENSE_UNKNOWN)
     if pointer.pharmacy != event.source.organisation:
         return refused(Reason.NOT_DISPENSER)
+    if pointer.reversed:
+        return applied(Flag.ALREADY_REVERSED)
+    taken_back = replace(pointer, reversed=True) if body.quantity is None else _returned(pointer, body.quantity)
+    if taken_back is None:
+        return refused(Reason.OVER_RETURNED)
     prescription = draft.prescription(pointer.prescription)
     if prescription is None:
-        draft.move_version()
-        wait(draft, pointer.prescription, event, Flag.PRESCRIPTION_UNKNOWN)
-        return APPLIED  # the hand-out that it names was seen
-    if any(each.dispense == body.dispense and each.reversed for each in prescription.hand_outs):
-        return applied(Flag.ALREADY_REVERSED)
-    if body.quantity is not None:
-        return _goods_returned(draft, event, pointer, prescription, body.quantity)
-    hand_outs = tuple(
-        replace(each, reversed=True) if each.dispense == body.dispense else each for each in prescription.hand_outs
-    )
-    draft.put(prescription_field(pointer.prescription), replace(prescription, hand_outs=hand_outs))
+        taken_back = replace(taken_back, moved=draft.move_version())
+    draft.put(hand_out_field(body.dispense), taken_back)
+    if prescription is None:
+        return APPLIED  # its issuer is told when it comes
+    if body.quantity is None:
+        hand_outs = tuple(
+            replace(each, reversed=True) if each.dispense == body.dispense else each for each in prescription.hand_outs
+        )
+        draft.put(prescription_field(pointer.prescription), replace(prescription, hand_outs=hand_outs))
     _notify_issuer(draft, event, NoticeKind.REVERSED, pointer.prescription, prescription, body.dispense, APPLIED)
     return APPLIED
 
 
-def _goods_returned(
-    draft: Draft,
-    event: Event[DispenseReversed],
-    pointer: HandOutPointer,
-    prescription: PrescriptionState,
-    quantity: Quantity,
-) -> Verdict:
-    """Returned goods are shown, and add up to at most what was handed out, as far as the units tell."""
+def _returned(pointer: HandOutPointer, quantity: Quantity) -> HandOutPointer | None:
+    """With the goods that came back; None where that is more than was handed out, as far as the units tell."""
     handed, returned, unit = dict(pointer.quantities), dict(pointer.returned), quantity.unit
     returned[unit] = returned.get(unit, NOTHING) + quantity.value
     if unit in handed and returned[unit] > handed[unit]:
-        return refused(Reason.OVER_RETURNED)
-    draft.put(hand_out_field(event.body.dispense), replace(pointer, returned=tuple(returned.items())))
-    _notify_issuer(draft, event, NoticeKind.REVERSED, pointer.prescription, prescription, event.body.dispense, APPLIED)
-    return APPLIED
+        return None
+    return replace(pointer, returned=tuple(returned.items()))

@@ -42,6 +42,7 @@ from services.medication_list.fold.remembering import event_key, natural_key, pa
 from services.medication_list.fold.state import (
     META,
     Conflict,
+    HandOutPointer,
     Meta,
     Remembered,
     State,
@@ -50,6 +51,7 @@ from services.medication_list.fold.state import (
     handed_field,
     prescription_field,
     recorded_field,
+    refused_report_field,
     signed_field,
     waiting_field,
 )
@@ -148,18 +150,22 @@ def _seen_before(draft: Draft, event: Event[Body], known: Remembered) -> Judgeme
 
 
 def _show_conflict(draft: Draft, event: Event[Body]) -> None:
-    """A hand-out reported again with other content: refused, but its treatment shows it."""
+    """A hand-out reported again with other content: refused, but the treatment of its first report shows it, once."""
     if not isinstance(event.body, MedicationDispensed):
         return
-    pointer = draft.hand_out(event.body.dispense)
-    if pointer is None:
+    report, pharmacy = event.body, event.source.organisation
+    refused_field, field = refused_report_field(report.dispense), hand_out_field(report.dispense)
+    refused_first = cast("HandOutPointer | None", draft.get(refused_field))
+    pointer = draft.hand_out(report.dispense)
+    known = [*(refused_first.conflicts if refused_first else ()), *(pointer.conflicts if pointer else ())]
+    if any((each.pharmacy, each.at_ms) == (pharmacy, event.occurred_at_ms) for each in known):
         return
-    conflict = Conflict(event.source.organisation, event.occurred_at_ms, draft.offset)
-    if any((each.pharmacy, each.at_ms) == (conflict.pharmacy, conflict.at_ms) for each in pointer.conflicts):
-        return
-    draft.put(hand_out_field(event.body.dispense), replace(pointer, conflicts=(*pointer.conflicts, conflict)))
-    if draft.prescription(pointer.prescription) is not None:
-        draft.move_version()
+    first = refused_first or pointer or HandOutPointer(report.prescription, pharmacy, ())
+    conflict = Conflict(pharmacy, event.occurred_at_ms, draft.offset)
+    first = replace(first, conflicts=(*first.conflicts, conflict))
+    if draft.prescription(first.prescription) is not None:
+        first = replace(first, moved=draft.move_version())
+    draft.put(refused_field if refused_first or not pointer else field, first)
 
 
 def _close_draft(draft: Draft) -> None:
@@ -173,23 +179,28 @@ def _take(draft: Draft, event: Event[Body], raw: bytes) -> Verdict:
     verdict = judge(draft, event)
     if verdict.outcome != "applied":
         return verdict
-    document = _document_field(event.body)
+    document = _document_field(draft, event)
     if document is not None:
         draft.put(document, raw)
     _release(draft, event.body)
+    if isinstance(event.body, PrescriptionIssued):
+        prescribing.tell_of_arriving_recalled(draft, cast("Event[PrescriptionIssued]", event))
     return verdict
 
 
-def _document_field(body: Body) -> str | None:
-    match body:
-        case PrescriptionIssued():
+def _document_field(draft: Draft, event: Event[Body]) -> str | None:
+    """Where readers find the record; of changes of a dosing, they need the latest alone."""
+    match event.body:
+        case PrescriptionIssued() as body:
             return signed_field(body.prescription)
-        case MedicationDispensed():
+        case MedicationDispensed() as body:
             return handed_field(body.dispense)
-        case TreatmentRecorded():
+        case TreatmentRecorded() as body:
             return recorded_field(body.treatment)
-        case TreatmentChanged(dosing=dosing) if dosing is not None:
-            return dosed_field(body.treatment)
+        case TreatmentChanged(dosing=dosing) as body if dosing is not None:
+            treatment = draft.treatment(body.treatment)
+            is_latest = treatment is not None and treatment.dosed_at_ms == event.occurred_at_ms
+            return dosed_field(body.treatment) if is_latest else None
         case _:
             return None
 
@@ -236,9 +247,13 @@ def _tell_changed_outcome(draft: Draft, event: Event[Body], verdict: Verdict) ->
         outcome=verdict.outcome,
         reason=verdict.reason,
     )
-    pointer = draft.hand_out(event.body.dispense) if isinstance(event.body, DispenseReversed) else None
-    prescription = draft.prescription(pointer.prescription) if pointer else None
-    if pointer is None or prescription is None:
+    if not isinstance(event.body, DispenseReversed):
+        return
+    pointer = draft.hand_out(event.body.dispense)
+    assert pointer is not None, "a reversal waits for its hand-out alone"
+    prescription = draft.prescription(pointer.prescription)
+    draft.put(hand_out_field(event.body.dispense), replace(pointer, outcome_changed=True))
+    if prescription is None:
         return
     flags = tuple(sorted({*prescription.flags, Flag.OUTCOME_CHANGED.code}))
     draft.put(prescription_field(pointer.prescription), replace(prescription, flags=flags))

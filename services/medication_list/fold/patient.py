@@ -25,11 +25,13 @@ from services.medication_list.fold.state import (
     Allergies,
     AllergyState,
     Death,
+    HandOutPointer,
     Meta,
     Multidose,
     PrescriptionState,
     Reconciliation,
     RenewalState,
+    Superseded,
     TreatmentState,
     Waiting,
     request_field,
@@ -45,8 +47,11 @@ def allergy_recorded(draft: Draft, event: Event[AllergyRecorded]) -> Verdict:
     if event.body.none_known and standing:
         return refused(Reason.ALLERGIES_RECORDED)
     kept = tuple(entry for entry in allergies.entries if not entry.recorded.none_known)
+    replaced = tuple(
+        Superseded(entry.recorded.allergy, entry.refuted) for entry in allergies.entries if entry.recorded.none_known
+    )
     entry = AllergyState(event.body, by(event.source), event.occurred_at_ms, moved=draft.move_version())
-    draft.put(ALLERGIES, Allergies((*kept, entry)))
+    draft.put(ALLERGIES, Allergies((*kept, entry), (*allergies.superseded, *replaced)))
     return APPLIED
 
 
@@ -55,11 +60,24 @@ def allergy_refuted(draft: Draft, event: Event[AllergyRefuted]) -> Verdict:
     allergies = draft.allergies()
     known = next((entry for entry in allergies.entries if entry.recorded.allergy == event.body.allergy), None)
     if known is None:
-        return wait(draft, event.body.allergy, event, Flag.ALLERGY_UNKNOWN)
+        return _superseded_refuted(draft, event, allergies)
     if known.refuted:
         return applied(Flag.ALREADY_REFUTED)
     entry = replace(known, refuted=True, moved=draft.move_version())
-    draft.put(ALLERGIES, Allergies(tuple(entry if each is known else each for each in allergies.entries)))
+    entries = tuple(entry if each is known else each for each in allergies.entries)
+    draft.put(ALLERGIES, replace(allergies, entries=entries))
+    return APPLIED
+
+
+def _superseded_refuted(draft: Draft, event: Event[AllergyRefuted], allergies: Allergies) -> Verdict:
+    """A none_known that a later record replaced is known, though nothing of it is shown any more."""
+    refuted = Superseded(event.body.allergy, refuted=True)
+    if refuted in allergies.superseded:
+        return applied(Flag.ALREADY_REFUTED)
+    if replace(refuted, refuted=False) not in allergies.superseded:
+        return wait(draft, event.body.allergy, event, Flag.ALLERGY_UNKNOWN)
+    superseded = tuple(refuted if each.allergy == refuted.allergy else each for each in allergies.superseded)
+    draft.put(ALLERGIES, replace(allergies, superseded=superseded))
     return APPLIED
 
 
@@ -75,7 +93,7 @@ def multidose_assigned(draft: Draft, event: Event[MultidoseAssigned]) -> Verdict
     if present is not None:
         if present.pharmacy not in (None, body.pharmacy):
             return refused(Reason.MULTIDOSE_ELSEWHERE, ("pharmacy", str(present.pharmacy)))
-        if _is_same_assignment(present, body):
+        if _is_same_assignment(present, event):
             return Verdict("duplicate")
         if present.doctor != body.doctor:
             draft.notify(NoticeKind.MULTIDOSE_TAKEN_OVER, present.organisation, event, by=event.source.organisation)
@@ -92,13 +110,17 @@ def multidose_assigned(draft: Draft, event: Event[MultidoseAssigned]) -> Verdict
     return APPLIED
 
 
-def _is_same_assignment(present: Multidose, body: MultidoseAssigned) -> bool:
-    return (present.doctor, present.pharmacy, present.start, present.packing_days, present.next_pack) == (
-        body.doctor,
-        body.pharmacy,
-        body.start,
-        body.packing_days,
-        body.next_pack,
+def _is_same_assignment(present: Multidose, event: Event[MultidoseAssigned]) -> bool:
+    """Content is what it says and who sent it, as everywhere."""
+    body = event.body
+    assigned = (body.doctor, event.source.organisation, body.pharmacy, body.start, body.packing_days, body.next_pack)
+    return assigned == (
+        present.doctor,
+        present.organisation,
+        present.pharmacy,
+        present.start,
+        present.packing_days,
+        present.next_pack,
     )
 
 
@@ -157,10 +179,12 @@ def _moved_since(draft: Draft, version: int) -> list[str]:
                 rest.append("allergies")
             case Waiting() if any(fact.offset > version for fact in value.facts):
                 rest.append(field.removeprefix("waiting:"))
+            case HandOutPointer() if value.moved > version:
+                rest.append(field.split(":")[1])
             case Meta():
                 rest += _moved_of_patient(value, version)
             case _:
-                pass  # hand-outs, claims and requests never move the list by themselves; documents move with their field
+                pass  # claims and requests never move the list by themselves; documents move with their field
     moved_alone = [each for each in treatments if each not in prescriptions.values()]
     return [*prescriptions, *moved_alone, *rest]
 
@@ -251,10 +275,10 @@ def renewal_declined(draft: Draft, event: Event[RenewalDeclined]) -> Verdict:
     request = draft.renewal_request(event.body.request)
     if request is None:
         return refused(Reason.UNKNOWN)
-    if request.to != event.source.organisation:
-        return refused(Reason.NOT_PERMITTED)
     if request.declined:
         return refused(Reason.NO_REQUEST)
+    if request.to != event.source.organisation:
+        return refused(Reason.NOT_PERMITTED)
     draft.put(request_field(event.body.request), replace(request, declined=True))
     draft.notify(
         NoticeKind.RENEWAL_DECLINED,

@@ -1,14 +1,23 @@
 """Prescriptions: issued, replacing what was signed before them, and recalled."""
 
 from collections.abc import Iterable
+from typing import cast
 
 from msgspec.structs import replace
 
-from schemas.events import Body, Dosing, Event, PrescriptionIssued, PrescriptionRecalled, Source
+from schemas.events import (
+    Body,
+    Dosing,
+    Event,
+    PrescriptionIssued,
+    PrescriptionRecalled,
+    Source,
+    TreatmentDiscontinued,
+)
 from schemas.reasons import Flag, NoticeKind
 from services.medication_list.fold.calendar import ended_ms, starts_ms
 from services.medication_list.fold.judgement import Draft, Verdict, applied
-from services.medication_list.fold.standing import NEVER, counting_unit, first_recall, status
+from services.medication_list.fold.standing import counting_unit, first_recall, status
 from services.medication_list.fold.state import (
     By,
     Death,
@@ -16,15 +25,15 @@ from services.medication_list.fold.state import (
     PrescriptionState,
     Recall,
     Replacer,
+    Stop,
     TreatmentState,
     WaitingFact,
     prescription_field,
     treatment_field,
     waiting_field,
 )
-from services.medication_list.fold.stopping import is_stopped
+from services.medication_list.fold.stopping import stop_in_force, stops_in_force
 
-OTHER_GROUPS = frozenset({"nutrition", "consumable"})
 LEVEL_5 = 7
 """Characters of an ATC code that names one substance."""
 
@@ -48,6 +57,12 @@ def wait(draft: Draft, awaited: str, event: Event[Body], flag: Flag) -> Verdict:
     fact = WaitingFact(event, draft.place, draft.digest)
     draft.put(waiting_field(awaited), replace(waiting, facts=(*waiting.facts, fact)))
     return applied(flag)
+
+
+def stop_of(event: Event[TreatmentDiscontinued], place: int) -> Stop:
+    """The stop that an event reports, as the treatment remembers it."""
+    body = event.body
+    return Stop(body.at_ms, place, body.reason, by(event.source), note=body.note)
 
 
 def with_recall(prescription: PrescriptionState, recall: Recall) -> PrescriptionState:
@@ -96,24 +111,22 @@ def _is_decided_before(recalls: Iterable[Recall], recall: Recall, now_ms: int = 
 def prescription_issued(draft: Draft, event: Event[PrescriptionIssued]) -> Verdict:
     """A new prescription: closed by what was signed or stopped after it, closing what was signed before it."""
     issued = event.body
-    treatment = draft.treatment(issued.treatment) or TreatmentState("prescribed")
+    treatment = draft.treatment(issued.treatment) or _brought_by(draft, issued)
     flags: list[Flag] = []
     if _is_other_substance(treatment.atc, issued.medication.atc):
         flags.append(Flag.SUBSTANCE_CHANGED)
-    if _restarts(treatment, issued):
-        assert treatment.latest_stop is not None, "only a stopped treatment starts again"
+    stop = stop_in_force(treatment)
+    if stop is not None and all(each.at_ms <= issued.issued_at_ms for each in stops_in_force(treatment)):
         flags.append(Flag.PRESCRIBED_AFTER_DISCONTINUATION)
-        stopper = treatment.latest_stop.by.organisation
-        if stopper != event.source.organisation:
+        if not is_same_prescriber(stop.by, by(event.source)):
             about = {"prescription": issued.prescription, "by": event.source.organisation}
-            draft.notify(NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION, stopper, event, **about)
+            draft.notify(NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION, stop.by.organisation, event, **about)
     flags += _renew_named(draft, event)
     still_open = _close_older(draft, event, treatment)
     recalls = _recalls_on_arrival(draft, event, treatment)
     codes = tuple(sorted(flag.code for flag in flags))
     prescription = replace(_on_its_terms(draft, event), recalls=recalls, flags=codes, moved=draft.move_version())
     draft.put(prescription_field(issued.prescription), prescription)
-    _tell_of_arriving_recalled(draft, event, recalls)
     opened = OpenPrescription(issued.prescription, issued.issued_at_ms, issued.series_id)
     treatment = replace(treatment, open=(*still_open, opened), moved=draft.move_version())
     treatment = _with_replacer(draft, treatment, event)
@@ -121,25 +134,36 @@ def prescription_issued(draft: Draft, event: Event[PrescriptionIssued]) -> Verdi
     return applied(*flags)
 
 
-def _tell_of_arriving_recalled(draft: Draft, event: Event[PrescriptionIssued], recalls: tuple[Recall, ...]) -> None:
-    """The issuer learns that what it signed was recalled before it came: by another, or by the patient's death."""
-    death = draft.meta().death
-    causes = [(each.place, each.reason, each.by) for each in recalls if each.from_ms <= event.received_at_ms]
-    causes += [] if death is None else [(death.place, "death", death.by)]
-    for _, reason, recaller in sorted(causes, key=lambda cause: cause[0])[:1]:
-        if recaller.organisation != event.source.organisation:
-            about = {"prescription": event.body.prescription, "reason": reason, "by": recaller.organisation}
-            draft.notify(NoticeKind.RECALLED_BY_OTHER, event.source.organisation, event, **about)
+def tell_of_arriving_recalled(draft: Draft, event: Event[PrescriptionIssued]) -> None:
+    """The issuer learns that what it signed was recalled before it came, by another or by the patient's death.
+
+    Told once what waited has taken effect: what a hand-out had completed before, a stop or a death recalls no more.
+    """
+    prescription, death, now_ms = draft.prescription(event.body.prescription), draft.meta().death, event.received_at_ms
+    assert prescription is not None, "it was put just now"
+    recalls = [each for each in prescription.recalls if each.from_ms <= now_ms]
+    if death is not None:
+        recalls.append(Recall(death.place, "death", death.at_ms, 0, death.by))
+    first = min(recalls, key=lambda each: each.place, default=None)
+    if first is None or is_same_prescriber(first.by, by(event.source)):
+        return
+    if first.is_own or status(prescription, death, now_ms) == "T":
+        about = {"prescription": event.body.prescription, "reason": first.reason, "by": first.by.organisation}
+        draft.notify(NoticeKind.RECALLED_BY_OTHER, event.source.organisation, event, **about)
 
 
 def _is_other_substance(before: str | None, now: str | None) -> bool:
     return before is not None and now is not None and len(before) == len(now) == LEVEL_5 and before != now
 
 
-def _restarts(treatment: TreatmentState, issued: PrescriptionIssued) -> bool:
-    if not is_stopped(treatment) or treatment.latest_stop is None:
-        return False
-    return issued.issued_at_ms >= treatment.latest_stop.at_ms
+def _brought_by(draft: Draft, issued: PrescriptionIssued) -> TreatmentState:
+    """The treatment that a prescription makes known, with the stops that waited for it: they came before."""
+    stops = [
+        stop_of(cast("Event[TreatmentDiscontinued]", fact.event), fact.offset)
+        for fact in draft.waiting(issued.treatment).facts
+        if isinstance(fact.event.body, TreatmentDiscontinued)
+    ]
+    return TreatmentState("prescribed", stops=tuple(stops))
 
 
 def _signed_after(at_ms: int, prescription: str, other_at_ms: int, other: str) -> bool:
@@ -215,18 +239,17 @@ def _recalls_on_arrival(
     issued = event.body
     recalls = list(draft.waiting(issued.prescription).replacements)
     for renewing in recalls:
-        _forget_flag(draft, renewing.replaced_by)
+        _name_renewed(draft, renewing.replaced_by, issued.treatment)
     named = {recall.replaced_by for recall in recalls}
-    for newer in sorted(treatment.replacers, key=lambda each: (each.issued_at_ms, each.prescription)):
-        is_newer = _signed_after(newer.issued_at_ms, newer.prescription, issued.issued_at_ms, issued.prescription)
-        if is_newer and not _same_series(newer.series, issued.series_id) and newer.prescription not in named:
-            recalls.append(
-                Recall(draft.place, "renew", newer.issued_at_ms, newer.earliest_ms, newer.by, newer.prescription)
-            )
-    stops = [each for each in (treatment.stop, treatment.latest_stop) if each and issued.issued_at_ms < each.at_ms]
+    recalls.extend(
+        Recall(newer.place, "renew", newer.issued_at_ms, newer.earliest_ms, newer.by, newer.prescription)
+        for newer in _replacing(treatment, issued, event.received_at_ms)
+        if newer.prescription not in named
+    )
     recalls.extend(
         Recall(stop.place, "withdrawn" if stop.withdrawn else "discontinued", stop.at_ms, 0, stop.by)
-        for stop in sorted(stops, key=lambda each: each.place)[:1]
+        for stop in treatment.stops
+        if issued.issued_at_ms < stop.at_ms
     )
     own = [
         Recall(fact.offset, "other", fact.event.occurred_at_ms, 0, by(fact.event.source))
@@ -240,12 +263,31 @@ def _recalls_on_arrival(
     return tuple(deciding)
 
 
-def _forget_flag(draft: Draft, renewing: str | None) -> None:
-    """What a renewal named has come: it is not unknown any more."""
+def _replacing(treatment: TreatmentState, issued: PrescriptionIssued, now_ms: int) -> list[Replacer]:
+    """The newer-signed ones that are here already; not those which a still newer one overtakes."""
+    newer = [
+        each
+        for each in treatment.replacers
+        if _signed_after(each.issued_at_ms, each.prescription, issued.issued_at_ms, issued.prescription)
+        and not _same_series(each.series, issued.series_id)
+    ]
+    return [each for each in newer if not any(_overtakes(other, each, now_ms) for other in newer)]
+
+
+def _overtakes(one: Replacer, other: Replacer, now_ms: int) -> bool:
+    """Signed after it, and in effect now or no later."""
+    is_newer = _signed_after(one.issued_at_ms, one.prescription, other.issued_at_ms, other.prescription)
+    return is_newer and one.earliest_ms <= max(other.earliest_ms, now_ms)
+
+
+def _name_renewed(draft: Draft, renewing: str | None, treatment: str) -> None:
+    """What a renewal named has come: it is not unknown any more, and may prove to be of another treatment."""
     prescription = draft.prescription(renewing) if renewing else None
     if renewing and prescription is not None:
-        flags = tuple(code for code in prescription.flags if code != Flag.PRESCRIPTION_UNKNOWN.code)
-        draft.put(prescription_field(renewing), replace(prescription, flags=flags))
+        flags = set(prescription.flags) - {Flag.PRESCRIPTION_UNKNOWN.code}
+        if prescription.treatment != treatment:
+            flags.add(Flag.RENEWS_OTHER_TREATMENT.code)
+        draft.put(prescription_field(renewing), replace(prescription, flags=tuple(sorted(flags))))
 
 
 def _on_its_terms(draft: Draft, event: Event[PrescriptionIssued]) -> PrescriptionState:
@@ -268,7 +310,8 @@ def _on_its_terms(draft: Draft, event: Event[PrescriptionIssued]) -> Prescriptio
         series=issued.series_id,
         multidose=issued.multidose,
         substitution_reserved=issued.substitution_reserved,
-        course_end_ms=course_end_ms(issued.use, issued.dosing),
+        is_course=issued.use == "course",
+        dosing_end_ms=dosing_end_ms(issued.dosing),
     )
 
 
@@ -292,13 +335,8 @@ def _with_replacer(draft: Draft, treatment: TreatmentState, event: Event[Prescri
 
 
 def _is_needless(one: Replacer, known: Iterable[Replacer], now_ms: int) -> bool:
-    """Whether what it would recall is recalled by newer ones in any case, and no later."""
-    series = {
-        other.series
-        for other in known
-        if _signed_after(other.issued_at_ms, other.prescription, one.issued_at_ms, one.prescription)
-        and other.earliest_ms <= max(one.earliest_ms, now_ms)
-    }
+    """Whether newer ones overtake it for whatever may still arrive."""
+    series = {other.series for other in known if _overtakes(other, one, now_ms)}
     # Of two series, nothing that may still arrive belongs to both.
     return None in series or one.series in series or len(series) > 1
 
@@ -316,14 +354,13 @@ def _with_newest(treatment: TreatmentState, issued: PrescriptionIssued) -> Treat
         newest_at_ms=issued.issued_at_ms,
         atc=issued.medication.atc,
         use=issued.use,
-        other=issued.item_group in OTHER_GROUPS or issued.use == "vaccine",
     )
 
 
-def course_end_ms(use: str, dosing: Dosing) -> int:
-    """The first instant after a course: the day after its last dosing period ends. 0: no course, or no known end."""
+def dosing_end_ms(dosing: Dosing) -> int:
+    """The first instant after the last period of a dosing: a course ends then. 0: no known end."""
     ends = [period.end for period in dosing.periods]
-    if use != "course" or not ends or None in ends:
+    if not ends or None in ends:
         return 0
     return max(ended_ms(end) for end in ends if end is not None)
 
@@ -343,22 +380,22 @@ def prescription_recalled(draft: Draft, event: Event[PrescriptionRecalled]) -> V
     prescription = draft.prescription(prescription_id)
     if prescription is None:
         return wait(draft, prescription_id, event, Flag.PRESCRIPTION_UNKNOWN)
-    now_ms = event.received_at_ms
-    verdict = _verdict_on_recall(prescription, draft.meta().death, now_ms)
-    is_second = Flag.ALREADY_RECALLED in verdict.flags
-    if not is_second:
+    verdict = _verdict_on_recall(prescription, draft.meta().death, event.received_at_ms, draft.place)
+    is_waiting = draft.place != draft.offset
+    if Flag.ALREADY_RECALLED not in verdict.flags and not is_waiting:
         tell_of_recall(draft, event, prescription_id, prescription, reason)
     flags = prescription.flags
     if Flag.RECALLED_AFTER_COMPLETION in verdict.flags:
         flags = tuple(sorted({*flags, Flag.RECALLED_AFTER_COMPLETION.code}))
-    recall = Recall(draft.place, reason, event.occurred_at_ms, 0, by(event.source))
+    recall = Recall(draft.place, reason, event.occurred_at_ms, 0, by(event.source), is_own=True)
     moved = draft.move_version()
     draft.put(prescription_field(prescription_id), replace(with_recall(prescription, recall), flags=flags, moved=moved))
     return verdict
 
 
-def _verdict_on_recall(prescription: PrescriptionState, death: Death | None, now_ms: int) -> Verdict:
-    if first_recall(prescription, death, now_ms) < NEVER:
+def _verdict_on_recall(prescription: PrescriptionState, death: Death | None, now_ms: int, place: int) -> Verdict:
+    """Of a recall at that place in the log: what came after it, while it waited, is nothing to it."""
+    if first_recall(prescription, death, now_ms) < place:
         return applied(Flag.ALREADY_RECALLED, named=ALREADY_RECALLED)
     match status(prescription, death, now_ms):
         case "R":

@@ -41,6 +41,11 @@ def hand_out_field(dispense: str) -> str:
     return f"out:{dispense}"
 
 
+def refused_report_field(dispense: str) -> str:
+    """Field of a `HandOutPointer` that holds nothing but conflicts: the hand-out's first report was itself refused."""
+    return f"out:{dispense}:refused"
+
+
 def waiting_field(awaited: str) -> str:
     """Field of what waits for a prescription, treatment, dispense or allergy that nobody has seen."""
     return f"waiting:{awaited}"
@@ -102,6 +107,8 @@ class Recall(Struct, frozen=True, array_like=True, gc=False):
     from_ms: int
     by: By
     replaced_by: str | None = None
+    is_own: bool = False
+    """By PrescriptionRecalled, and not because something else happened."""
 
 
 class HandOut(Struct, frozen=True, array_like=True, gc=False):
@@ -143,8 +150,9 @@ class PrescriptionState(Struct, frozen=True, array_like=True, gc=False):
     series: str | None = None
     multidose: bool = False
     substitution_reserved: bool = False
-    course_end_ms: int = 0
-    """The first instant after a course by its own dosing; 0: not a course, or without end."""
+    is_course: bool = False
+    dosing_end_ms: int = 0
+    """The first instant after its own dosing, at which a course ends; 0: without end."""
     flags: tuple[int, ...] = ()
     claim: Claim | None = None
     dispatch: Dispatch | None = None
@@ -218,17 +226,13 @@ class TreatmentState(Struct, frozen=True, array_like=True, gc=False):
     newest_at_ms: int = 0
     atc: str | None = None
     use: str = "regular"
-    other: bool = False
-    """A vaccine, nutrition or consumable: shown under other prescriptions."""
-    course_end_ms: int = 0
-    """As a prescription's, by what was recorded or by the last change of the dosing."""
+    dosing_end_ms: int = 0
+    """As a prescription's, by what was recorded or by the latest change of the dosing."""
     open: tuple[OpenPrescription, ...] = ()
     replacers: tuple[Replacer, ...] = ()
-    stop: Stop | None = None
-    """The stop that is shown while the treatment is stopped."""
-    latest_stop: Stop | None = None
+    stops: tuple[Stop, ...] = ()
+    """Every stop and withdrawal in log order, taken back or not: what was signed before one may still arrive."""
     reinstated_place: int = -1
-    """Stops before this place in the log are taken back."""
     """Stops before this place in the log are taken back."""
     pause: Pause | None = None
     dosed_at_ms: int = 0
@@ -239,6 +243,7 @@ class TreatmentState(Struct, frozen=True, array_like=True, gc=False):
     substitution_reserved: bool | None = None
     reserved_at_ms: int = 0
     administration: str | None = None
+    administered_at_ms: int = 0
     moved: int = -1
 
 
@@ -252,6 +257,13 @@ class HandOutPointer(Struct, frozen=True, array_like=True, gc=False):
     returned: tuple[tuple[str, Decimal], ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     """Reports under the same id with other content: refused, and shown."""
+    reversed: bool = False
+    flags_unseen: tuple[int, ...] = ()
+    """As judged on arrival, of a hand-out whose prescription was not seen then."""
+    outcome_changed: bool = False
+    """A reversal of it was first applied and then refused."""
+    moved: int = -1
+    """The version at which the list last showed something new of it, other than under its prescription."""
 
 
 class RenewalState(Struct, frozen=True, array_like=True, gc=False):
@@ -288,10 +300,18 @@ class AllergyState(Struct, frozen=True, gc=False):
     moved: int = -1
 
 
+class Superseded(Struct, frozen=True, array_like=True, gc=False):
+    """A none_known that a later record replaced."""
+
+    allergy: str
+    refuted: bool
+
+
 class Allergies(Struct, frozen=True, gc=False):
     """All that is recorded about allergies: few enough that each order can carry them."""
 
     entries: tuple[AllergyState, ...] = ()
+    superseded: tuple[Superseded, ...] = ()
 
 
 class Multidose(Struct, frozen=True, array_like=True, gc=False):

@@ -1,7 +1,18 @@
 """Whether a treatment is stopped, paused or withdrawn: computed from its stops and its newest-signed prescription."""
 
+from collections.abc import Iterator
+
 from services.medication_list.fold.calendar import ended_ms, starts_ms
 from services.medication_list.fold.state import Pause, Stop, TreatmentState
+
+
+def stops_in_force(treatment: TreatmentState) -> Iterator[Stop]:
+    """Those that were not taken back and are later than the newest-signed prescription, in log order."""
+    for stop in treatment.stops:
+        if stop.place > treatment.reinstated_place and (
+            treatment.newest is None or stop.at_ms > treatment.newest_at_ms
+        ):
+            yield stop
 
 
 def is_stopped(treatment: TreatmentState) -> bool:
@@ -10,18 +21,15 @@ def is_stopped(treatment: TreatmentState) -> bool:
 
 
 def stop_in_force(treatment: TreatmentState) -> Stop | None:
-    """The stop that is shown: the first that still holds, else the latest. None while the treatment goes on."""
-    latest = treatment.latest_stop
-    if latest is None or latest.place < treatment.reinstated_place or not _is_after_newest(latest, treatment):
+    """The stop that is shown: a withdrawal if there is one, else the first that holds. None while it goes on."""
+    if not treatment.stops:
         return None
-    first = treatment.stop
-    if first is None or first.place < treatment.reinstated_place or not _is_after_newest(first, treatment):
-        return latest
-    return first
-
-
-def _is_after_newest(stop: Stop, treatment: TreatmentState) -> bool:
-    return treatment.newest is None or stop.at_ms > treatment.newest_at_ms
+    shown: Stop | None = None
+    for stop in stops_in_force(treatment):
+        if stop.withdrawn:
+            return stop
+        shown = shown or stop
+    return shown
 
 
 def is_withdrawn(treatment: TreatmentState) -> bool:

@@ -16,7 +16,14 @@ from schemas.events import (
 )
 from schemas.reasons import Flag, NoticeKind, Reason
 from services.medication_list.fold.judgement import APPLIED, Draft, Verdict, applied, refused
-from services.medication_list.fold.prescribing import by, close, course_end_ms, wait
+from services.medication_list.fold.prescribing import (
+    by,
+    close,
+    dosing_end_ms,
+    is_same_prescriber,
+    stop_of,
+    wait,
+)
 from services.medication_list.fold.state import (
     Pause,
     Recall,
@@ -48,34 +55,31 @@ def treatment_recorded(draft: Draft, event: Event[TreatmentRecorded]) -> Verdict
             kind=recorded.kind,
             atc=recorded.medication.atc,
             use=recorded.use,
-            other=recorded.use == "vaccine" or recorded.medication.form in ("nutrition", "consumable"),
-            course_end_ms=course_end_ms(recorded.use, recorded.dosing),
-            indication_text=recorded.indication_text,
-            indicated_at_ms=event.occurred_at_ms,
+            dosing_end_ms=dosing_end_ms(recorded.dosing),
         ),
     )
 
 
 def treatment_changed(draft: Draft, event: Event[TreatmentChanged]) -> Verdict:
-    """Dosing, indication, substitution or administration: what is named changes, the rest stays."""
+    """Dosing, indication, substitution or administration: what is named changes, the rest stays.
+
+    The latest in the world's order wins, as of prescriptions the newest-signed.
+    """
     change = event.body
     treatment = draft.treatment(change.treatment)
     if treatment is None:
         return refused(Reason.UNKNOWN)
     if is_stopped(treatment):
         return refused(Reason.DISCONTINUED)
-    if change.dosing is not None:
-        treatment = replace(
-            treatment, dosed_at_ms=event.occurred_at_ms, course_end_ms=course_end_ms(treatment.use, change.dosing)
-        )
-    if change.indication_text is not None:
-        treatment = replace(treatment, indication_text=change.indication_text, indicated_at_ms=event.occurred_at_ms)
-    if change.substitution_reserved is not None:
-        treatment = replace(
-            treatment, substitution_reserved=change.substitution_reserved, reserved_at_ms=event.occurred_at_ms
-        )
-    if change.administration is not None:
-        treatment = replace(treatment, administration=change.administration)
+    at_ms = event.occurred_at_ms
+    if change.dosing is not None and at_ms >= treatment.dosed_at_ms:
+        treatment = replace(treatment, dosed_at_ms=at_ms, dosing_end_ms=dosing_end_ms(change.dosing))
+    if change.indication_text is not None and at_ms >= treatment.indicated_at_ms:
+        treatment = replace(treatment, indication_text=change.indication_text, indicated_at_ms=at_ms)
+    if change.substitution_reserved is not None and at_ms >= treatment.reserved_at_ms:
+        treatment = replace(treatment, substitution_reserved=change.substitution_reserved, reserved_at_ms=at_ms)
+    if change.administration is not None and at_ms >= treatment.administered_at_ms:
+        treatment = replace(treatment, administration=change.administration, administered_at_ms=at_ms)
     return _put(draft, change.treatment, treatment)
 
 
@@ -112,9 +116,11 @@ def treatment_discontinued(draft: Draft, event: Event[TreatmentDiscontinued]) ->
     treatment = draft.treatment(body.treatment)
     if treatment is None:
         return wait(draft, body.treatment, event, Flag.TREATMENT_UNKNOWN)
-    stop = Stop(body.at_ms, draft.place, body.reason, by(event.source), note=body.note)
+    if any(stop.place == draft.place for stop in treatment.stops):
+        return APPLIED  # it waited, and the prescription that brought its treatment took it into account
+    stop = stop_of(event, draft.place)
     if is_stopped(treatment):
-        draft.put(treatment_field(body.treatment), _remembering(treatment, stop))
+        draft.put(treatment_field(body.treatment), replace(treatment, stops=(*treatment.stops, stop)))
         return applied(Flag.ALREADY_DISCONTINUED)
     treatment = _stopped_by(draft, event, treatment, stop)
     _put(draft, body.treatment, treatment)
@@ -125,13 +131,13 @@ def treatment_discontinued(draft: Draft, event: Event[TreatmentDiscontinued]) ->
 
 
 def _tell_that_it_goes_on(draft: Draft, event: Event[Body], treatment: TreatmentState) -> None:
-    """Somebody prescribed after this stop, before it was reported: whoever stopped must learn of it, and all see it."""
+    """Somebody prescribed after this stop, before it was reported: all see it. Whoever stopped it has the flag."""
     newest = draft.prescription(treatment.newest) if treatment.newest else None
     if treatment.newest is None or newest is None:
         return
     flags = tuple(sorted({*newest.flags, Flag.PRESCRIBED_AFTER_DISCONTINUATION.code}))
     draft.put(prescription_field(treatment.newest), replace(newest, flags=flags))
-    if newest.issuer.organisation != event.source.organisation:
+    if not is_same_prescriber(newest.issuer, by(event.source)):
         about = {"prescription": treatment.newest, "by": newest.issuer.organisation}
         draft.notify(NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION, event.source.organisation, event, **about)
 
@@ -142,13 +148,11 @@ def treatment_withdrawn(draft: Draft, event: Event[TreatmentWithdrawn]) -> Verdi
     treatment = draft.treatment(body.treatment)
     if treatment is None:
         return refused(Reason.UNKNOWN)
-    if is_withdrawn(treatment):
-        return applied(Flag.ALREADY_WITHDRAWN)
     stop = Stop(event.occurred_at_ms, draft.place, body.reason, by(event.source), withdrawn=True)
-    treatment = replace(_stopped_by(draft, event, treatment, stop), stop=stop)
-    if treatment.latest_stop is not None and treatment.latest_stop.at_ms > stop.at_ms:
-        treatment = replace(treatment, latest_stop=replace(stop, at_ms=treatment.latest_stop.at_ms))
-    return _put(draft, body.treatment, treatment)
+    if is_withdrawn(treatment):
+        draft.put(treatment_field(body.treatment), replace(treatment, stops=(*treatment.stops, stop)))
+        return applied(Flag.ALREADY_WITHDRAWN)
+    return _put(draft, body.treatment, _stopped_by(draft, event, treatment, stop))
 
 
 def _stopped_by(draft: Draft, event: Event[Body], treatment: TreatmentState, stop: Stop) -> TreatmentState:
@@ -161,15 +165,7 @@ def _stopped_by(draft: Draft, event: Event[Body], treatment: TreatmentState, sto
             close(draft, event, each.prescription, recall)
         else:
             still_open.append(each)
-    return _remembering(replace(treatment, open=tuple(still_open), stop=stop), stop)
-
-
-def _remembering(treatment: TreatmentState, stop: Stop) -> TreatmentState:
-    latest = treatment.latest_stop
-    is_taken_back = latest is not None and latest.place < treatment.reinstated_place
-    if latest is None or is_taken_back or stop.at_ms > latest.at_ms:
-        return replace(treatment, latest_stop=stop)
-    return treatment
+    return replace(treatment, open=tuple(still_open), stops=(*treatment.stops, stop))
 
 
 def treatment_reinstated(draft: Draft, event: Event[TreatmentReinstated]) -> Verdict:

@@ -1,0 +1,136 @@
+"""The production fold and view against the oracle, on histories made by chance: in everything they come to the same."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Final, cast
+
+import pytest
+
+from schemas.codec import content_of, encode
+from schemas.events import DispenseReversed
+from services.medication_list.fold import Judgement, Memory, Patient, entry_of, evolve, park
+from services.medication_list.fold.judgement import NoticeDue, OrderDue
+from services.medication_list.fold.remembering import event_key, recollect
+from services.medication_list.fold.state import (
+    META,
+    Meta,
+    PrescriptionState,
+    Remembered,
+    State,
+    prescription_field,
+)
+from services.medication_list.packing import pack_field, unpack_field
+from services.medication_list.view import show
+from tests.oracle.comparing import comparable, differences
+from tests.oracle.histories import history
+from tests.oracle.history import LogRecord, Unreadable, Verdict
+from tests.oracle.naive import Ownership, Told, show_told
+
+DAY_MS: Final = 86_400_000
+LATER_MS: Final = (0, 45 * DAY_MS, 400 * DAY_MS)
+"""After the last record: at once, with what was dated ahead in effect, and when all that ended is gone."""
+HISTORIES: Final = [(seed, 60) for seed in range(300)] + [(seed, 200) for seed in range(20)]
+ABOUT_A_HAND_OUT: Final = frozenset({"dispensed", "reversed"})
+
+
+class Folded:
+    """One patient, folded by production code as the processor does, with every field packed and unpacked on the way."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, State | None] = {}
+        self.memory: dict[bytes, Memory | None] = defaultdict(lambda: None)
+        self.records: list[LogRecord] = []
+
+    def take(self, record: LogRecord) -> Judgement:
+        """Judge a record, and keep what it changes."""
+        self.records.append(record)
+        judgement = self._judge(record)
+        for name, value in judgement.puts.items():
+            self.fields[name] = None if value is None else unpack_field(name, pack_field(value))
+        self.memory.update(judgement.remember)
+        return judgement
+
+    def _judge(self, record: LogRecord) -> Judgement:
+        event = record.event
+        if isinstance(event, Unreadable):
+            return park(self.meta, record.offset, record.broker_time_ms, event.reason.code)
+        digest = blake2b(content_of(event), digest_size=8).digest()
+        entry = entry_of(event, record.offset, digest, encode(event))
+        return evolve(Patient(dict(self.fields), self.memory, complete=True), entry)
+
+    @property
+    def meta(self) -> Meta | None:
+        """What concerns the patient as a whole."""
+        return cast("Meta | None", self.fields.get(META))
+
+    def outcome_of(self, event_id: str) -> tuple[str, str | None, set[str]]:
+        """What is remembered of an event."""
+        known = self.memory[event_key(event_id)]
+        assert isinstance(known, Remembered)
+        verdict = recollect(known)
+        return verdict.outcome, verdict.reason and str(verdict.reason), {str(flag) for flag in verdict.flags}
+
+    def told(self, judgement: Judgement) -> set[tuple[str, ...]]:
+        """Notices and orders, in the words of the oracle: of which kind, to whom, about what."""
+        notices = [effect for effect in judgement.effects if isinstance(effect, NoticeDue)]
+        orders = [effect for effect in judgement.effects if isinstance(effect, OrderDue)]
+        found = {(str(notice.kind), notice.organisation, self._subject(notice)) for notice in notices}
+        return found | {("order", order.pharmacy, order.prescription, order.dispatch) for order in orders}
+
+    def _subject(self, notice: NoticeDue) -> str:
+        """The oracle names the treatment that goes on, and the reversal that was refused."""
+        if notice.kind in ABOUT_A_HAND_OUT:
+            return str(notice.subject)
+        if notice.kind == "outcome_changed":
+            return next(reversal for event_id, reversal in _reversals(self.records) if event_id == notice.subject)
+        if notice.kind == "prescribed_after_discontinuation":
+            assert notice.prescription is not None
+            return cast("PrescriptionState", self.fields[prescription_field(notice.prescription)]).treatment
+        return notice.prescription or "multidose"
+
+
+def _reversals(records: Sequence[LogRecord]) -> Iterator[tuple[str, str]]:
+    """Event id and reversal of each that was reported."""
+    for record in records:
+        if not isinstance(record.event, Unreadable) and isinstance(record.event.body, DispenseReversed):
+            yield record.event.event_id, record.event.body.reversal
+
+
+def _expected(verdict: Verdict) -> tuple[str, str | None, set[str]]:
+    reason = str(verdict.reason) if verdict.outcome == "refused" else None
+    return verdict.outcome, reason, {str(flag) for flag in verdict.flags}
+
+
+def _expected_told(verdict: Verdict) -> set[tuple[str, ...]]:
+    notices = {(str(notice.kind), notice.organisation, notice.subject) for notice in verdict.notices}
+    return notices | {("order", order.pharmacy, order.prescription, order.dispatch) for order in verdict.orders}
+
+
+@pytest.mark.parametrize(("seed", "length"), HISTORIES)
+def test_fold_and_oracle_come_to_the_same(seed: int, length: int) -> None:
+    """Outcomes, flags, notices, orders and versions one by one; then what is remembered, and the list at three times."""
+    folded, oracle = Folded(), Told()
+    for record in history(seed, length):
+        judgement, verdict = folded.take(record), oracle.go_on(record)
+        found = (judgement.verdict.outcome, judgement.verdict.reason, {str(flag) for flag in judgement.verdict.flags})
+        assert found == _expected(verdict), record
+        assert folded.told(judgement) == _expected_told(verdict), record
+        assert folded.meta is not None
+        assert folded.meta.version == oracle.chart.version, record
+    _compare_memory(folded, oracle.verdicts)
+    end_ms = max(record.broker_time_ms for record in folded.records)
+    standing = {name: value for name, value in folded.fields.items() if value is not None}
+    for at_ms in (end_ms + later_ms for later_ms in LATER_MS):
+        expected = comparable(show_told(oracle, folded.records, at_ms, Ownership()))
+        assert list(differences(expected, comparable(show(standing, at_ms)))) == []
+
+
+def _compare_memory(folded: Folded, verdicts: Sequence[Verdict]) -> None:
+    """Of each event id its first outcome, or what that was changed to when what it waited for came."""
+    seen: set[str] = set()
+    for verdict in verdicts:
+        event = verdict.record.event
+        if not isinstance(event, Unreadable) and event.event_id not in seen:
+            seen.add(event.event_id)
+            assert folded.outcome_of(event.event_id) == _expected(verdict)
