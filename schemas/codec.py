@@ -1,8 +1,8 @@
-"""Bytes to events and back: Avro single-object encoding, or Confluent framing where a registry is configured.
+"""Bytes to events and back, in Avro single-object encoding.
 
-The entry functions are `decode` (topic -> event) and `encode` (event -> topic). A record names its writer's schema by
-fingerprint; it is decoded with that schema, and the Python type fills defaults. Resolving inside the Avro library would
-cost twice as much.
+The entry functions are `decode` and `encode`. A record names its writer's schema by fingerprint; it is decoded with that
+schema, and the Python type fills defaults. Resolving inside the Avro library would cost twice as much. Where a schema
+registry is configured, `framing` stands between these and the topics.
 """
 
 import io
@@ -13,19 +13,19 @@ from datetime import date
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from unicodedata import normalize
 
 import msgspec
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro import parse_schema, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
+from schemas.compiled import Reader, reader_of
 from schemas.events import BODIES, EFFECTS, Body, Event, PrescriptionIssued, Submission
 from schemas.reasons import ParkReason
 
 AVRO_FOLDER = Path(__file__).parent / "avro"
 SINGLE_OBJECT = b"\xc3\x01"
-CONFLUENT = b"\x00"
 _NATIVE = (date, Decimal, bytes)
 # Instants and ids stay what they are on the wire (long, string): building datetime and UUID objects for each would
 # cost more than the fold itself.
@@ -47,16 +47,6 @@ class UnknownSchemaError(UndecodableError):
     def __init__(self, schema: str) -> None:
         super().__init__(ParkReason.UNKNOWN_SCHEMA, f"no schema {schema}")
         self.schema = schema
-
-
-class Registry(Protocol):
-    """A Confluent-compatible registry: a number for a schema, and back."""
-
-    def id_of(self, name: str, schema: Mapping[str, Any]) -> int:
-        """The registry's id of that schema, registered if it was not."""
-
-    def schema_of(self, schema_id: int) -> Mapping[str, Any] | None:
-        """The schema with that id, None when the registry has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,49 +71,37 @@ def contract_types() -> dict[str, Any]:
 TYPES = contract_types()
 
 
-def encode(message: Any, *, registry: Registry | None = None) -> bytes:
+def encode(message: Any) -> bytes:
     """Bytes of an event, a submission or an outgoing record, written with the newest schema of its type.
 
     Raises ValueError when a value does not fit the schema (the door has turned such values away before).
     """
     release = newest(name_of(message))
     out = io.BytesIO()
-    if registry is None:
-        out.write(release.header)
-    else:
-        out.write(CONFLUENT + registry.id_of(release.name, release.schema).to_bytes(4, "big"))
+    out.write(release.header)
     schemaless_writer(out, _parsed(release.name, release.version), msgspec.to_builtins(message, builtin_types=_NATIVE))
     return out.getvalue()
 
 
-def decode(value: bytes | None, *, registry: Registry | None = None) -> Any:
-    """The event, submission or outgoing record in these bytes; told apart by the first byte. Raises UndecodableError."""
+def decode(value: bytes | None) -> Any:
+    """The event, submission or outgoing record in these bytes. Raises UndecodableError."""
     if not value:
         raise UndecodableError(ParkReason.NO_VALUE, "the record has no value")
-    if value[:2] == SINGLE_OBJECT:
-        release = _releases().get(value[2:10])
-        if release is None:
-            raise UnknownSchemaError(value[2:10].hex())
-        return _read(release.name, _parsed(release.name, release.version), value, 10)
-    if value[:1] == CONFLUENT and registry is not None:
-        schema = registry.schema_of(int.from_bytes(value[1:5], "big"))
-        if schema is None:
-            raise UnknownSchemaError(f"registry id {int.from_bytes(value[1:5], 'big')}")
-        name = str(schema["name"]).rsplit(".", 1)[-1]
-        return _read(name, parse_schema(_plain(schema)), value, 5)
-    raise UndecodableError(ParkReason.UNREADABLE, "the record begins with neither C3 01 nor a registry's framing")
+    if value[:2] != SINGLE_OBJECT:
+        raise UndecodableError(ParkReason.UNREADABLE, "the record does not begin with C3 01")
+    release = _releases().get(value[2:10])
+    if release is None:
+        raise UnknownSchemaError(value[2:10].hex())
+    return _read(_reader(release.name, release.version), value, 10)
 
 
-def _read(name: str, schema: Any, value: bytes, start: int) -> Any:
-    source = io.BytesIO(value)
-    source.seek(start)
+def _read(read: Reader, value: bytes, start: int) -> Any:
     try:
-        plain = schemaless_reader(source, schema, None)
-        message = msgspec.convert(plain, TYPES[name])
+        message, end = read(value, start)
     except Exception as error:  # noqa: BLE001 - whatever a damaged record provokes in the reader, it is one thing: unreadable
         raise UndecodableError(ParkReason.UNREADABLE, type(error).__name__) from None
-    if source.tell() != len(value):
-        raise UndecodableError(ParkReason.UNREADABLE, "bytes are left over after the record")
+    if end != len(value):
+        raise UndecodableError(ParkReason.UNREADABLE, "the record does not end where it should")
     return message
 
 
@@ -139,6 +117,11 @@ def name_of(message: Any) -> str:
 def releases() -> Iterable[Release]:
     """Every version ever released, oldest first within a name."""
     return _releases().values()
+
+
+def release_of(mark: bytes) -> Release | None:
+    """The release whose schema has that fingerprint, None if it is none of ours."""
+    return _releases().get(mark)
 
 
 @cache
@@ -160,18 +143,26 @@ def _releases() -> dict[bytes, Release]:
 @cache
 def _parsed(name: str, version: int) -> Any:
     schema = next(release.schema for release in releases() if (release.name, release.version) == (name, version))
-    return parse_schema(_plain(schema))
+    return parse_schema(as_on_the_wire(schema))
 
 
-def _plain(schema: Any) -> Any:
+@cache
+def _reader(name: str, version: int) -> Reader:
+    schema = next(release.schema for release in releases() if (release.name, release.version) == (name, version))
+    return reader_of(schema, TYPES[name])
+
+
+def as_on_the_wire(schema: Any) -> Any:
     """The schema without the logical types that we read as they lie on the wire."""
     if isinstance(schema, list):
-        return [_plain(member) for member in schema]
+        return [as_on_the_wire(member) for member in schema]
     if not isinstance(schema, Mapping):
         return schema
     if schema.get("logicalType") in _KEPT_PLAIN:
         return schema["type"]
-    return {key: _plain(value) if key in ("type", "items", "fields") else value for key, value in schema.items()}
+    return {
+        key: as_on_the_wire(value) if key in ("type", "items", "fields") else value for key, value in schema.items()
+    }
 
 
 def content_of(event: Event[Body]) -> bytes:
