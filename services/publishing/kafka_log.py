@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, Final
 
 from kafka import KafkaProducer
@@ -30,6 +30,7 @@ from services.publishing.partitioning import partition_of
 # DELIVERY_TIMEOUT_MS. Together they stay below the 8 seconds after which a caller is told that the write failed.
 SEND_WITHIN_MS: Final = 2_500
 DELIVERY_TIMEOUT_MS: Final = 5_000
+ANSWER_WITHIN_MS: Final = SEND_WITHIN_MS + DELIVERY_TIMEOUT_MS
 _BLOCK_MS: Final = 2_000
 _REQUEST_TIMEOUT_MS: Final = 4_000
 _METADATA_MAX_AGE_MS: Final = 30_000
@@ -50,12 +51,19 @@ class _Batch:
         self._lock = Lock()
 
     def answer(self, number: int, answer: Position | Exception) -> None:
-        """Keep a record's answer; the last one ends the waiting."""
+        """Keep a record's answer, the first one that it gets; the last record's ends the waiting."""
         with self._lock:
+            if number in self._answers:
+                return
             self._answers[number] = answer
             complete = len(self._answers) == len(self.records)
         if complete:
             self.done.set_result([self._answers[each] for each in range(len(self.records))])
+
+    def give_up(self) -> None:
+        """Answer for every record that has none."""
+        for number in range(len(self.records)):
+            self.answer(number, LogUnavailable("the log did not confirm the record in time"))
 
     def refuse_if_late(self) -> None:
         """What waited too long is not sent at all: its caller may have been told already that it failed."""
@@ -104,7 +112,15 @@ class KafkaLog:
             self._thread.submit(self._send_all, batch)
         except RuntimeError:
             return [LogUnavailable("the log was closed") for _ in records]
-        return await asyncio.wrap_future(batch.done)
+        answered = asyncio.wrap_future(batch.done)
+        try:
+            return await asyncio.wait_for(asyncio.shield(answered), ANSWER_WITHIN_MS / 1000)
+        except TimeoutError:
+            # The producer should have given up by itself. One whose broker fell silent without closing the connection
+            # has been seen to wait for ever, with all that came after: it goes, and what it still held with it.
+            self._discard(self._producer)
+            batch.give_up()
+            return await answered
 
     async def close(self) -> None:
         """Deliver what was accepted (at most the delivery timeout), then disconnect."""
@@ -201,12 +217,22 @@ class KafkaLog:
             # Many records tell of the same end: the next producer is not to go with them.
             if spent is not None and spent is self._producer:
                 self._producer = None
-                spent.close(timeout=0)
+                # In a thread of its own: a producer that hangs must not hold up the next one.
+                Thread(target=_abandon, args=(spent,), name="kafka-log-spent", daemon=True).start()
 
         try:
             self._thread.submit(replace)
         except RuntimeError:
             return  # closing anyway
+
+
+def _abandon(spent: Any) -> None:
+    """Close a producer with what it still holds."""
+    try:
+        spent.close(timeout=0)
+    except KafkaError:
+        # It waits first for what a silent broker never confirms, and leaves its sender running when it has waited.
+        spent._sender.force_close()  # noqa: SLF001 - the library has no other way
 
 
 def _delivered(batch: _Batch, number: int, at: Any) -> None:
