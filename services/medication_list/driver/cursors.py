@@ -164,7 +164,9 @@ class Cursors:
         """Return how many records to read at once: one, while a corrupt batch is being found."""
         with self._lock:
             cursor = self._cursors.get(partition)
-            suspect = cursor is not None and cursor.next_offset is not None and cursor.next_offset < cursor.suspect_before
+            suspect = (
+                cursor is not None and cursor.next_offset is not None and cursor.next_offset < cursor.suspect_before
+            )
             return 1 if suspect else at_most
 
     def suspect(self, partition: int, turn: int, within: int) -> bool:
@@ -232,7 +234,9 @@ def _status(partition: int, cursor: _Cursor) -> PartitionStatus:
     return PartitionStatus(partition, cursor.applied, cursor.end, cursor.stop)
 
 
-def rolled_back(cursors: Cursors, believed: Mapping[int, tuple[int, int]], stored: Mapping[int, int]) -> Collection[int]:
+def rolled_back(
+    cursors: Cursors, believed: Mapping[int, tuple[int, int]], stored: Mapping[int, int]
+) -> Collection[int]:
     """Rewind every partition whose stored offset is below what was applied, and return those.
 
     A store that was restored or emptied while a partition was idle refuses nothing, since nothing is written: only

@@ -74,9 +74,7 @@ _plans: dict[str, Plan] = {}
 _scheme_numbers = count(1)
 
 
-def register(
-    positions: Positions, *, topic: str, declared_partitions: int, intervals: Intervals | None = None
-) -> str:
+def register(positions: Positions, *, topic: str, declared_partitions: int, intervals: Intervals | None = None) -> str:
     """Make the driver known to Faust for this topic and this store; return the scheme of its URLs.
 
     Faust builds a transport from the broker's URL alone, so the scheme is what leads from there to the store.
@@ -243,7 +241,13 @@ class PartitionReader:
         stop = self._cursors.stop(partition, turn, reason, retry_at_s)
         if stop is not None:
             consumer.pause(self._tp(partition))
-            _log.error(reason.value, topic=self._plan.topic, partition=partition, offset=stop.offset, error=type(error).__name__)
+            _log.error(
+                reason.value,
+                topic=self._plan.topic,
+                partition=partition,
+                offset=stop.offset,
+                error=type(error).__name__,
+            )
 
     async def _wait_for_records(self, consumer: AIOKafkaConsumer) -> None:
         """Wait until something was fetched, without taking it: ``getmany`` would not say whose error it raises."""
@@ -414,5 +418,3 @@ class BatchTransport(Transport):
     def plan(self) -> Plan:
         """The driver that was registered under this transport's scheme."""
         return _plans[self.url[0].scheme]
-
-

@@ -66,7 +66,9 @@ def _settle(log: LogReader, batches: tuple[PartitionBatch, ...], verdicts: Mappi
                 log.applied(batch)
                 progressed = True
             case Applied(offset) | Rewind(offset):
-                _log.warning("batch_refused", partition=batch.partition, offset=batch.first_offset, stored_offset=offset)
+                _log.warning(
+                    "batch_refused", partition=batch.partition, offset=batch.first_offset, stored_offset=offset
+                )
                 log.rewind(batch.partition, offset)
             case None:
                 log.rewind(batch.partition, batch.first_offset)
