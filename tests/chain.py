@@ -1,5 +1,6 @@
 """The whole chain as its users see it: every service a process of its own, HTTP and topics, and one clock for all of them."""
 
+import contextlib
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -8,7 +9,6 @@ from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import httpx
-import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from deploy.local.layout import CHECKOUT
@@ -202,13 +202,13 @@ def running_chain(directory: Path, parties: Parties) -> Iterator[Chain]:
     """The whole platform in this folder, with topics for these parties besides those declared."""
     clock = directory / "now"
     directory.mkdir(parents=True)
-    platform = Platform(directory / "data", run=directory / "run", usual_ports=False, parties=parties)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("MEDCHAIN_CLOCK_FILE", str(clock))
-        environment.chdir(CHECKOUT)
-        with platform:
-            chain = Chain(platform, clock, parties)
-            try:
-                yield chain
-            finally:
-                chain.http.close()
+    data, run = directory / "data", directory / "run"
+    with (
+        contextlib.chdir(CHECKOUT),
+        Platform(data, run=run, usual_ports=False, parties=parties, clock_file=clock) as platform,
+    ):
+        chain = Chain(platform, clock, parties)
+        try:
+            yield chain
+        finally:
+            chain.http.close()

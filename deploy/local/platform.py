@@ -36,6 +36,7 @@ class Platform:
         workers: how many of each service of which several may run (the processor).
         usual_ports: whether to take the well-known ports where they are free, else any free ones.
         parties: outside parties that get topics besides those in topics.yaml.
+        clock_file: where the services read the time instead of from the machine: for tests of what time brings.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class Platform:
         workers: int = WORKERS,
         usual_ports: bool = True,
         parties: Parties | None = None,
+        clock_file: Path | None = None,
     ) -> None:
         self.directory = directory.resolve()
         self.services = tuple(services)
         self.workers = workers
         self.parties = parties
+        self._clock = {} if clock_file is None else {"MEDCHAIN_CLOCK_FILE": str(clock_file.resolve())}
         self.broker = Broker(self.directory / "kafka", port=choose_port(KAFKA_PORT if usual_ports else None))
         self.redis = RedisServer(self.directory / "redis", port=choose_port(REDIS_PORT if usual_ports else None))
         self._ports = {
@@ -152,7 +155,7 @@ class Platform:
             argv=(sys.executable, "-m", service.module),
             log=self.directory / "logs" / f"{name}.log",
             ready=ready,
-            environment=_python_environment() | self.environment(service),
+            environment=_python_environment() | self.environment(service) | self._clock,
         )
 
     def _write_state(self) -> None:

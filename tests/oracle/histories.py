@@ -98,6 +98,7 @@ def _issued(dice: Dice) -> ev.PrescriptionIssued:
         medication=PACKED if packs else dice.one(METFORMIN, METFORMIN, OTHER_SUBSTANCE),
         dosing=daily(dice.one("1", "2"), FIRST_DAY, dice.day()) if course else daily(),
         use="course" if course else dice.one("regular", "regular", "regular", "vaccine"),
+        item_group=dice.one("medicine", "medicine", "medicine", "nutrition"),
         earliest_dispense=dice.day() if dice.often(0.3) else None,
         renews=dice.rx() if dice.often(0.2) else None,
         series_id=named("S1") if dice.often(0.2) else None,
@@ -129,7 +130,7 @@ def _changed(dice: Dice) -> ev.TreatmentChanged:
     return ev.TreatmentChanged(
         treatment=dice.treatment(),
         reason=REASON,
-        dosing=daily(dice.one("1", "3")) if dice.often(0.6) else None,
+        dosing=daily(dice.one("1", "3"), end=dice.one(None, dice.day())) if dice.often(0.6) else None,
         indication_text="sugar" if dice.often(0.3) else None,
         substitution_reserved=dice.one(None, dice.often(0.5)),
         administration=dice.one(None, "self", "care_service"),
@@ -178,16 +179,16 @@ Maker = Callable[[Dice], ev.Body]
 MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     # How often, and who sends it.
     _issued: (12, "A A B"),
-    lambda dice: ev.PrescriptionRecalled(prescription=dice.rx(), reason=dice.one("other", "renew")): (5, "A B"),
+    lambda dice: ev.PrescriptionRecalled(prescription=dice.rx(), reason=dice.one("other", "renew")): (5, "A B nurse"),
     lambda dice: ev.TreatmentRecorded(
         treatment=dice.treatment(), kind=dice.one("otc", "paper"), medication=METFORMIN, dosing=daily()
     ): (2, "A"),
     _changed: (4, "A B"),
     _paused: (4, "A B"),
     lambda dice: ev.TreatmentResumed(treatment=dice.treatment(), reason=REASON): (3, "A"),
-    _stopped: (4, "A B"),
+    _stopped: (4, "A B nurse"),
     lambda dice: ev.TreatmentReinstated(treatment=dice.treatment(), reason=REASON): (3, "A"),
-    lambda dice: ev.TreatmentWithdrawn(treatment=dice.treatment(), reason=REASON): (1, "A"),
+    lambda dice: ev.TreatmentWithdrawn(treatment=dice.treatment(), reason=REASON): (1, "A nurse"),
     lambda dice: ev.UseReported(treatment=dice.treatment(), use=dice.one("otherwise", "not_taking"), by="patient"): (
         2,
         "citizen",
@@ -209,7 +210,7 @@ MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     lambda dice: ev.RenewalRequested(
         request=dice.name("Q", 4), prescription=dice.rx(), to=organisation(dice.one("A", "B"))
     ): (2, "P citizen"),
-    lambda dice: ev.RenewalDeclined(request=dice.name("Q", 4), reason=REASON): (2, "A"),
+    lambda dice: ev.RenewalDeclined(request=dice.name("Q", 4), reason=REASON): (2, "A B"),
 }
 
 

@@ -180,6 +180,8 @@ def _hand_out(chart: Chart, entry: Entry[ev.Body], body: ev.MedicationDispensed)
     chart.dispense_prescription[body.dispense] = rx
     chart.reported_under.setdefault(body.dispense, rx)
     handed = of(chart, ("dispense", body.dispense), ev.MedicationDispensed)[0]
+    for reversal in of(chart, ("dispense", body.dispense), ev.DispenseReversed):
+        _settle_waiting_reversal(chart, reversal, entry.verdict)
     claim = holder_of(chart, rx)
     held = claim is not None and claim.organisation == entry.organisation
     if claim is not None and held:
@@ -187,8 +189,6 @@ def _hand_out(chart: Chart, entry: Entry[ev.Body], body: ev.MedicationDispensed)
     elif claim is not None and any(done.hand_out is handed for done in completions(chart, rx)):
         handed.ended_claim = claim.body.claim
     entry.verdict.flags = flags.of_hand_out(chart, handed, held=held)
-    for reversal in of(chart, ("dispense", body.dispense), ev.DispenseReversed):
-        _settle_waiting_reversal(chart, reversal, entry.verdict)
 
 
 def _note_what_it_leaves(chart: Chart, entry: Entry[ev.Body]) -> None:
