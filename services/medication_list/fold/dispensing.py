@@ -181,14 +181,10 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
     as_it_was = prescription
     prescription = replace(prescription, hand_outs=(*prescription.hand_outs, hand_out))
     prescription = _with_dispatch_used(prescription, pharmacy, event.received_at_ms)
-    is_completion = not _is_taken_back_already(draft, event) and any(
-        each not in before.completions for each in usage(prescription).completions
-    )
-    if claim is not None and not is_holder and is_completion:
-        about = {"prescription": report.prescription, "subject": claim.claim, "by": pharmacy}
-        draft.notify(NoticeKind.CLAIM_ENDED, claim.pharmacy, event, **about)
-    if is_completion and _closes(as_it_was, prescription, meta, event.received_at_ms):
-        void_order(draft, event, report.prescription, prescription)
+    is_completion = any(each not in before.completions for each in usage(prescription).completions)
+    is_completion = is_completion and not _is_taken_back_already(draft, event)
+    if is_completion:
+        _tell_of_completion(draft, event, as_it_was, prescription, meta)
     if is_holder or (claim is not None and is_completion):
         _put_unclaimed(draft, event, report.prescription, prescription)
     else:
@@ -196,9 +192,22 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
     return verdict
 
 
-def _closes(before: PrescriptionState, after: PrescriptionState, meta: Meta, now_ms: int) -> bool:
-    """Whether what could be dispensed is completed now; of what was recalled before, whoever must know was told then."""
-    return status(before, meta.death, now_ms) in "EU" and status_unheld(after, meta.death, now_ms) == "R"
+def _tell_of_completion(
+    draft: Draft, event: Event[MedicationDispensed], before: PrescriptionState, after: PrescriptionState, meta: Meta
+) -> None:
+    """Another pharmacy's claim ends by it, and another's order is void.
+
+    Where it was recalled before, the pharmacy with the order was told then.
+    """
+    rx, pharmacy, now_ms = event.body.prescription, event.source.organisation, event.received_at_ms
+    claim = before.claim
+    if claim is not None and claim.pharmacy != pharmacy:
+        about = {"prescription": rx, "subject": claim.claim, "by": pharmacy}
+        draft.notify(NoticeKind.CLAIM_ENDED, claim.pharmacy, event, **about)
+    if after.dispatch is None or status(before, meta.death, now_ms) not in "EU":
+        return
+    if status_unheld(after, meta.death, now_ms) == "R":
+        void_order(draft, event, rx, after)
 
 
 def _is_taken_back_already(draft: Draft, event: Event[MedicationDispensed]) -> bool:

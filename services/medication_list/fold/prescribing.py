@@ -141,6 +141,8 @@ def tell_of_arriving_recalled(draft: Draft, event: Event[PrescriptionIssued]) ->
     """
     prescription, death, now_ms = draft.prescription(event.body.prescription), draft.meta().death, event.received_at_ms
     assert prescription is not None, "it was put just now"
+    if death is None and not prescription.recalls:
+        return
     recalls = [each for each in prescription.recalls if each.from_ms <= now_ms]
     if death is not None:
         recalls.append(Recall(death.place, "death", death.at_ms, 0, death.by))
