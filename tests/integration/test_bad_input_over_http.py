@@ -21,6 +21,7 @@ PRESCRIBER: Final = ACTORS["prescriber A"]
 PHARMACIST: Final = ACTORS["pharmacy P"]
 NOBODY: Final = {"national_id": synthetic(31_000).digits, "name": "Kari Nordmann"}
 """Only ever sent with something bad: nothing may become known of her."""
+WRONG_CHECKSUM: Final = NOBODY["national_id"][:10] + str((int(NOBODY["national_id"][10]) + 1) % 10)
 PERIOD: Final[dict[str, Any]] = {"fixed": [{"dose": {"low": 1, "unit": "tablet"}, "times_of_day": ["morning"]}]}
 
 
