@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from schemas.reasons import DoorReason
 from services.admission.door import Door
 from services.admission.read_token import ReadTokens
+from services.canonical_log import configure
 from services.clock import Clock, SystemClock
 from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.api import RETRY_AFTER_S, Parts, health, inside, outside, progress_of
@@ -20,6 +21,7 @@ from services.medication_list.log_lookup import LogLookup, LogLookupError
 from services.medication_list.outcomes import Outcomes
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import EVENTS_TOPIC, KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.starting import refuse_to_start
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError, ViewReader
 from services.medication_list.store.redis_views import RedisViews
@@ -101,8 +103,10 @@ async def _not_ready(request: Request, error: Exception) -> Response:
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until told to stop. Exits with 1 and one sentence where log and store do not belong together."""
     settings = MedicationListSettings()  # type: ignore[call-arg]  # the environment fills it
+    configure("medication_list")
+    refuse_to_start(settings)
     app = create_app(opened(settings, SystemClock()))
     serve(app, service="medication_list", host=settings.host, port=settings.port or PORT)
 

@@ -61,6 +61,18 @@ def enter(
     return wanted
 
 
+def refuse_another_log(roles: Roles, log: SourceLog) -> None:
+    """For those who read or relay what others make: a view is of one log. In an empty store there is none yet.
+
+    Raises:
+        GenerationRefusedError: the store holds the view of another log.
+        StoreUnavailableError, SourceLogUnavailableError: ask again.
+    """
+    pointer = roles.pointer()
+    if pointer is not None:
+        _refuse_another_log(pointer, log.identity())
+
+
 def begin_beside(
     roles: Roles, log: SourceLog, record: GenerationRecord, name: Callable[[int], str] = random_name
 ) -> str:
@@ -196,12 +208,16 @@ def _pointer(
     return pointer
 
 
-def _refuse_misfit(pointer: Pointer, identity: LogIdentity, generation: str, record: GenerationRecord | None) -> None:
+def _refuse_another_log(pointer: Pointer, identity: LogIdentity) -> None:
     if (pointer.cluster, pointer.topic) != identity:
         raise GenerationRefusedError(
             f"Redis holds the view of another log (cluster {pointer.cluster}, topic {pointer.topic}) than this one "
             f"(cluster {identity.cluster}, topic {identity.topic}): use the Redis that belongs to it, or an empty one."
         )
+
+
+def _refuse_misfit(pointer: Pointer, identity: LogIdentity, generation: str, record: GenerationRecord | None) -> None:
+    _refuse_another_log(pointer, identity)
     made_by = record_of(pointer, generation).fold_version
     if record is not None and made_by != record.fold_version:
         raise GenerationRefusedError(

@@ -21,6 +21,7 @@ from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
 from services.identity.sealing import SealBroken, Sealer
 from services.medication_list.fold.judgement import Effect, ReceiptDue
+from services.medication_list.generations import refuse_another_log
 from services.medication_list.outgoing import effect_id_of, outgoing, topic_of
 from services.medication_list.packing import WaitingEffect, unpack_effect
 from services.medication_list.party_topics import KafkaPartyTopics, PartyTopics
@@ -30,9 +31,11 @@ from services.medication_list.source_log import (
     KafkaSourceLog,
     SourceLogUnavailableError,
 )
+from services.medication_list.starting import refuse_to_start
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_outbox import RedisOutbox
+from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.waiting import FIRST, Outbox, WaitingEntry
 from services.publishing.kafka_log import DELIVERY_TIMEOUT_MS, KafkaLog
 from services.publishing.log import (
@@ -336,7 +339,13 @@ def _place(entry_id: str) -> tuple[int, int]:
 async def serve(settings: MedicationListSettings) -> None:
     """Run the relay until SIGTERM or SIGINT; with a port, tell its readiness on it."""
     clock, topics = SystemClock(), load()
-    link = Link(settings.redis)
+    link, source = Link(settings.redis), KafkaSourceLog(settings.kafka)
+
+    def relayed() -> Mapping[int, int]:
+        # Asked again with every new lease: the store may have been empty, or away, at the start.
+        refuse_another_log(RedisRoles(link), source)
+        return source.relayed()
+
     log = KafkaLog(settings.kafka, topics.partitions, client_id="medchain-relay", linger_ms=LINGER_MS)
     relay = Relay(
         RedisOutbox(link),
@@ -345,7 +354,7 @@ async def serve(settings: MedicationListSettings) -> None:
         settings.sealer(),
         clock,
         topics.partitions("medication-events"),
-        KafkaSourceLog(settings.kafka).relayed,
+        relayed,
     )
     ended = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -385,9 +394,11 @@ async def _tell_readiness(relay: Relay, host: str, port: int) -> None:
 
 
 def main() -> None:
-    """The process."""
+    """The process. Exits with 1 and one sentence where log and store do not belong together."""
     configure("relay")
-    asyncio.run(serve(MedicationListSettings()))  # type: ignore[call-arg]  # the environment fills it
+    settings = MedicationListSettings()  # type: ignore[call-arg]  # the environment fills it
+    refuse_to_start(settings)
+    asyncio.run(serve(settings))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,13 @@ from deploy.local.layout import CHECKOUT
 from schemas import codec
 from schemas import events as ev
 from services.identity.national_id import NationalId, synthetic
+from services.medication_list.fold import VERSION
+from services.medication_list.generations import GenerationRecord, enter
 from services.medication_list.judging import ParkedNote
 from services.medication_list.source_log import EVENTS_TOPIC, KafkaSourceLog
+from services.medication_list.store.link import Link
 from services.medication_list.store.reading import ViewReader
+from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_views import RedisViews
 from services.publishing.partitioning import partition_of
 from services.topics.registry import load
@@ -262,11 +266,28 @@ def check_refused(ended: subprocess.CompletedProcess[str]) -> None:
     assert sentence.endswith("use the Redis that belongs to it, or an empty one.")
 
 
-@pytest.mark.parametrize("module", ["services.medication_list.processor"])
+OF_THE_LIST: Final = tuple(f"services.medication_list.{each}" for each in ("processor", "app", "outbox"))
+
+
+@pytest.mark.parametrize("module", OF_THE_LIST)
 def test_a_broker_of_another_platform_is_refused_at_start_with_one_sentence(
     chain: Chain, kafka: str, module: str
 ) -> None:
     check_refused(started(module, kafka=kafka, redis=chain.platform.redis_url))
-    assert set(KafkaSourceLog(kafka).ends().values()) >= {0}
     ready = httpx.get(f"{chain.platform.url('medication-list')}/health/ready", timeout=30)
     assert ready.is_success, "the view was left alone"
+
+
+@pytest.mark.parametrize("module", OF_THE_LIST)
+def test_a_redis_of_another_platform_is_refused_at_start_with_one_sentence(
+    chain: Chain, kafka: str, redis_url: str, module: str
+) -> None:
+    begin_a_view(kafka, redis_url)
+    check_refused(started(module, kafka=chain.kafka, redis=redis_url))
+
+
+def begin_a_view(kafka: str, redis_url: str) -> None:
+    """Another platform's: its processor began it on its own log."""
+    link = Link(redis_url)
+    enter(RedisRoles(link), KafkaSourceLog(kafka), GenerationRecord(VERSION, "another", NOW_MS))
+    link.close()
