@@ -1,8 +1,7 @@
 """Bytes to events and back, in Avro single-object encoding.
 
 The entry functions are `decode` and `encode`. A record names its writer's schema by fingerprint; it is decoded with that
-schema, and the Python type fills defaults. Resolving inside the Avro library would cost twice as much. Where a schema
-registry is configured, `framing` stands between these and the topics.
+schema, and the Python type fills defaults. Resolving inside the Avro library would cost twice as much.
 """
 
 import io
