@@ -20,6 +20,10 @@ class Service:
     many: bool = False
 
 
+OPTIONAL: Final = ("MEDCHAIN_SCHEMA_REGISTRY",)
+"""What every process is told where there is such a thing: whoever reads or writes a topic must know its framing."""
+
+
 # Only the medication list is told where Redis is: access control and the access log have one place.
 SERVICES: Final = (
     Service(

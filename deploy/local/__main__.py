@@ -65,7 +65,7 @@ def run(workers: Workers = WORKERS) -> None:
     """Run the platform in the foreground until SIGTERM or Ctrl-C."""
     end_on_signals()
     try:
-        with Platform(PLATFORM, workers=workers):
+        with Platform(PLATFORM, workers=workers, schema_registry=os.environ.get("MEDCHAIN_SCHEMA_REGISTRY") or None):
             signal.pause()
     except (AlreadyRunsError, CannotSetUpError, NeverCameTrueError, ProgramDiedError) as error:
         sys.stderr.write(f"{error}\n")

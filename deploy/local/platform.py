@@ -17,7 +17,7 @@ from deploy.local.program import Child, Program
 from deploy.local.redis import RedisServer
 from deploy.local.state import Claim, Running, State
 from deploy.local.supervisor import Supervisor
-from deploy.services import SERVICES, Service
+from deploy.services import OPTIONAL, SERVICES, Service
 from services.topics import cluster
 from services.topics.registry import Parties, load
 
@@ -36,6 +36,7 @@ class Platform:
         workers: how many of each service of which several may run (the processor).
         usual_ports: whether to take the well-known ports where they are free, else any free ones.
         parties: outside parties that get topics besides those in topics.yaml.
+        schema_registry: the URL of a schema registry whose framing the topics are to carry; none by default.
         clock_file: where the services read the time instead of from the machine: for tests of what time brings.
     """
 
@@ -48,12 +49,14 @@ class Platform:
         workers: int = WORKERS,
         usual_ports: bool = True,
         parties: Parties | None = None,
+        schema_registry: str | None = None,
         clock_file: Path | None = None,
     ) -> None:
         self.directory = directory.resolve()
         self.services = tuple(services)
         self.workers = workers
         self.parties = parties
+        self.schema_registry = schema_registry
         self._clock = {} if clock_file is None else {"MEDCHAIN_CLOCK_FILE": str(clock_file.resolve())}
         self.broker = Broker(self.directory / "kafka", port=choose_port(KAFKA_PORT if usual_ports else None))
         self.redis = RedisServer(self.directory / "redis", port=choose_port(REDIS_PORT if usual_ports else None))
@@ -96,7 +99,9 @@ class Platform:
             known["MEDCHAIN_PORT"] = str(self._ports[service.name])
         if "medication-list" in self._ports:
             known["MEDCHAIN_LIST_URL"] = self.url("medication-list")
-        return {name: known[name] for name in service.variables}
+        # Empty rather than left out: the process must not take another platform's from the shell that started us.
+        optional = {"MEDCHAIN_SCHEMA_REGISTRY": self.schema_registry or ""}
+        return {name: known[name] for name in service.variables} | {name: optional[name] for name in OPTIONAL}
 
     def start(self) -> None:
         """Start everything, and return when all of it is ready; on an error all of it is stopped again.
@@ -167,6 +172,7 @@ class Platform:
                 directory=str(self.directory),
                 kafka=self.kafka_address,
                 redis=self.redis_url,
+                schema_registry=self.schema_registry,
                 programs={
                     name: Running(
                         pid=pids.get(name),

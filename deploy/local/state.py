@@ -29,7 +29,10 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """A running platform. `ready` is false while it starts; `kafka` are bootstrap servers, `redis` is a URL."""
+    """A running platform. `ready` is false while it starts.
+
+    `kafka` are bootstrap servers; `redis` is a URL, and so is `schema_registry`, where one is used.
+    """
 
     supervisor: int
     ready: bool
@@ -37,6 +40,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     kafka: str
     redis: str
     programs: dict[str, Running]
+    schema_registry: str | None = None
 
     def url(self, service: str) -> str:
         """The base URL of a service.

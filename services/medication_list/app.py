@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from pydantic import SecretStr
 
+from schemas.framing import PLAIN, Framing
 from schemas.reasons import DoorReason
 from services.admission.door import Door
 from services.admission.read_token import ReadTokens
@@ -28,6 +29,7 @@ from services.medication_list.store.redis_views import RedisViews
 from services.problems import install, unavailable
 from services.problems.rendering import response_to
 from services.recording.app import CanonicalLine, serve
+from services.schema_registry import framing_at_start
 from services.topics.registry import load
 
 PORT: Final = 8803
@@ -40,7 +42,9 @@ _RETRYABLE: Final = {
 OpenParts = Callable[[], AbstractAsyncContextManager[Parts]]
 
 
-def opened(settings: MedicationListSettings, clock: Clock, topic: str = EVENTS_TOPIC) -> OpenParts:
+def opened(
+    settings: MedicationListSettings, clock: Clock, topic: str = EVENTS_TOPIC, framing: Framing = PLAIN
+) -> OpenParts:
     """The parts of a real process. Raises ValueError when it was not given the keys that it needs."""
     tokens = ReadTokens(_key(settings.read_token_key, "MEDCHAIN_READ_TOKEN_KEY"))
     door = Door(Pseudonymiser(_key(settings.pseudonym_key, "MEDCHAIN_PSEUDONYM_KEY")), tokens)
@@ -55,7 +59,7 @@ def opened(settings: MedicationListSettings, clock: Clock, topic: str = EVENTS_T
 
         reader = ViewReader(RedisViews(settings.redis), partitions, log_ends)
         # Who waits for the outcome of a write does not queue behind who reads through years of history.
-        log, short = LogLookup(settings.kafka, topic), LogLookup(settings.kafka, topic)
+        log, short = (LogLookup(settings.kafka, topic, framing) for _ in range(2))
         places = EventPlaces(settings.redis, partitions)
         try:
             yield Parts(reader, log, Outcomes(reader, short), places, door, tokens, clock, partitions)
@@ -107,7 +111,8 @@ def main() -> None:
     settings = MedicationListSettings()  # type: ignore[call-arg]  # the environment fills it
     configure("medication_list")
     refuse_to_start(settings)
-    app = create_app(opened(settings, SystemClock()))
+    framing = framing_at_start(settings.schema_registry)
+    app = create_app(opened(settings, SystemClock(), framing=framing))
     serve(app, service="medication_list", host=settings.host, port=settings.port or PORT)
 
 

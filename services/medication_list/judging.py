@@ -12,6 +12,7 @@ import msgspec
 
 from schemas.codec import UndecodableError, content_of, decode
 from schemas.events import Event, PrescriptionIssued
+from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
 from services.canonical_log import get_logger
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, Record, Rewind, Verdict
@@ -100,14 +101,15 @@ class StaleReadError(Exception):
 class Judge:
     """Folds fetches into the store. Raises what the store raises; the driver then brings the fetch again."""
 
-    def __init__(self, store: Store, partitions: int) -> None:
+    def __init__(self, store: Store, partitions: int, framing: Framing = PLAIN) -> None:
         self._store = store
+        self._framing = framing
         self._partitions = partitions
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
         """One verdict a partition: applied up to an offset, or to be read again from where the store stands."""
         verdicts: dict[int, Verdict] = {}
-        works = [self._opened(batch) for batch in fetch.batches]
+        works = [work for batch in fetch.batches if (work := self._opened(batch, verdicts))]
         ready = [work for work in self._read_first(works, verdicts) if self._folded(work, verdicts)]
         writes = self._store.write([_write_of(work) for work in ready]) if ready else {}
         for work in ready:
@@ -116,8 +118,20 @@ class Judge:
 
     # --- Decode --------------------------------------------------------------------------------------------------
 
-    def _opened(self, batch: PartitionBatch) -> PartitionWork:
-        return PartitionWork(batch, [self._item(batch.partition, each) for each in batch.records], batch.next_offset)
+    def _opened(self, batch: PartitionBatch, verdicts: dict[int, Verdict]) -> PartitionWork | None:
+        """The batch as far as it can be read now; None, and a verdict, where that is not even its first record."""
+        items: list[Item] = []
+        for record in batch.records:
+            try:
+                items.append(self._item(batch.partition, record))
+            except RegistryUnavailableError:
+                # It may be a good record: it waits for the registry, and what comes after it in the partition too.
+                _log.warning("record_waits_for_schema_registry", partition=batch.partition, offset=record.offset)
+                if record.offset == batch.first_offset:
+                    verdicts[batch.partition] = Rewind(record.offset)
+                    return None
+                return PartitionWork(batch, items, record.offset)
+        return PartitionWork(batch, items, batch.next_offset)
 
     def _item(self, partition: int, record: Record) -> Item:  # noqa: PLR0911 - one line a reason to park
         key = record.key
@@ -129,7 +143,8 @@ class Judge:
             return Unreadable(record, None, ParkReason.WRONG_PARTITION)
         patient = key.decode()
         try:
-            event = decode(record.value)
+            value = self._framing.from_topic(record.value)
+            event = decode(value)
         except UndecodableError as error:
             return Unreadable(record, patient, error.reason, getattr(error, "schema", None))
         if not isinstance(event, Event):
@@ -137,7 +152,7 @@ class Judge:
         if event.patient != patient:
             return Unreadable(record, patient, ParkReason.WRONG_KEY)
         digest = blake2b(content_of(event), digest_size=8).digest()
-        return Readable(record, patient, entry_of(event, record.offset, digest, cast("bytes", record.value)))
+        return Readable(record, patient, entry_of(event, record.offset, digest, cast("bytes", value)))
 
     # --- Read ----------------------------------------------------------------------------------------------------
 

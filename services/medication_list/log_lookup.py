@@ -12,6 +12,8 @@ from typing import Any, Final, Protocol
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
+from schemas.codec import UndecodableError
+from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from services.medication_list.source_log import EVENTS_TOPIC
 
 _READERS: Final = 4
@@ -29,7 +31,7 @@ class LogLookupError(Exception):
 
 
 class StoredRecord(Protocol):
-    """A record as it lies in the log; `timestamp` is the broker's, in milliseconds since the epoch."""
+    """A record of the log, its value in single-object encoding; `timestamp` is the broker's, in milliseconds since the epoch."""
 
     @property
     def offset(self) -> int:
@@ -60,9 +62,10 @@ class StoredRecord(Protocol):
 class LogLookup:
     """Some consumers that are kept, each used by one reading at a time. `close` it."""
 
-    def __init__(self, bootstrap: str, topic: str = EVENTS_TOPIC) -> None:
+    def __init__(self, bootstrap: str, topic: str = EVENTS_TOPIC, framing: Framing = PLAIN) -> None:
         self._bootstrap = bootstrap.split(",")
         self._topic = topic
+        self._framing = framing
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="log-lookup")
         self._idle: SimpleQueue[Any] = SimpleQueue()
 
@@ -94,6 +97,16 @@ class LogLookup:
             consumer.close(autocommit=False)
             raise LogLookupError(f"the log does not bring the records ({type(error).__name__})") from error
         self._idle.put(consumer)
+        try:
+            return {offset: self._unframed(record) for offset, record in found.items()}
+        except RegistryUnavailableError as error:
+            raise LogLookupError("a record cannot be read while the schema registry is away") from error
+
+    def _unframed(self, record: Any) -> StoredRecord:
+        try:
+            found: StoredRecord = record._replace(value=self._framing.from_topic(record.value))
+        except UndecodableError:
+            return record  # type: ignore[no-any-return]  # it stays what nobody can read
         return found
 
     def _consumer(self) -> Any:
@@ -126,11 +139,11 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _collected(consumer: Any, place: Any, wanted: list[int]) -> dict[int, StoredRecord]:
+def _collected(consumer: Any, place: Any, wanted: list[int]) -> dict[int, Any]:
     """Seek to what is far, read through what is near. `wanted` is in order."""
     deadline_s = time.monotonic() + _WITHIN_S
     looked_for = frozenset(wanted)
-    found: dict[int, StoredRecord] = {}
+    found: dict[int, Any] = {}
     consumer.assign([place])
     at, standing = 0, None
     while at < len(wanted):

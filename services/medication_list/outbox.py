@@ -17,6 +17,7 @@ from fastapi import FastAPI, Response
 
 from schemas.codec import UndecodableError, encode
 from schemas.events import RelayProgress
+from schemas.framing import PLAIN, Framing
 from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
 from services.identity.sealing import SealBroken, Sealer
@@ -46,6 +47,7 @@ from services.publishing.log import (
     RecordTooLarge,
     cloud_event_headers,
 )
+from services.schema_registry import framing_at_start
 from services.topics.registry import UndeclaredTopicError, load
 
 LEASE_MS: Final = 12_000
@@ -336,17 +338,17 @@ def _place(entry_id: str) -> tuple[int, int]:
 # --- The process --------------------------------------------------------------------------------------------------
 
 
-async def serve(settings: MedicationListSettings) -> None:
+async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> None:
     """Run the relay until SIGTERM or SIGINT; with a port, tell its readiness on it."""
     clock, topics = SystemClock(), load()
-    link, source = Link(settings.redis), KafkaSourceLog(settings.kafka)
+    link, source = Link(settings.redis), KafkaSourceLog(settings.kafka, framing=framing)
 
     def relayed() -> Mapping[int, int]:
         # Asked again with every new lease: the store may have been empty, or away, at the start.
         refuse_another_log(RedisRoles(link), source)
         return source.relayed()
 
-    log = KafkaLog(settings.kafka, topics.partitions, client_id="medchain-relay", linger_ms=LINGER_MS)
+    log = KafkaLog(settings.kafka, topics.partitions, client_id="medchain-relay", linger_ms=LINGER_MS, framing=framing)
     relay = Relay(
         RedisOutbox(link),
         log,
@@ -398,7 +400,7 @@ def main() -> None:
     configure("relay")
     settings = MedicationListSettings()  # type: ignore[call-arg]  # the environment fills it
     refuse_to_start(settings)
-    asyncio.run(serve(settings))
+    asyncio.run(serve(settings, framing_at_start(settings.schema_registry)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, NoReturn
 
+from schemas.framing import PLAIN, Framing
 from services.canonical_log import configure, get_logger
 from services.clock import SystemClock
 from services.medication_list.driver import (
@@ -31,6 +32,7 @@ from services.medication_list.store.port import Store, StoreUnavailableError, Vi
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Roles
+from services.schema_registry import framing_at_start
 from services.topics.registry import load
 
 RELEASE: Final = "0.1.0"
@@ -50,6 +52,7 @@ class Worker:
         partitions: int,
         made_at_ms: int,
         generation: str | None = None,
+        framing: Framing = PLAIN,
     ) -> None:
         """`store_of` gives the store of a generation; `generation` is the one to work on, None: whichever is live."""
         self._roles = roles
@@ -58,6 +61,7 @@ class Worker:
         self._partitions = partitions
         self._record = GenerationRecord(VERSION, RELEASE, made_at_ms)
         self._wanted = generation
+        self._framing = framing
         self._store: Store | None = None
         self._judge: Judge | None = None
         self._tally = Tally()
@@ -66,7 +70,7 @@ class Worker:
         """Begin or join the generation. Raises GenerationRefusedError where this worker must not work."""
         generation = enter(self._roles, self._log, self._record, self._wanted)
         self._store = self._store_of(generation)
-        self._judge = Judge(self._store, self._partitions)
+        self._judge = Judge(self._store, self._partitions, self._framing)
         _log.info("generation_entered", generation=generation)
 
     def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
@@ -124,14 +128,16 @@ def main() -> NoReturn:
     settings = MedicationListSettings()  # type: ignore[call-arg]  # the environment fills it
     configure("processor")
     partitions = load().partitions(EVENTS_TOPIC)
+    framing = framing_at_start(settings.schema_registry)
     link = Link(settings.redis)
     worker = Worker(
         RedisRoles(link),
-        KafkaSourceLog(settings.kafka),
+        KafkaSourceLog(settings.kafka, framing=framing),
         lambda generation: RedisStore(link, generation),
         partitions,
         SystemClock().now_ms(),
         settings.generation,
+        framing,
     )
     _enter_when_possible(worker)
     group = f"medication-list.{settings.generation}" if settings.generation else "medication-list"

@@ -18,6 +18,8 @@ class MedicationListSettings(BaseSettings):
     """host:port of the brokers, separated by commas."""
     redis: str
     """URL of the Redis database that holds the view."""
+    schema_registry: str | None = None
+    """URL of a Confluent-compatible schema registry, where topics carry its framing."""
     generation: str | None = None
     """The generation that a processor works on; the live one if not said."""
     host: str = "127.0.0.1"

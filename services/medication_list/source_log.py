@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 
 from schemas.codec import decode
 from schemas.events import RelayProgress
+from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 
 EVENTS_TOPIC: Final = "medication-events"
 PROGRESS_TOPIC: Final = "relay-progress"
@@ -47,10 +48,18 @@ class SourceLog(Protocol):
 class KafkaSourceLog:
     """The real one. It connects for each call: it is asked when a process starts."""
 
-    def __init__(self, bootstrap: str, *, events: str = EVENTS_TOPIC, progress: str = PROGRESS_TOPIC) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        events: str = EVENTS_TOPIC,
+        progress: str = PROGRESS_TOPIC,
+        framing: Framing = PLAIN,
+    ) -> None:
         self._bootstrap = bootstrap.split(",")
         self._events = events
         self._progress = progress
+        self._framing = framing
 
     def identity(self) -> LogIdentity:
         """See `SourceLog.identity`."""
@@ -86,6 +95,8 @@ class KafkaSourceLog:
                 return self._read_progress(consumer)
         except KafkaError as error:
             raise self._unavailable(error) from error
+        except RegistryUnavailableError as error:
+            raise SourceLogUnavailableError("the progress cannot be read while the schema registry is away") from error
 
     def _read_progress(self, consumer: Any) -> dict[int, int]:
         """Compaction may not have come by: the last record of a partition counts."""
@@ -100,7 +111,7 @@ class KafkaSourceLog:
             for records in consumer.poll(timeout_ms=_POLL_MS).values():
                 for record in records:
                     if record.value is not None:
-                        progress = decode(record.value)
+                        progress = decode(self._framing.from_topic(record.value))
                         assert isinstance(progress, RelayProgress)
                         found[progress.partition] = progress.source_offset
         return found

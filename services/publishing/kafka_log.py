@@ -14,6 +14,7 @@ from typing import Any, Final
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, NodeNotReadyError, RetriableError
 
+from schemas.framing import PLAIN, Framing
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
     Headers,
@@ -75,16 +76,24 @@ class KafkaLog:
     """Appends with acks from all in-sync replicas. Make one for a process; it connects when first needed."""
 
     def __init__(
-        self, bootstrap: str, partitions: Callable[[str], int], *, client_id: str = "medchain", linger_ms: int = 0
+        self,
+        bootstrap: str,
+        partitions: Callable[[str], int],
+        *,
+        client_id: str = "medchain",
+        linger_ms: int = 0,
+        framing: Framing = PLAIN,
     ) -> None:
         """`bootstrap`: host:port[,host:port]. `partitions`: the declared number for a topic; raises if undeclared.
 
         `linger_ms`: how long a record waits for company; for a writer of many, to whom it is worth the delay.
+        `framing`: how records are framed on the topics.
         """
         self._bootstrap = bootstrap.split(",")
         self._partitions = partitions
         self._client_id = client_id
         self._linger_ms = linger_ms
+        self._framing = framing
         self._producer: Any = None
         # One thread: records leave in the order in which they were asked for, and a broker that is away blocks only it.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-log")
@@ -151,6 +160,7 @@ class KafkaLog:
     def _send(self, record: LogRecord, batch: _Batch, checked: dict[str, int]) -> Any:
         """Hand a record to the producer; returns its future. `checked`: the topics of the batch that are as declared."""
         topic, key, value, headers = record
+        value = self._framing.to_topic(value)
         if record_bytes(key, value, headers) > LARGEST_RECORD_BYTES:
             raise RecordTooLarge(f"a record for {topic} is larger than {LARGEST_RECORD_BYTES} bytes")
         declared = checked.get(topic)

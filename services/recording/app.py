@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from schemas.framing import PLAIN, Framing
 from schemas.reasons import DoorReason
 from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
@@ -37,12 +38,12 @@ class Parts(NamedTuple):
 OpenParts = Callable[[], AbstractAsyncContextManager[Parts]]
 
 
-def opened(settings: RecordingSettings, service: str) -> OpenParts:
+def opened(settings: RecordingSettings, service: str, framing: Framing = PLAIN) -> OpenParts:
     """The parts of a real process: Kafka, the medication list over HTTP, the machine's clock."""
 
     @asynccontextmanager
     async def open_parts() -> AsyncIterator[Parts]:
-        log = KafkaLog(settings.kafka, load().partitions, client_id=service)
+        log = KafkaLog(settings.kafka, load().partitions, client_id=service, framing=framing)
         medication_list = MedicationListClient(settings.list_url)
 
         async def check_log() -> None:

@@ -20,6 +20,8 @@ class RecordingSettings(BaseSettings):
     """host:port of the brokers, separated by commas."""
     list_url: str
     """The base URL of the medication list's API."""
+    schema_registry: str | None = None
+    """URL of a Confluent-compatible schema registry, where topics carry its framing."""
     pseudonym_key: SecretStr
     sealing_key: SecretStr
     read_token_key: SecretStr

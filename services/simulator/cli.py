@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from services.schema_registry import framing_at_start
 from services.simulator.connecting import (
     SERVICES,
     NoPlatformError,
@@ -81,7 +82,8 @@ async def _play(
     rate: float | None,
     told: Callable[[int], None],
 ) -> Played:
-    return await play(events(seed, n, town=town), channels(via, where, town, lines), rate=rate, told=told)
+    framing = await asyncio.to_thread(framing_at_start, where.schema_registry)
+    return await play(events(seed, n, town=town), channels(via, where, town, lines, framing), rate=rate, told=told)
 
 
 def summary(played: Played, lines: History, patients: int) -> dict[str, Any]:
@@ -141,6 +143,7 @@ def _where() -> Where:
         {name: state.url(name) for name in SERVICES},
         keys["MEDCHAIN_PSEUDONYM_KEY"],
         keys["MEDCHAIN_SEALING_KEY"],
+        state.schema_registry,
     )
 
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.framing import PLAIN, Framing
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
 from services.simulator.history import History
@@ -45,6 +46,7 @@ class Where(Struct, frozen=True):
     urls: dict[str, str]
     pseudonym_key: str | None = None
     sealing_key: str | None = None
+    schema_registry: str | None = None
 
     def __repr__(self) -> str:
         return f"Where({self.kafka})"
@@ -61,6 +63,7 @@ class SimulatorSettings(BaseSettings):
     list_url: str = "http://127.0.0.1:8803"
     pseudonym_key: SecretStr | None = None
     sealing_key: SecretStr | None = None
+    schema_registry: str | None = None
 
 
 class NoPlatformError(RuntimeError):
@@ -72,24 +75,33 @@ def from_environment(settings: SimulatorSettings) -> Where | None:
     if settings.kafka is None:
         return None
     urls = dict(zip(SERVICES, (settings.prescriber_url, settings.pharmacy_url, settings.list_url), strict=True))
-    keys = [key.get_secret_value() if key else None for key in (settings.pseudonym_key, settings.sealing_key)]
-    return Where(settings.kafka, urls, *keys)
+    return Where(
+        settings.kafka,
+        urls,
+        pseudonym_key=_told(settings.pseudonym_key),
+        sealing_key=_told(settings.sealing_key),
+        schema_registry=settings.schema_registry,
+    )
 
 
-def channels(via: Via, where: Where, town: Town, history: History) -> dict[Channel, int]:
+def _told(key: SecretStr | None) -> str | None:
+    return None if key is None else key.get_secret_value()
+
+
+def channels(via: Via, where: Where, town: Town, history: History, framing: Framing = PLAIN) -> dict[Channel, int]:
     """The channels of that way, each with its share of the patients.
 
     Raises NoPlatformError when the log is to be written and the platform's keys are not known.
     """
-    return {_channel(each, where, town, history): share for each, share in _SHARES[via].items()}
+    return {_channel(each, where, town, history, framing): share for each, share in _SHARES[via].items()}
 
 
-def _channel(via: Via, where: Where, town: Town, history: History) -> Channel:
+def _channel(via: Via, where: Where, town: Town, history: History, framing: Framing) -> Channel:
     if via is Via.HTTP:
         return HttpChannel(where.urls, town, history)
     if via is Via.SUBMISSIONS:
-        return SubmissionChannel(where.kafka, town, history)
+        return SubmissionChannel(where.kafka, town, history, framing=framing)
     if where.pseudonym_key is None or where.sealing_key is None:
         raise NoPlatformError("To write the log itself, set MEDCHAIN_PSEUDONYM_KEY and MEDCHAIN_SEALING_KEY.")
     pseudonymiser = Pseudonymiser(bytes.fromhex(where.pseudonym_key))
-    return LogChannel(where.kafka, town, pseudonymiser, Sealer(bytes.fromhex(where.sealing_key)), history)
+    return LogChannel(where.kafka, town, pseudonymiser, Sealer(bytes.fromhex(where.sealing_key)), history, framing)

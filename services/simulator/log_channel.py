@@ -23,6 +23,7 @@ from schemas.events import (
     PrescriptionIssued,
     Source,
 )
+from schemas.framing import PLAIN, Framing
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import SealedIdentityContent, Sealer
 from services.publishing.log import cloud_event_headers
@@ -58,10 +59,17 @@ class LogChannel:
     name = "log"
 
     def __init__(
-        self, bootstrap: str, town: Town, pseudonymiser: Pseudonymiser, sealer: Sealer, history: History
+        self,
+        bootstrap: str,
+        town: Town,
+        pseudonymiser: Pseudonymiser,
+        sealer: Sealer,
+        history: History,
+        framing: Framing = PLAIN,
     ) -> None:
         self._town = town
         self._history = history
+        self._framing = framing
         self._partitions = load().partitions(TOPIC)
         self._keys = [pseudonymiser.patient_key(patient.national_id) for patient in town.patients]
         self._sealed = [
@@ -96,7 +104,7 @@ class LogChannel:
         sent_at_ms = time.time_ns() // 1_000_000
         sent = self._producer.send(
             TOPIC,
-            value=damaged(value, planned.damage) if planned.damage else value,
+            value=self._framing.to_topic(damaged(value, planned.damage) if planned.damage else value),
             key=event.patient.encode(),
             headers=headers,
             partition=self._places[planned.patient],

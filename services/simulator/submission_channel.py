@@ -12,6 +12,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from schemas import codec
 from schemas.events import PatientIdentity, Submission, SubmissionReceipt
+from schemas.framing import PLAIN, Framing
 from services.admission.completion import event_id_of
 from services.simulator import timeshift
 from services.simulator.damage import damaged
@@ -36,10 +37,13 @@ class SubmissionChannel:
 
     name = "submissions"
 
-    def __init__(self, bootstrap: str, town: Town, history: History, *, concurrency: int = 64) -> None:
+    def __init__(
+        self, bootstrap: str, town: Town, history: History, *, concurrency: int = 64, framing: Framing = PLAIN
+    ) -> None:
         """Make it where the loop runs."""
         self._town = town
         self._history = history
+        self._framing = framing
         self._loop = asyncio.get_running_loop()
         self._queues: list[asyncio.Queue[Planned | None]] = [asyncio.Queue(8) for _ in range(concurrency)]
         self._workers = [self._loop.create_task(self._work(queue)) for queue in self._queues]
@@ -89,7 +93,7 @@ class SubmissionChannel:
         self._producer.send(
             topic_of(planned),
             key=order_key(planned).encode(),
-            value=damaged(value, planned.damage) if planned.damage else value,
+            value=self._framing.to_topic(damaged(value, planned.damage) if planned.damage else value),
         )
         if receipt is None:
             self._write(planned, sent_at_ms, None, "in_log")
@@ -124,7 +128,7 @@ class SubmissionChannel:
         while not self._closing.is_set():
             for records in self._receipts.poll(timeout_ms=_POLL_MS).values():
                 for record in records:
-                    receipt = codec.decode(record.value)
+                    receipt = codec.decode(self._framing.from_topic(record.value))
                     if isinstance(receipt, SubmissionReceipt):
                         self._loop.call_soon_threadsafe(self._answered, receipt)
 

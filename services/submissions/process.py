@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from schemas.framing import Framing
 from services.canonical_log import configure
 from services.clock import SystemClock
 from services.publishing.kafka_log import KafkaLog
 from services.recording.outcomes import MedicationListClient
 from services.recording.settings import RecordingSettings
+from services.schema_registry import framing_at_start
 from services.submissions.inbox import Inbox, run_until_signalled
 from services.submissions.reception import Reception
 from services.topics.registry import load
@@ -18,15 +20,20 @@ def serve_inbox(kind: str, service: str) -> None:
     """Take the submissions of one kind (`prescription-submissions`, ...) until told to stop."""
     configure(f"{service}_inbox")
     settings = RecordingSettings()  # type: ignore[call-arg]  # the environment gives them
-    asyncio.run(_run(settings, kind, f"{service}-inbox"))
+    asyncio.run(_run(settings, kind, f"{service}-inbox", framing_at_start(settings.schema_registry)))
 
 
-async def _run(settings: RecordingSettings, kind: str, group: str) -> None:
-    log = KafkaLog(settings.kafka, load().partitions, client_id=group)
+async def _run(settings: RecordingSettings, kind: str, group: str, framing: Framing) -> None:
+    log = KafkaLog(settings.kafka, load().partitions, client_id=group, framing=framing)
     medication_list = MedicationListClient(settings.list_url)
     clock = SystemClock()
     reception = Reception(
-        log=log, medication_list=medication_list, door=settings.door(), sealer=settings.sealer(), clock=clock
+        log=log,
+        medication_list=medication_list,
+        door=settings.door(),
+        sealer=settings.sealer(),
+        clock=clock,
+        framing=framing,
     )
     try:
         inbox = Inbox(kafka=settings.kafka, kind=kind, group=group, receive=reception.receive, clock=clock)

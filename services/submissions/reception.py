@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
 from schemas import codec
 from schemas.events import ReceiptError, Source, Submission, SubmissionReceipt
+from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import DoorReason, ParkReason
 from services.admission.completion import EVENTS
 from services.admission.door import Door
@@ -16,7 +18,7 @@ from services.admission.plain import plain_of
 from services.canonical_log import get_logger
 from services.clock import Clock
 from services.identity.sealing import Sealer
-from services.publishing.log import Log, RecordTooLarge, cloud_event_headers
+from services.publishing.log import Log, LogUnavailable, RecordTooLarge, cloud_event_headers
 from services.recording.composition import append, events_of
 from services.recording.outcomes import MedicationListClient
 from services.recording.ownership import turn_away_anothers
@@ -61,22 +63,39 @@ class Reception:
     """Receives submissions. One that is received again makes the same events, which the fold knows as duplicates."""
 
     def __init__(
-        self, *, log: Log, medication_list: MedicationListClient, door: Door, sealer: Sealer, clock: Clock
+        self,
+        *,
+        log: Log,
+        medication_list: MedicationListClient,
+        door: Door,
+        sealer: Sealer,
+        clock: Clock,
+        framing: Framing = PLAIN,
     ) -> None:
         self._log = log
         self._medication_list = medication_list
         self._door = door
         self._sealer = sealer
         self._clock = clock
+        self._framing = framing
 
     async def receive(self, received: Received) -> None:
         """Returns once its events, or the receipt of its rejection, are safe. Raises LogUnavailable."""
         submission = None
         try:
-            submission = _read(received)
+            submission = await self._read(received)
             await self._record(submission, received)
         except Rejected as rejection:
             await self._answer(rejection, submission, received)
+
+    async def _read(self, received: Received) -> Submission[Any]:
+        """The submission in a record. Raises Rejected, and LogUnavailable where nobody can tell now what it is."""
+        if not self._framing.must_ask(received.value):
+            return _read(received, self._framing)
+        try:
+            return await asyncio.to_thread(_read, received, self._framing)
+        except RegistryUnavailableError as error:
+            raise LogUnavailable("a submission cannot be read while the schema registry is away") from error
 
     async def _record(self, submission: Submission[Any], received: Received) -> None:
         """Into the log, one event after the other. Raises Rejected."""
@@ -141,10 +160,10 @@ class Reception:
         )
 
 
-def _read(received: Received) -> Submission[Any]:
+def _read(received: Received, framing: Framing) -> Submission[Any]:
     """The submission in a record. Raises Rejected for what is none, or does not belong on this topic."""
     try:
-        message = codec.decode(received.value)
+        message = codec.decode(framing.from_topic(received.value))
     except codec.UndecodableError as error:
         raise Rejected(_UNREADABLE.get(error.reason, DoorReason.UNREADABLE)) from None
     if not isinstance(message, Submission):

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from deploy.local import state
 from services.clock import Clock, SystemClock
+from services.schema_registry import framing_at_start
 from services.topics.registry import load
 from tests.oracle.comparing import Held, Report, compare
 from tests.oracle.held import open_redis
@@ -29,6 +30,12 @@ Kafka = Annotated[
     str | None, typer.Option("--kafka", help="Bootstrap servers; else the platform that `make up` started.")
 ]
 ListUrl = Annotated[str | None, typer.Option("--list-url", help="Where the list is held; else that platform's.")]
+Registry = Annotated[
+    str | None,
+    typer.Option(
+        "--schema-registry", envvar="MEDCHAIN_SCHEMA_REGISTRY", help="Its URL, where topics carry its framing."
+    ),
+]
 AsJson = Annotated[Path | None, typer.Option("--json", help="Write the report to this file too.")]
 Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Only so many patients.")]
 
@@ -39,7 +46,13 @@ def make_app(open_held: OpenHeld, clock: Clock) -> typer.Typer:
     out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
     @app.command()
-    def check(kafka: Kafka = None, list_url: ListUrl = None, as_json: AsJson = None, sample: Sample = None) -> None:
+    def check(
+        kafka: Kafka = None,
+        list_url: ListUrl = None,
+        schema_registry: Registry = None,
+        as_json: AsJson = None,
+        sample: Sample = None,
+    ) -> None:
         """Compare every patient's outcomes and list with what the oracle comes to from the log alone."""
         running = state.running()
         bootstrap = kafka or (running.kafka if running else None)
@@ -47,9 +60,10 @@ def make_app(open_held: OpenHeld, clock: Clock) -> typer.Typer:
         if bootstrap is None or held_at is None:
             err.print("no platform runs here; say --kafka and --list-url, or `make up`")
             raise typer.Exit(2)
+        framing = framing_at_start(schema_registry or (running.schema_registry if running else None))
         now_ms = clock.now_ms()
         with open_held(held_at) as held:
-            log = read_log(bootstrap, load().partitions(TOPIC))
+            log = read_log(bootstrap, load().partitions(TOPIC), framing=framing)
             report = compare(log, held, [now_ms, now_ms + FAR], sample)
         if as_json is not None:
             as_json.write_text(json.dumps(report.as_plain(), indent=2), encoding="utf-8")

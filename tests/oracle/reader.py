@@ -10,6 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from schemas.codec import UndecodableError, decode
 from schemas.events import Event, PrescriptionIssued
+from schemas.framing import PLAIN, Framing
 from schemas.reasons import ParkReason
 from services.publishing.partitioning import partition_of
 from tests.oracle.history import LogRecord, Unreadable
@@ -124,8 +125,11 @@ def _issues(records: Iterable[LogRecord]) -> Iterator[tuple[tuple[int, int, int]
 # --- From the broker --------------------------------------------------------------------------------------------------
 
 
-def read_log(bootstrap: str, partitions: int, topic: str = TOPIC) -> Log:
-    """Everything from the log's start to the end that it has now. Raises LogEndedEarlyError."""
+def read_log(bootstrap: str, partitions: int, topic: str = TOPIC, framing: Framing = PLAIN) -> Log:
+    """Everything from the log's start to the end that it has now.
+
+    Raises LogEndedEarlyError, and RegistryUnavailableError where a record needs a registry that is away.
+    """
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap.split(","),
         enable_auto_commit=False,
@@ -136,7 +140,7 @@ def read_log(bootstrap: str, partitions: int, topic: str = TOPIC) -> Log:
     with closing(consumer):
         every = [TopicPartition(topic, partition) for partition in range(partitions)]
         ends = consumer.end_offsets(every)
-        log = part(_records(consumer, every, ends), partitions)
+        log = part(_records(consumer, every, ends), partitions, lambda value: decode(framing.from_topic(value)))
         log.ends = {where.partition: end for where, end in ends.items()}
         return log
 
