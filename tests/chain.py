@@ -198,14 +198,21 @@ def read(answer: httpx.Response) -> dict[str, Any]:
 
 
 @contextmanager
-def running_chain(directory: Path, parties: Parties) -> Iterator[Chain]:
+def running_chain(directory: Path, parties: Parties, schema_registry: str | None = None) -> Iterator[Chain]:
     """The whole platform in this folder, with topics for these parties besides those declared."""
     clock = directory / "now"
     directory.mkdir(parents=True)
     data, run = directory / "data", directory / "run"
     with (
         contextlib.chdir(CHECKOUT),
-        Platform(data, run=run, usual_ports=False, parties=parties, clock_file=clock) as platform,
+        Platform(
+            data,
+            run=run,
+            usual_ports=False,
+            parties=parties,
+            schema_registry=schema_registry,
+            clock_file=clock,
+        ) as platform,
     ):
         chain = Chain(platform, clock, parties)
         try:

@@ -81,11 +81,12 @@ class RegistryServer:
 
     def _version(self, subject: str, content: Mapping[str, Any]) -> Answer:
         try:
-            parse(content["schema"])
+            if content["schema"] not in self.schemas.values():
+                parse(content["schema"])
         except AvroException as error:
             return 422, {"error_code": 42201, "message": f"Invalid schema: {error}"}
         others = [self.schemas[schema_id] for schema_id in self.subjects.get(subject, [])]
-        if self.settings.get(subject) == "FULL_TRANSITIVE":
+        if content["schema"] not in others and self.settings.get(subject) == "FULL_TRANSITIVE":
             for other in others:
                 if not (_reads(content["schema"], other) and _reads(other, content["schema"])):
                     return 409, {"error_code": 409, "message": "Schema being registered is incompatible"}
@@ -93,7 +94,7 @@ class RegistryServer:
 
     def _kept(self, subject: str, text: str) -> int:
         """One number for one schema, under whichever subject."""
-        known = next((each for each, other in self.schemas.items() if json.loads(other) == json.loads(text)), None)
+        known = next((each for each, other in self.schemas.items() if other == text), None)
         schema_id = known or len(self.schemas) + 1
         self.schemas.setdefault(schema_id, text)
         under = self.subjects.setdefault(subject, [])

@@ -159,7 +159,7 @@ class Judge:
     def _read_first(self, works: Sequence[PartitionWork], verdicts: dict[int, Verdict]) -> list[PartitionWork]:
         """Offset, epoch, and what the events themselves name. A batch that does not begin there is not folded."""
         asked = {work.batch.partition: _named(work) for work in works}
-        snapshots = self._store.read(asked)
+        snapshots = self._store.read(asked) if asked else {}
         ready = []
         for work in works:
             partition = work.batch.partition

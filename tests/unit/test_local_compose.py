@@ -7,7 +7,7 @@ import yaml
 
 from deploy.local.layout import CHECKOUT
 from deploy.local.platform import KAFKA_PORT, REDIS_PORT
-from deploy.services import KEYS, SERVICES, Service
+from deploy.services import KEYS, OPTIONAL, SERVICES, Service
 from services.command_line.app import PARTS
 
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "deploy" / "compose" / "compose.yaml").read_text())
@@ -16,14 +16,14 @@ COMPOSED_ONLY = {"MEDCHAIN_HOST"}
 
 
 def test_the_compose_file_has_exactly_the_platforms_processes() -> None:
-    assert set(COMPOSE["services"]) == {"kafka", "redis", "topics"} | {service.name for service in SERVICES}
+    assert set(COMPOSE["services"]) == {"kafka", "redis", "registry", "topics"} | {service.name for service in SERVICES}
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
 def test_a_composed_service_is_started_and_told_as_the_local_one(service: Service) -> None:
     composed = COMPOSE["services"][service.name]
     assert composed["command"] == ["python", "-m", service.module]
-    assert set(composed["environment"]) - COMPOSED_ONLY == set(service.variables)
+    assert set(composed["environment"]) - COMPOSED_ONLY == {*service.variables, *OPTIONAL}
     assert ("MEDCHAIN_HOST" in composed["environment"]) == (service.port is not None)
     assert composed.get("ports", []) == ([f"127.0.0.1:{service.port}:{service.port}"] if service.port else [])
     if service.port:
@@ -48,6 +48,21 @@ def test_no_secret_stands_in_the_compose_file() -> None:
     for service in COMPOSE["services"].values():
         for name in set(KEYS) & set(service.get("environment", {})):
             assert service["environment"][name] == f"${{{name}:?see the top of this file}}"
+
+
+def test_the_composed_registry_runs_only_when_asked_for_and_loses_no_number() -> None:
+    registry = COMPOSE["services"]["registry"]
+    assert [name for name, service in COMPOSE["services"].items() if "profiles" in service] == ["registry"]
+    assert registry["profiles"] == ["registry"]
+    # In memory, as it comes, a restart would give old numbers to other schemas.
+    assert registry["environment"]["APICURIO_STORAGE_KIND"] == "kafkasql"
+    assert registry["environment"]["APICURIO_KAFKASQL_BOOTSTRAP_SERVERS"] == "kafka:9092"
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_a_composed_service_uses_a_registry_only_where_the_environment_names_one(service: Service) -> None:
+    environment = COMPOSE["services"][service.name]["environment"]
+    assert {environment[name] for name in OPTIONAL} == {"${MEDCHAIN_SCHEMA_REGISTRY:-}"}
 
 
 def test_the_composed_topics_are_made_by_the_command_that_people_use() -> None:
