@@ -23,13 +23,18 @@ _TYPE: Final = "application/vnd.schemaregistry.v1+json"
 class RegistryServer:
     """`url` is where it answers while it runs; `asked` is every request that it answered, in order."""
 
-    def __init__(self, *, subject_first: bool = False) -> None:
-        """`subject_first`: take a subject's setting only when it has a schema, as Apicurio does."""
+    def __init__(self, *, subject_first: bool = False, is_raced: bool = False) -> None:
+        """Two ways of Apicurio's.
+
+        `subject_first`: take a subject's setting only when it has a schema. `is_raced`: whatever is written for the first
+        time, another client has just written too, which is called a conflict.
+        """
         self.asked: list[str] = []
         self.settings: dict[str, str] = {}
         self.subjects: dict[str, list[int]] = {}
         self.schemas: dict[int, str] = {}
         self._subject_first = subject_first
+        self._is_raced = is_raced
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
@@ -62,6 +67,8 @@ class RegistryServer:
             self.asked.append(f"{method} {path}")
             if (method, found := re.fullmatch(r"/schemas/ids/(\d+)", path))[0] == "GET" and found:
                 return self._schema(int(found[1]))
+            if method == "GET" and (found := re.fullmatch(r"/config/([^/]+)", path)):
+                return self._told_setting(unquote(found[1]))
             if method == "PUT" and (found := re.fullmatch(r"/config/([^/]+)", path)):
                 return self._setting(unquote(found[1]), content)
             if method == "POST" and (found := re.fullmatch(r"/subjects/([^/]+)/versions", path)):
@@ -73,10 +80,18 @@ class RegistryServer:
             return 404, {"error_code": 40403, "message": f"Schema {schema_id} not found"}
         return 200, {"schema": self.schemas[schema_id]}
 
+    def _told_setting(self, subject: str) -> Answer:
+        if subject not in self.settings:
+            return 404, {"error_code": 40408, "message": f"Subject '{subject}' has no setting of its own"}
+        return 200, {"compatibilityLevel": self.settings[subject]}
+
     def _setting(self, subject: str, content: Mapping[str, Any]) -> Answer:
         if self._subject_first and subject not in self.subjects:
             return 404, {"error_code": 40401, "message": f"Subject '{subject}' not found"}
+        is_new = subject not in self.settings
         self.settings[subject] = content["compatibility"]
+        if self._is_raced and is_new:
+            return 409, {"error_code": 409, "message": "A rule named 'COMPATIBILITY' already exists."}
         return 200, {"compatibility": content["compatibility"]}
 
     def _version(self, subject: str, content: Mapping[str, Any]) -> Answer:
@@ -90,7 +105,11 @@ class RegistryServer:
             for other in others:
                 if not (_reads(content["schema"], other) and _reads(other, content["schema"])):
                     return 409, {"error_code": 409, "message": "Schema being registered is incompatible"}
-        return 200, {"id": self._kept(subject, content["schema"])}
+        is_new = content["schema"] not in others
+        schema_id = self._kept(subject, content["schema"])
+        if self._is_raced and is_new:
+            return 409, {"error_code": 409, "message": "It already exists."}
+        return 200, {"id": schema_id}
 
     def _kept(self, subject: str, text: str) -> int:
         """One number for one schema, under whichever subject."""
@@ -104,9 +123,9 @@ class RegistryServer:
 
 
 @contextmanager
-def a_registry(*, subject_first: bool = False) -> Iterator[RegistryServer]:
+def a_registry(*, subject_first: bool = False, is_raced: bool = False) -> Iterator[RegistryServer]:
     """A running registry."""
-    server = RegistryServer(subject_first=subject_first)
+    server = RegistryServer(subject_first=subject_first, is_raced=is_raced)
     server.start()
     try:
         yield server

@@ -1,4 +1,4 @@
-"""The four calls of a Confluent-compatible registry that the chain needs, each bounded in time and told apart by outcome.
+"""The few calls of a Confluent-compatible registry that the chain needs, each bounded in time and told apart by outcome.
 
 Confluent's own client would bring a second Kafka library and its own retries, which sleep in the caller's thread.
 """
@@ -65,10 +65,14 @@ class RegistryClient:
 
         Raises RegistryUnavailableError, RegistryRefusedError.
         """
+        if self._compatibility(subject) == COMPATIBILITY:
+            return True
         answer = self._call("PUT", f"config/{_escaped(subject)}", {"compatibility": COMPATIBILITY})
         if answer.status_code == HTTPStatus.NOT_FOUND:
             return False
-        self._require_ok(answer, f"{COMPATIBILITY} for {subject}")
+        # Another process of ours that starts beside this one may have been first; some registries call that a conflict.
+        if answer.status_code != HTTPStatus.CONFLICT or self._compatibility(subject) != COMPATIBILITY:
+            self._require_ok(answer, f"{COMPATIBILITY} for {subject}")
         return True
 
     def register(self, subject: str, schema: Mapping[str, Any], what: str) -> int:
@@ -77,7 +81,11 @@ class RegistryClient:
         Raises RegistryUnavailableError, RegistryRefusedError.
         """
         text = msgspec.json.encode(schema).decode()
-        answer = self._call("POST", f"subjects/{_escaped(subject)}/versions", {"schema": text})
+        path = f"subjects/{_escaped(subject)}/versions"
+        answer = self._call("POST", path, {"schema": text})
+        if answer.status_code == HTTPStatus.CONFLICT:
+            # It does not fit, or another process registered it in this moment: only the first is so again.
+            answer = self._call("POST", path, {"schema": text})
         self._require_ok(answer, f"{what} under {subject}")
         return int(_content(answer)["id"])
 
@@ -100,6 +108,10 @@ class RegistryClient:
         if not answer.is_success or not isinstance(content.get("schema"), str):
             raise RegistryUnavailableError(f"the schema registry answers {answer.status_code} for a schema")
         return _as_avro(content)
+
+    def _compatibility(self, subject: str) -> str | None:
+        answer = self._call("GET", f"config/{_escaped(subject)}")
+        return _content(answer).get("compatibilityLevel") if answer.is_success else None
 
     def _note_missing(self, schema_id: int) -> None:
         with self._lock:

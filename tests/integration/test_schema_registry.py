@@ -115,6 +115,16 @@ def test_registering_again_gives_the_same_numbers(client: RegistryClient) -> Non
     assert registered(client).to_topic(value) == registered(client).to_topic(value)
 
 
+def test_another_process_that_registers_in_the_same_moment_is_no_refusal() -> None:
+    with (
+        a_registry(subject_first=True, is_raced=True) as server,
+        RegistryClient(server.url, SystemClock()) as client,
+    ):
+        framing = registered(client)
+        assert set(server.settings) == set(server.subjects)
+        assert all(framing.to_topic(release.header)[0] == 0 for release in codec.releases())
+
+
 def test_a_schema_that_the_registry_refuses_is_named_in_one_sentence(client: RegistryClient) -> None:
     registered(client)
     with pytest.raises(RegistryRefusedError) as caught:
