@@ -18,7 +18,7 @@ from deploy.local.platform import Platform
 from deploy.local.program import ProgramDiedError
 from deploy.local.state import AlreadyRunsError, held, running
 from deploy.local.waiting import wait_until
-from deploy.services import Service
+from deploy.services import OPTIONAL, Service
 from services.topics.cluster import differences
 from services.topics.registry import load
 
@@ -44,7 +44,7 @@ def test_the_platform_has_the_declared_topics(platform: Platform) -> None:
 
 
 def test_a_service_is_told_its_own_variables_and_no_others(platform: Platform) -> None:
-    assert httpx.get(f"{platform.url('medication-list')}/variables").json() == sorted(TRIVIAL.variables)
+    assert httpx.get(f"{platform.url('medication-list')}/variables").json() == sorted((*TRIVIAL.variables, *OPTIONAL))
 
 
 def test_others_find_the_platform_by_its_state(platform: Platform, scratch: Path) -> None:
