@@ -116,12 +116,7 @@ class Broker:
     def start(self) -> None:
         """Start the broker and return once it answers; a broker that was stopped or killed goes on where it was."""
         self.prepare()
-        self._child.start()
-        try:
-            self._child.wait_until_ready()
-        except BaseException:
-            self._child.stop()
-            raise
+        self._child.start_until_ready()
 
     def stop(self) -> None:
         """End it cleanly."""

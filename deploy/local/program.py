@@ -106,13 +106,17 @@ class Child:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def __enter__(self) -> Self:
+    def start_until_ready(self) -> None:
+        """Start it and return once it is ready; one that does not become ready is stopped again. Raises as the two do."""
         self.start()
         try:
             self.wait_until_ready()
         except BaseException:
             self.stop()
             raise
+
+    def __enter__(self) -> Self:
+        self.start_until_ready()
         return self
 
     def __exit__(self, *_: object) -> None:

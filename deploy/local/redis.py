@@ -61,12 +61,7 @@ class RedisServer:
     def start(self) -> None:
         """Start the server and return once it has read its file and answers."""
         self.prepare()
-        self._child.start()
-        try:
-            self._child.wait_until_ready()
-        except BaseException:
-            self._child.stop()
-            raise
+        self._child.start_until_ready()
 
     def stop(self) -> None:
         """End it cleanly."""
