@@ -108,6 +108,8 @@ class _Reader:
         self.fields = fields
         self.at_ms = at_ms
         self.meta = cast("Meta | None", fields.get(META)) or Meta()
+        self.documents: dict[str, object] = {}
+        """What was decoded already: an entry, its dosing and its prescription ask for the same record."""
         self.chains: dict[str, list[tuple[str, PrescriptionState]]] = {}
         self.conflicts: list[tuple[str, HandOutPointer]] = []
         for field, value in fields.items():
@@ -376,8 +378,10 @@ class _Reader:
         return cast("Event[TreatmentRecorded] | None", self._document(recorded_field(treatment)))
 
     def _document(self, field: str) -> object:
-        record = self.fields.get(field)
-        return decode(record) if isinstance(record, bytes) else None
+        if field not in self.documents:
+            record = self.fields.get(field)
+            self.documents[field] = decode(record) if isinstance(record, bytes) else None
+        return self.documents[field]
 
 
 def _returned_in(state: PrescriptionState, pointer: HandOutPointer) -> Decimal:
