@@ -16,8 +16,7 @@ from deploy.local.platform import Platform
 from deploy.local.waiting import wait_until
 from schemas import codec
 from schemas.events import RelayProgress, Source
-from services.recording.composition import EVENTS_TOPIC
-from services.topics.registry import Parties, load
+from services.topics.registry import EVENTS_TOPIC, Parties, load
 
 WITHIN_S: Final = 30.0
 POLL_MS: Final = 200

@@ -5,12 +5,11 @@ The entry function is `Judge.process`. It knows no Kafka and no Redis: the same 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import NamedTuple, cast
 
 import msgspec
 
-from schemas.codec import UndecodableError, content_of, decode
+from schemas.codec import UndecodableError, decode, digest_of
 from schemas.events import Event, PrescriptionIssued
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
@@ -32,10 +31,8 @@ from services.medication_list.fold.judgement import ReceiptDue
 from services.medication_list.fold.state import META, Meta, State
 from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field, unpack_memory
 from services.medication_list.store.port import PartitionWrite, PatientChange, Refused, Store, Wanted, Written
+from services.publishing.log import SUBMISSION_HEADER
 from services.publishing.partitioning import partition_of
-
-SUBMISSION_HEADER = "medchain_submission"
-"""Message id of the submission that an event came by: its system gets a receipt of the outcome."""
 
 PATIENT_KEY_BYTES = 32
 _HEX = frozenset(b"0123456789abcdef")
@@ -151,7 +148,7 @@ class Judge:
             return Unreadable(record, patient, ParkReason.INVALID_CONTENT)
         if event.patient != patient:
             return Unreadable(record, patient, ParkReason.WRONG_KEY)
-        digest = blake2b(content_of(event), digest_size=8).digest()
+        digest = digest_of(event)
         return Readable(record, patient, entry_of(event, record.offset, digest, cast("bytes", value)))
 
     # --- Read ----------------------------------------------------------------------------------------------------

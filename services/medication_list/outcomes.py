@@ -7,6 +7,7 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from schemas.codec import digest_of
 from schemas.events import Body, ClaimAborted, ClaimReleased, ClaimRequested
 from schemas.reasons import ParkReason, Reason
 from services.medication_list.fold.judgement import Verdict
@@ -17,7 +18,7 @@ from services.medication_list.packing import unpack_memory
 from services.medication_list.positions import Place, position_of
 from services.medication_list.resources import resource_of
 from services.medication_list.store.reading import ViewReader
-from services.medication_list.stored_events import digest_of, event_id_of, event_of, places_of, unpacked
+from services.medication_list.stored_events import event_id_of, event_of, places_of, unpacked
 
 _LOOKED_BACK: Final = 20
 """Records of a patient that are looked through at once for a claim; it was made shortly before it ended."""

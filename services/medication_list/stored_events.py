@@ -1,10 +1,9 @@
 """A patient's events read back: what the view knows of each, and what the log's records say."""
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Final
 
-from schemas.codec import UndecodableError, content_of, decode
+from schemas.codec import UndecodableError, decode
 from schemas.events import Body, Event
 from services.medication_list.fold.state import HandOutPointer, Remembered, State
 from services.medication_list.log_lookup import StoredRecord
@@ -12,7 +11,6 @@ from services.medication_list.packing import unpack_field, unpack_memory
 from services.medication_list.store.reading import Found
 
 _ID_HEADER: Final = "ce_id"
-_DIGEST_BYTES: Final = 8
 _PARKED: Final = 3
 _HAND_OUT: Final = b"out:"
 
@@ -58,8 +56,3 @@ def event_id_of(record: StoredRecord) -> str | None:
     if event is not None:
         return event.event_id
     return next((value.decode(errors="replace") for name, value in record.headers if name == _ID_HEADER), None)
-
-
-def digest_of(event: Event[Body]) -> bytes:
-    """What the fold tells two contents apart by."""
-    return blake2b(content_of(event), digest_size=_DIGEST_BYTES).digest()

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol
 
 Headers = Sequence[tuple[str, bytes]]
+SUBMISSION_HEADER: Final = "medchain_submission"
+"""Header of an event that came by a submission: its message id. The processor answers those with a receipt."""
 
 LARGEST_RECORD_BYTES: Final = 1_000_000
 """Key, value and headers together. The broker takes 1,048,588 for a batch; the rest is room for its framing."""

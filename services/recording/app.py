@@ -17,13 +17,12 @@ from services.clock import Clock, SystemClock
 from services.problems import install, unavailable
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import LogUnavailable
-from services.recording.composition import EVENTS_TOPIC
 from services.recording.documents import describe
 from services.recording.outcomes import ListUnreachable, MedicationListClient
 from services.recording.recorder import Recorder
 from services.recording.routes import Write, router_of
 from services.recording.settings import RecordingSettings
-from services.topics.registry import load
+from services.topics.registry import EVENTS_TOPIC, load
 
 _RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable: DoorReason.LIST_UNAVAILABLE}
 

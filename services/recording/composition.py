@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from schemas import codec
@@ -11,11 +9,8 @@ from schemas.events import Body, Event, PrescriptionIssued, Source
 from services.admission.completion import event_id_of
 from services.admission.door import Admitted
 from services.identity.sealing import SealedIdentityContent, Sealer
-from services.publishing.log import Log, Position, cloud_event_headers
-
-EVENTS_TOPIC: Final = "medication-events"
-SUBMISSION_HEADER: Final = "medchain_submission"
-"""Header of an event that came by a submission: its message id. The processor answers those with a receipt."""
+from services.publishing.log import SUBMISSION_HEADER, Log, Position, cloud_event_headers
+from services.topics.registry import EVENTS_TOPIC
 
 
 def events_of(

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 import msgspec
 import yaml
 
+EVENTS_TOPIC: Final = "medication-events"
+"""The log itself."""
 DECLARED: Final = Path(__file__).resolve().parents[2] / "schemas" / "topics.yaml"
 # Kafka's own alphabet without the capitals and the underscore: a dot and an underscore would collide in metric names.
 PARTY: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")

@@ -27,10 +27,9 @@ from services.identity.sealing import Sealer
 from services.publishing.log import LogUnavailable
 from services.publishing.memory_log import MemoryLog
 from services.recording.app import OpenParts, Parts
-from services.recording.composition import EVENTS_TOPIC
 from services.recording.outcomes import MedicationListClient
 from services.recording.recorder import Recorder
-from services.topics.registry import load
+from services.topics.registry import EVENTS_TOPIC, load
 
 NOW_MS = 1_772_442_000_000
 DOOR = Door(Pseudonymiser(b"p" * 32), ReadTokens(b"r" * 32))

@@ -11,7 +11,7 @@ import pytest
 
 from schemas.events import BODIES, PrescriptionIssued, PrescriptionRecalled
 from services.prescriber.api import WRITES, prescriber_app
-from services.recording.composition import EVENTS_TOPIC
+from services.topics.registry import EVENTS_TOPIC
 from tests.integration.services_stand import (
     DOOR,
     OFFICE,

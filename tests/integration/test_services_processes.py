@@ -19,7 +19,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from schemas import codec
 from schemas.events import Event
-from services.recording.composition import EVENTS_TOPIC
+from services.topics.registry import EVENTS_TOPIC
 from tests.integration.services_stand import (
     PATIENT,
     PHARMACY,

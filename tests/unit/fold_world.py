@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from hashlib import blake2b
 from typing import Final, cast
 from uuid import NAMESPACE_URL, uuid5
 from zoneinfo import ZoneInfo
 
 from schemas import events as ev
-from schemas.codec import content_of, encode
+from schemas.codec import digest_of, encode
 from schemas.reasons import NoticeKind
 from services.medication_list.fold import (
     EVERYTHING,
@@ -421,7 +420,7 @@ class World:
         """Judge an event as the processor does, keep what changes, and check what must hold of every judgement."""
         self.now_ms = max(self.now_ms, event.received_at_ms)
         raw = encode(event)
-        entry = entry_of(event, self.offset, blake2b(content_of(event), digest_size=8).digest(), raw)
+        entry = entry_of(event, self.offset, digest_of(event), raw)
         patient = self._read_for(event)
         judgement = self._judge(patient, entry)
         if self.whole_too:

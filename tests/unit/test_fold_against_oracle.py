@@ -2,12 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from typing import Final, cast
 
 import pytest
 
-from schemas.codec import content_of, encode
+from schemas.codec import digest_of, encode
 from schemas.events import DispenseReversed
 from services.medication_list.fold import Judgement, Memory, Patient, entry_of, evolve, park
 from services.medication_list.fold.judgement import NoticeDue, OrderDue
@@ -55,7 +54,7 @@ class Folded:
         event = record.event
         if isinstance(event, Unreadable):
             return park(self.meta, record.offset, record.broker_time_ms, event.reason.code)
-        digest = blake2b(content_of(event), digest_size=8).digest()
+        digest = digest_of(event)
         entry = entry_of(event, record.offset, digest, encode(event))
         return evolve(Patient(dict(self.fields), self.memory, complete=True), entry)
 
