@@ -21,7 +21,7 @@ from services.medication_list.event_places import EventPlaces
 from services.medication_list.log_lookup import LogLookup, LogLookupError
 from services.medication_list.outcomes import Outcomes
 from services.medication_list.settings import MedicationListSettings
-from services.medication_list.source_log import EVENTS_TOPIC, KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.starting import refuse_to_start
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError, ViewReader
@@ -30,7 +30,7 @@ from services.problems import install, unavailable
 from services.problems.rendering import response_to
 from services.recording.app import CanonicalLine, serve
 from services.schema_registry import framing_at_start
-from services.topics.registry import load
+from services.topics.registry import EVENTS_TOPIC, load
 
 PORT: Final = 8803
 _RETRYABLE: Final = {

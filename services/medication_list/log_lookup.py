@@ -14,7 +14,7 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from schemas.codec import UndecodableError
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
-from services.medication_list.source_log import EVENTS_TOPIC
+from services.topics.registry import EVENTS_TOPIC
 
 _READERS: Final = 4
 _NEAR: Final = 100

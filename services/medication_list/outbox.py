@@ -48,7 +48,7 @@ from services.publishing.log import (
     cloud_event_headers,
 )
 from services.schema_registry import framing_at_start
-from services.topics.registry import UndeclaredTopicError, load
+from services.topics.registry import EVENTS_TOPIC, UndeclaredTopicError, load
 
 LEASE_MS: Final = 12_000
 # What is sent must have been confirmed or given up before another relay can hold the lease.
@@ -355,7 +355,7 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
         KafkaPartyTopics(settings.kafka, topics, create_missing=settings.create_party_topics),
         settings.sealer(),
         clock,
-        topics.partitions("medication-events"),
+        topics.partitions(EVENTS_TOPIC),
         relayed,
     )
     ended = asyncio.Event()

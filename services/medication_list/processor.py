@@ -26,14 +26,14 @@ from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, GenerationRefusedError, enter, follow
 from services.medication_list.judging import Judge
 from services.medication_list.settings import MedicationListSettings
-from services.medication_list.source_log import EVENTS_TOPIC, KafkaSourceLog, SourceLog, SourceLogUnavailableError
+from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import Store, StoreUnavailableError, ViewLostError
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Roles
 from services.schema_registry import framing_at_start
-from services.topics.registry import load
+from services.topics.registry import EVENTS_TOPIC, load
 
 RELEASE: Final = "0.1.0"
 _TOLD_EVERY_S: Final = 10.0

@@ -12,8 +12,8 @@ from kafka.errors import KafkaError
 from schemas.codec import decode
 from schemas.events import RelayProgress
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
+from services.topics.registry import EVENTS_TOPIC
 
-EVENTS_TOPIC: Final = "medication-events"
 PROGRESS_TOPIC: Final = "relay-progress"
 _POLL_MS: Final = 500
 

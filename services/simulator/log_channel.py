@@ -32,9 +32,8 @@ from services.simulator.damage import damaged
 from services.simulator.diary import Planned
 from services.simulator.history import History, Line, ids_of
 from services.simulator.population import Town
-from services.topics.registry import load
+from services.topics.registry import EVENTS_TOPIC, load
 
-TOPIC: Final = "medication-events"
 _LINGER_MS: Final = 20
 _BATCH_BYTES: Final = 262_144
 _MOST_UNDER_WAY: Final = 5_000
@@ -70,7 +69,7 @@ class LogChannel:
         self._town = town
         self._history = history
         self._framing = framing
-        self._partitions = load().partitions(TOPIC)
+        self._partitions = load().partitions(EVENTS_TOPIC)
         self._keys = [pseudonymiser.patient_key(patient.national_id) for patient in town.patients]
         self._sealed = [
             sealer.seal(SealedIdentityContent(patient.national_id, patient.name), key)
@@ -103,7 +102,7 @@ class LogChannel:
             await asyncio.sleep(_RETRY_S)
         sent_at_ms = time.time_ns() // 1_000_000
         sent = self._producer.send(
-            TOPIC,
+            EVENTS_TOPIC,
             value=self._framing.to_topic(damaged(value, planned.damage) if planned.damage else value),
             key=event.patient.encode(),
             headers=headers,

@@ -22,13 +22,13 @@ from services.identity.national_id import NationalId, synthetic
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
 from services.medication_list.judging import ParkedNote
-from services.medication_list.source_log import EVENTS_TOPIC, KafkaSourceLog
+from services.medication_list.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.reading import ViewReader
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_views import RedisViews
 from services.publishing.partitioning import partition_of
-from services.topics.registry import load
+from services.topics.registry import EVENTS_TOPIC, load
 from tests.acceptance.step_checks import milliseconds
 from tests.acceptance.translate import ACTORS, instant
 from tests.chain import Chain

@@ -26,7 +26,7 @@ from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewi
 from services.medication_list.fold.state import signed_field
 from services.medication_list.judging import Judge, ParkedNote
 from services.medication_list.log_lookup import LogLookup, LogLookupError
-from services.medication_list.source_log import EVENTS_TOPIC, KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.roles import Beginning
 from services.medication_list.stored_events import event_of
@@ -37,7 +37,7 @@ from services.schema_registry import RegistryClient, RegistryRefusedError, regis
 from services.schema_registry.client import AWAY_MS, MISSING_MS
 from services.submissions.inbox import take
 from services.submissions.reception import Received, Reception
-from services.topics.registry import Parties, load
+from services.topics.registry import EVENTS_TOPIC, Parties, load
 from tests.acceptance.translate import ACTORS, instant
 from tests.chain import Chain, running_chain
 from tests.conftest import FreshTopic

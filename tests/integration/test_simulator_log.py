@@ -14,11 +14,11 @@ from services.identity.sealing import Sealer
 from services.publishing.partitioning import partition_of
 from services.simulator.diary import Planned
 from services.simulator.history import History, read
-from services.simulator.log_channel import TOPIC, LogChannel
+from services.simulator.log_channel import LogChannel
 from services.simulator.playing import play
 from services.simulator.population import Town
 from services.simulator.town import events
-from services.topics.registry import load
+from services.topics.registry import EVENTS_TOPIC, load
 
 EVENTS = 3_000
 KEY = bytes(range(32))
@@ -51,7 +51,7 @@ def log(kafka: str, history: Path) -> dict[tuple[int, int], Record]:
     positions = {tuple(int(part) for part in str(line.position).split("-")) for line in read(history)}
     ends = {partition: max(offset for place, offset in positions if place == partition) for partition, _ in positions}
     consumer = KafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False, group_id=None)
-    consumer.assign([TopicPartition(TOPIC, partition) for partition in ends])
+    consumer.assign([TopicPartition(EVENTS_TOPIC, partition) for partition in ends])
     consumer.seek_to_beginning()
     found: dict[tuple[int, int], Record] = {}
     while any((partition, end) not in found for partition, end in ends.items()):
@@ -89,7 +89,7 @@ def test_a_record_says_what_was_planned_or_is_as_unreadable_as_planned(
 
 
 def test_every_record_lies_where_its_key_belongs(log: dict[tuple[int, int], Record]) -> None:
-    declared = load().partitions(TOPIC)
+    declared = load().partitions(EVENTS_TOPIC)
     assert all(partition_of(key, declared) == partition for partition, _, key, _ in log.values())
 
 
