@@ -28,7 +28,7 @@ OPTIONAL: Final = ("MEDCHAIN_SCHEMA_REGISTRY",)
 SERVICES: Final = (
     Service(
         name="medication-list",
-        module="services.medication_list.app",
+        module="services.medication_list.read_api.app",
         variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS", "MEDCHAIN_PORT", *KEYS),
         port=8803,
     ),

@@ -9,7 +9,7 @@ import httpx
 
 from schemas import events as ev
 from services.identity.national_id import NationalId, synthetic
-from services.medication_list.presenting import to_json
+from services.medication_list.read_api.presenting import to_json
 from tests.acceptance.translate import ACTORS, AnyEvent, Play, Step
 from tests.chain import Chain
 

@@ -15,8 +15,8 @@ from kafka import KafkaAdminClient
 from openapi_spec_validator import validate
 
 from deploy.local.waiting import wait_until
-from services.medication_list.event_places import KEPT_S
-from services.medication_list.positions import Place
+from services.medication_list.read_api.event_places import KEPT_S
+from services.medication_list.read_api.positions import Place
 from tests.integration.list_stand import PARTITIONS, ListStand, a_list_stand, position
 from tests.integration.services_stand import SEALER
 from tests.unit.fold_world import (

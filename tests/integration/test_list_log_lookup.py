@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from kafka import KafkaProducer
 
-from services.medication_list.log_lookup import LogLookup, LogLookupError
+from services.medication_list.read_api.log_lookup import LogLookup, LogLookupError
 from tests.conftest import FreshTopic
 
 pytestmark = pytest.mark.integration

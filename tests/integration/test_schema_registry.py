@@ -25,11 +25,11 @@ from services.identity.national_id import synthetic
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind
 from services.medication_list.fold.state import signed_field
 from services.medication_list.judging import Judge, ParkedNote
-from services.medication_list.log_lookup import LogLookup, LogLookupError
+from services.medication_list.read_api.log_lookup import LogLookup, LogLookupError
+from services.medication_list.read_api.stored_events import event_of
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.roles import Beginning
-from services.medication_list.stored_events import event_of
 from services.publishing.memory_log import MemoryLog
 from services.publishing.partitioning import partition_of
 from services.recording.outcomes import MedicationListClient

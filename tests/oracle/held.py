@@ -10,12 +10,12 @@ from services.medication_list.fold.remembering import EVENT, event_key, recollec
 from services.medication_list.fold.state import Remembered
 from services.medication_list.judging import ParkedNote
 from services.medication_list.packing import unpack_field, unpack_memory
+from services.medication_list.read_api.view import show
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.port import WholePatient
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
-from services.medication_list.view import show
 from services.publishing.partitioning import partition_of
 from tests.oracle.comparing import Outcome
 

@@ -52,7 +52,7 @@ from services.medication_list.packing import (
     unpack_field,
     unpack_memory,
 )
-from services.medication_list.view import show_treatment
+from services.medication_list.read_api.view import show_treatment
 
 OSLO: Final = ZoneInfo("Europe/Oslo")
 D0: Final = date(2026, 3, 2)

@@ -19,9 +19,9 @@ from deploy.services import OPTIONAL, SERVICES
 from schemas.events import BODIES, EFFECTS
 from schemas.reasons import DoorReason, Flag, NoticeKind, ParkReason, Reason
 from services.command_line.app import PARTS
-from services.medication_list import app as medication_list
 from services.medication_list.driver import StopReason
 from services.medication_list.fold.judgement import OUTCOMES
+from services.medication_list.read_api import app as medication_list
 from services.pharmacy.api import pharmacy_app
 from services.prescriber.api import prescriber_app
 from services.topics.registry import load

@@ -20,7 +20,7 @@ from services.medication_list.fold.state import (
     prescription_field,
 )
 from services.medication_list.packing import pack_field, unpack_field
-from services.medication_list.view import show
+from services.medication_list.read_api.view import show
 from tests.oracle.comparing import comparable, differences
 from tests.oracle.histories import history
 from tests.oracle.history import LogRecord, Unreadable, Verdict

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.medication_list import MedicationList
-from services.medication_list.view import show
+from services.medication_list.read_api.view import show
 from tests.unit.fold_world import (
     Said,
     World,

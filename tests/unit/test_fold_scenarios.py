@@ -10,7 +10,7 @@ import pytest
 from schemas import medication_list as ml
 from schemas.reasons import ParkReason
 from services.medication_list.fold.judgement import NoticeDue, OrderDue
-from services.medication_list.view import show, show_prescription
+from services.medication_list.read_api.view import show, show_prescription
 from tests.acceptance.translate import ORGANISATIONS, Play, Step, scenarios
 from tests.oracle.history import LogRecord, Unreadable, Verdict
 from tests.unit import test_oracle_scenarios as checks

@@ -4,7 +4,7 @@ import pytest
 
 from schemas.reasons import Flag
 from services.medication_list.fold.stopping import stop_in_force
-from services.medication_list.view import show
+from services.medication_list.read_api.view import show
 from tests.unit.fold_world import (
     Said,
     aborted,

@@ -16,8 +16,8 @@ from schemas.codec import contract_types
 from schemas.events import Quantity
 from schemas.medication_list import MedicationList, ShownRecall, ShownUse, Who
 from services.admission.plain import plain_of
-from services.medication_list.list_answer import answered
-from services.medication_list.presenting import schemas_of, to_json
+from services.medication_list.read_api.list_answer import answered
+from services.medication_list.read_api.presenting import schemas_of, to_json
 
 WHO = Who(organisation="974760673", role="doctor")
 

@@ -7,7 +7,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from services.medication_list.positions import Place, place_of, position_of
+from services.medication_list.read_api.positions import Place, place_of, position_of
 from services.medication_list.store.link import SOCKET_TIMEOUT_S
 from services.medication_list.store.port import StoreUnavailableError
 

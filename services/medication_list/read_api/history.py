@@ -13,10 +13,10 @@ from schemas.reasons import ParkReason, Reason
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import Remembered
-from services.medication_list.log_lookup import LogLookup, LogLookupError, StoredRecord
-from services.medication_list.positions import position_of
+from services.medication_list.read_api.log_lookup import LogLookup, LogLookupError, StoredRecord
+from services.medication_list.read_api.positions import position_of
+from services.medication_list.read_api.stored_events import event_id_of, event_of, is_parked, places_of
 from services.medication_list.store.reading import ViewReader
-from services.medication_list.stored_events import event_id_of, event_of, is_parked, places_of
 
 _AGAIN: Final = Verdict("refused", reason=Reason.CONFLICTING_DUPLICATE)
 

@@ -1,4 +1,4 @@
-"""Starts the medication list's read API: `python -m services.medication_list.app`."""
+"""Starts the medication list's read API: `python -m services.medication_list.read_api.app`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,11 +15,11 @@ from services.admission.read_token import ReadTokens
 from services.canonical_log import configure
 from services.clock import Clock, SystemClock
 from services.identity.pseudonym import Pseudonymiser
-from services.medication_list.api import RETRY_AFTER_S, Parts, health, inside, outside, progress_of
-from services.medication_list.documents import describe
-from services.medication_list.event_places import EventPlaces
-from services.medication_list.log_lookup import LogLookup, LogLookupError
-from services.medication_list.outcomes import Outcomes
+from services.medication_list.read_api.api import RETRY_AFTER_S, Parts, health, inside, outside, progress_of
+from services.medication_list.read_api.documents import describe
+from services.medication_list.read_api.event_places import EventPlaces
+from services.medication_list.read_api.log_lookup import LogLookup, LogLookupError
+from services.medication_list.read_api.outcomes import Outcomes
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.starting import refuse_to_start

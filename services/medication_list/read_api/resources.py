@@ -44,7 +44,7 @@ from services.medication_list.fold.state import (
     request_field,
     signed_field,
 )
-from services.medication_list.view import Fields, show, show_dosing, show_prescription, show_treatment
+from services.medication_list.read_api.view import Fields, show, show_dosing, show_prescription, show_treatment
 
 
 class ClaimAnswer(Struct, frozen=True, omit_defaults=True):

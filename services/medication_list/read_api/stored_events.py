@@ -6,8 +6,8 @@ from typing import Final
 from schemas.codec import UndecodableError, decode
 from schemas.events import Body, Event
 from services.medication_list.fold.state import HandOutPointer, Remembered, State
-from services.medication_list.log_lookup import StoredRecord
 from services.medication_list.packing import unpack_field, unpack_memory
+from services.medication_list.read_api.log_lookup import StoredRecord
 from services.medication_list.store.reading import Found
 
 _ID_HEADER: Final = "ce_id"

@@ -12,8 +12,8 @@ from services.admission.read_token import ReadTokens
 from services.clock import Clock
 from services.identity.national_id import NationalId
 from services.identity.registers import InvalidIdentifier, parse_uuid
-from services.medication_list.as_of import past_of
-from services.medication_list.documents import (
+from services.medication_list.read_api.as_of import past_of
+from services.medication_list.read_api.documents import (
     EVENT,
     HISTORY,
     OUTCOMES,
@@ -22,14 +22,14 @@ from services.medication_list.documents import (
     READ,
     STATUS,
 )
-from services.medication_list.event_places import EventPlaces
-from services.medication_list.history import page_of
-from services.medication_list.list_answer import ListAnswer, answered
-from services.medication_list.log_lookup import LogLookup
-from services.medication_list.outcomes import NotInLogError, Outcomes
-from services.medication_list.positions import InvalidPositionError, Place, place_of, position_of
-from services.medication_list.presenting import to_json
-from services.medication_list.requests import (
+from services.medication_list.read_api.event_places import EventPlaces
+from services.medication_list.read_api.history import page_of
+from services.medication_list.read_api.list_answer import ListAnswer, answered
+from services.medication_list.read_api.log_lookup import LogLookup
+from services.medication_list.read_api.outcomes import NotInLogError, Outcomes
+from services.medication_list.read_api.positions import InvalidPositionError, Place, place_of, position_of
+from services.medication_list.read_api.presenting import to_json
+from services.medication_list.read_api.requests import (
     MOST_AT_ONCE,
     HistoryRead,
     ListRead,
@@ -40,10 +40,10 @@ from services.medication_list.requests import (
     asked_from_within,
     wrong,
 )
-from services.medication_list.searching import InvalidCursorError, Search, search
+from services.medication_list.read_api.searching import InvalidCursorError, Search, search
+from services.medication_list.read_api.stored_events import unpacked
+from services.medication_list.read_api.view import show, show_prescription
 from services.medication_list.store.reading import NotReadyError, ViewReader
-from services.medication_list.stored_events import unpacked
-from services.medication_list.view import show, show_prescription
 from services.problems import not_found, unavailable
 from services.recording.caller import Caller, caller
 from services.recording.routes import message_of

@@ -8,24 +8,24 @@ from pydantic.json_schema import models_json_schema
 from schemas.medication_list import ShownPrescription
 from services.admission.models import model_of
 from services.identity.national_id import synthetic
-from services.medication_list.history import HistoryPage
-from services.medication_list.list_answer import ListAnswer
-from services.medication_list.outcomes import Outcome
-from services.medication_list.presenting import schemas_of
-from services.medication_list.requests import (
+from services.medication_list.read_api.history import HistoryPage
+from services.medication_list.read_api.list_answer import ListAnswer
+from services.medication_list.read_api.outcomes import Outcome
+from services.medication_list.read_api.presenting import schemas_of
+from services.medication_list.read_api.requests import (
     HistoryRead,
     ListRead,
     OutcomeAsked,
     OwnersAsked,
     PrescriptionsAsked,
 )
-from services.medication_list.resources import (
+from services.medication_list.read_api.resources import (
     ClaimAnswer,
     RegisteredDeath,
     ShownAllergies,
     ShownRenewalRequest,
 )
-from services.medication_list.searching import PrescriptionsPage
+from services.medication_list.read_api.searching import PrescriptionsPage
 from services.problems import PROBLEM_RESPONSES
 
 _REF: Final = "#/components/schemas/{name}"

@@ -13,12 +13,12 @@ from schemas.reasons import ParkReason, Reason
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import event_key, parked_key, recollect
 from services.medication_list.fold.state import Remembered
-from services.medication_list.log_lookup import LogLookup, StoredRecord
 from services.medication_list.packing import unpack_memory
-from services.medication_list.positions import Place, position_of
-from services.medication_list.resources import resource_of
+from services.medication_list.read_api.log_lookup import LogLookup, StoredRecord
+from services.medication_list.read_api.positions import Place, position_of
+from services.medication_list.read_api.resources import resource_of
+from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of, unpacked
 from services.medication_list.store.reading import ViewReader
-from services.medication_list.stored_events import event_id_of, event_of, places_of, unpacked
 
 _LOOKED_BACK: Final = 20
 """Records of a patient that are looked through at once for a claim; it was made shortly before it ended."""

@@ -10,9 +10,9 @@ from msgspec import Struct
 from schemas.medication_list import ShownPrescription
 from services.medication_list.fold.standing import status
 from services.medication_list.fold.state import META, Meta, PrescriptionState, State
+from services.medication_list.read_api.stored_events import unpacked
+from services.medication_list.read_api.view import show_prescription
 from services.medication_list.store.reading import ViewReader
-from services.medication_list.stored_events import unpacked
-from services.medication_list.view import show_prescription
 
 DISPENSABLE: Final = frozenset({"E", "U"})
 _PREFIX: Final = "rx:"

@@ -39,7 +39,6 @@ from schemas.medication_list import (
     Who,
 )
 from schemas.reasons import Flag
-from services.medication_list.dosing_text import dosing_text, texts_differ
 from services.medication_list.fold.calendar import day_of, ended_ms
 from services.medication_list.fold.dispatching import standing_dispatch
 from services.medication_list.fold.policy import VISIBLE_AFTER_END_DAYS
@@ -67,6 +66,7 @@ from services.medication_list.fold.state import (
     signed_field,
 )
 from services.medication_list.fold.stopping import is_paused, stop_in_force
+from services.medication_list.read_api.dosing_text import dosing_text, texts_differ
 
 OTHER_GROUPS = frozenset({"nutrition", "consumable"})
 Fields = Mapping[str, State]
