@@ -3,7 +3,7 @@
 The entry function is `Judge.process`. It knows no Kafka and no Redis: the same code runs under a simulation.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
@@ -68,6 +68,71 @@ class Unreadable(NamedTuple):
 Item = Readable | Unreadable
 
 
+def item_of(record: Record, partition: int, partitions: int, framing: Framing) -> Item:  # noqa: PLR0911 - one line a reason to park
+    """What a record of this partition is: an event of the patient in its key, or the reason why it cannot be judged.
+
+    Raises RegistryUnavailableError when nobody can tell before the registry is back.
+    """
+    key = record.key
+    if not key:
+        return Unreadable(record, None, ParkReason.NO_KEY)
+    if len(key) != PATIENT_KEY_BYTES or not _HEX.issuperset(key):
+        return Unreadable(record, None, ParkReason.WRONG_KEY)
+    if partition_of(key, partitions) != partition:
+        return Unreadable(record, None, ParkReason.WRONG_PARTITION)
+    patient = key.decode()
+    try:
+        value = framing.from_topic(record.value)
+        event = decode(value)
+    except UndecodableError as error:
+        return Unreadable(record, patient, error.reason, getattr(error, "schema", None))
+    if not isinstance(event, Event):
+        return Unreadable(record, patient, ParkReason.INVALID_CONTENT)
+    if event.patient != patient:
+        return Unreadable(record, patient, ParkReason.WRONG_KEY)
+    digest = digest_of(event)
+    return Readable(record, patient, entry_of(event, record.offset, digest, cast("bytes", value)))
+
+
+def judged(partition: int, patient: Patient, item: Item, load: Callable[[str], None]) -> tuple[Item, Judgement]:
+    """Judge one item of this patient. What no rule can judge is parked, and stops nobody: the item says so then.
+
+    `load` brings a field that the judgement asks for; what it raises is raised.
+    """
+    if isinstance(item, Readable):
+        while True:
+            try:
+                return item, evolve(patient, item.entry)
+            except NotLoadedError as error:
+                load(error.field)
+            except Exception as error:  # noqa: BLE001 - one event must not stop a partition: it is parked with an alarm
+                offset = item.entry.offset
+                _log.error("event_not_judged", partition=partition, offset=offset, error=type(error).__name__)
+                item = Unreadable(item.record, item.patient, ParkReason.NOT_JUDGED)
+                break
+    meta = cast("Meta | None", patient.fields.get(META))
+    return item, park(meta, item.record.offset, item.record.timestamp, item.reason.code)
+
+
+def note_of(item: Unreadable) -> bytes:
+    """What a parked record is listed by."""
+    return msgspec.msgpack.encode(ParkedNote(item.reason, item.patient, item.record.timestamp, item.schema))
+
+
+def opened_by(item: Readable, judgement: Judgement) -> tuple[str, ...]:
+    """The ids under which a prescription is found from now on."""
+    body = item.entry.event.body
+    if judgement.verdict.outcome != "applied" or not isinstance(body, PrescriptionIssued):
+        return ()
+    return tuple(name for name in (body.prescription, body.reference_number) if name is not None)
+
+
+def effects_of(item: Readable, judgement: Judgement) -> list[bytes]:
+    """What a judged record sends out, as it waits in the outbox."""
+    due = (*judgement.effects, *_receipt_of(item, judgement))
+    return [pack_effect(item.entry.offset, item.patient, each) for each in due]
+
+
 @dataclass(slots=True)
 class PartitionWork:
     """One partition's share of a fetch: its items, the patients that they touch, and what changes."""
@@ -120,7 +185,7 @@ class Judge:
         items: list[Item] = []
         for record in batch.records:
             try:
-                items.append(self._item(batch.partition, record))
+                items.append(item_of(record, batch.partition, self._partitions, self._framing))
             except RegistryUnavailableError:
                 # It may be a good record: it waits for the registry, and what comes after it in the partition too.
                 _log.warning("record_waits_for_schema_registry", partition=batch.partition, offset=record.offset)
@@ -129,27 +194,6 @@ class Judge:
                     return None
                 return PartitionWork(batch, items, record.offset)
         return PartitionWork(batch, items, batch.next_offset)
-
-    def _item(self, partition: int, record: Record) -> Item:  # noqa: PLR0911 - one line a reason to park
-        key = record.key
-        if not key:
-            return Unreadable(record, None, ParkReason.NO_KEY)
-        if len(key) != PATIENT_KEY_BYTES or not _HEX.issuperset(key):
-            return Unreadable(record, None, ParkReason.WRONG_KEY)
-        if partition_of(key, self._partitions) != partition:
-            return Unreadable(record, None, ParkReason.WRONG_PARTITION)
-        patient = key.decode()
-        try:
-            value = self._framing.from_topic(record.value)
-            event = decode(value)
-        except UndecodableError as error:
-            return Unreadable(record, patient, error.reason, getattr(error, "schema", None))
-        if not isinstance(event, Event):
-            return Unreadable(record, patient, ParkReason.INVALID_CONTENT)
-        if event.patient != patient:
-            return Unreadable(record, patient, ParkReason.WRONG_KEY)
-        digest = digest_of(event)
-        return Readable(record, patient, entry_of(event, record.offset, digest, cast("bytes", value)))
 
     # --- Read ----------------------------------------------------------------------------------------------------
 
@@ -221,46 +265,27 @@ class Judge:
     # --- Fold ----------------------------------------------------------------------------------------------------
 
     def _judge(self, work: PartitionWork, item: Item) -> None:
-        """Judge one item, and take what it changes into the work. What no rule can judge is parked, and stops nobody."""
-        if isinstance(item, Unreadable):
-            self._park(work, item)
-            return
-        patient = work.patients[item.patient]
-        while True:
-            try:
-                judgement = evolve(patient, item.entry)
-                break
-            except NotLoadedError as error:
-                self._load(work, item.patient, error.field)
-            except Exception as error:  # noqa: BLE001 - one event must not stop a partition: it is parked with an alarm
-                _log.error(
-                    "event_not_judged",
-                    partition=work.batch.partition,
-                    offset=item.entry.offset,
-                    error=type(error).__name__,
-                )
-                self._park(work, Unreadable(item.record, item.patient, ParkReason.NOT_JUDGED))
-                return
-        _take(work, item.patient, judgement)
-        event = item.entry.event
-        if judgement.verdict.outcome == "applied" and isinstance(event.body, PrescriptionIssued):
-            owner = item.patient.encode()
-            for name in (event.body.prescription, event.body.reference_number):
-                if name is not None:
-                    work.opened.setdefault(name, owner)
-        receipt = _receipt_of(item, judgement)
-        for effect in (*judgement.effects, *receipt):
-            work.effects.append(pack_effect(item.entry.offset, item.patient, effect))
-
-    def _park(self, work: PartitionWork, item: Unreadable) -> None:
-        partition, offset, at_ms = work.batch.partition, item.record.offset, item.record.timestamp
-        _log.error("record_parked", partition=partition, offset=offset, reason=str(item.reason))
-        work.parked[offset] = msgspec.msgpack.encode(ParkedNote(item.reason, item.patient, at_ms, item.schema))
+        """Judge one item, and take what it changes into the work."""
         if item.patient is None:
+            self._note_parked(work, item)
             work.outcomes["parked"] = work.outcomes.get("parked", 0) + 1
             return
-        meta = cast("Meta | None", work.patients[item.patient].fields[META])
-        _take(work, item.patient, park(meta, offset, at_ms, item.reason.code))
+        whose = item.patient
+        item, judgement = judged(
+            work.batch.partition, work.patients[whose], item, lambda missing: self._load(work, whose, missing)
+        )
+        _take(work, whose, judgement)
+        if isinstance(item, Unreadable):
+            self._note_parked(work, item)
+            return
+        for name in opened_by(item, judgement):
+            work.opened.setdefault(name, whose.encode())
+        work.effects += effects_of(item, judgement)
+
+    def _note_parked(self, work: PartitionWork, item: Unreadable) -> None:
+        partition, offset = work.batch.partition, item.record.offset
+        _log.error("record_parked", partition=partition, offset=offset, reason=str(item.reason))
+        work.parked[offset] = note_of(item)
 
     def _verdict(self, work: PartitionWork, answer: Written | Refused) -> Verdict:
         if isinstance(answer, Refused):

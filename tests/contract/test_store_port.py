@@ -326,6 +326,30 @@ def test_a_patient_whose_index_has_grown_is_not_rewritten(place: Place) -> None:
     assert place.content() == before
 
 
+def test_a_patient_of_whom_the_index_keeps_nothing_new_is_not_rewritten_either(place: Place) -> None:
+    """A duplicate, or a conflicting report under a known id, moves the patient and leaves no entry."""
+    store = place.begin()
+    store.write([PartitionWrite(0, 0, 0, 3, [PatientChange(ANNA, {"meta": b"1"}, (), {b"e1": b"x"})])])
+    store.write([PartitionWrite(0, 3, 0, 4, [PatientChange(ANNA, {"meta": b"2"})])])
+    before = place.content()
+    stale = PatientRewrite(0, ANNA, 0, 1, {"meta": b"9"}, unchanged={"meta": b"1"})
+    assert store.rewrite(stale) == Refused(RefusedWhy.INDEX, 4, 0, None)
+    assert place.content() == before
+    assert store.rewrite(PatientRewrite(0, ANNA, 0, 1, {"meta": b"9"}, unchanged={"meta": b"2"})) == Written(4, {})
+
+
+def test_a_rewrite_forgets_entries_and_notes_what_is_still_parked(place: Place) -> None:
+    store = place.begin()
+    first = PatientChange(ANNA, {"meta": b"1"}, (), {b"p1": b"x", b"p2": b"y"})
+    store.write([PartitionWrite(0, 0, 0, 3, [first], parked={1: b"unreadable", 2: b"unreadable"})])
+    anew = PatientRewrite(
+        *(0, ANNA, 0, 2, {"meta": b"9"}, {b"e1": b"z"}), unparked=[1], parked={2: b"not_judged"}, forget=[b"p1"]
+    )
+    assert store.rewrite(anew) == Written(3, {})
+    assert store.parked(0) == {2: b"not_judged"}
+    assert dict(store.read_whole(0, ANNA, with_index=True).remembered) == {b"e1": b"z", b"p2": b"y"}
+
+
 def test_a_store_in_memory_fails_as_it_is_told() -> None:
     server = MemoryServer()
     MemoryRoles(server).begin({0: Beginning(G1, 1, 0, 0)})
@@ -394,6 +418,9 @@ rewrites = st.builds(
     owners,
     st.just({}),
     st.lists(offsets, max_size=2),
+    st.dictionaries(offsets, values, max_size=2),
+    st.lists(values, max_size=2),
+    st.dictionaries(names, values, max_size=1),
 )
 wanted = st.builds(Wanted, patients, st.lists(names, max_size=3), st.lists(values, max_size=3))
 role_states = st.sampled_from([RoleState.LIVE, RoleState.FROZEN, RoleState.BUILDING])
@@ -402,6 +429,7 @@ operations = st.one_of(
     st.tuples(st.just("write"), generations, st.lists(writes(), max_size=2, unique_by=lambda write: write.partition)),
     st.tuples(st.just("read"), generations, st.dictionaries(partitions, st.lists(wanted, max_size=2))),
     st.tuples(st.just("rewrite"), generations, rewrites),
+    st.tuples(st.just("parked"), generations, partitions),
     st.tuples(st.just("next_offsets"), generations, st.lists(partitions, unique=True)),
     st.tuples(st.just("begin"), partitions, st.builds(Beginning, generations, st.just(1), offsets, offsets)),
     st.tuples(st.just("turn"), partitions, roles),

@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 from kafka import KafkaProducer
 
-from services.medication_list.read_api.log_lookup import LogLookup, LogLookupError
+from services.medication_list.read_api.log_lookup import LogLookup
+from services.medication_list.record_log import LogLookupError
 from tests.conftest import FreshTopic
 
 pytestmark = pytest.mark.integration

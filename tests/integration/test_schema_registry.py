@@ -25,8 +25,9 @@ from services.identity.national_id import synthetic
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind
 from services.medication_list.fold.state import signed_field
 from services.medication_list.judging import Judge, ParkedNote
-from services.medication_list.read_api.log_lookup import LogLookup, LogLookupError
+from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import event_of
+from services.medication_list.record_log import LogLookupError
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.roles import Beginning

@@ -18,8 +18,9 @@ from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.read_api.api import RETRY_AFTER_S, Parts, health, inside, outside, progress_of
 from services.medication_list.read_api.documents import describe
 from services.medication_list.read_api.event_places import EventPlaces
-from services.medication_list.read_api.log_lookup import LogLookup, LogLookupError
+from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.outcomes import Outcomes
+from services.medication_list.record_log import LogLookupError
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.starting import refuse_to_start

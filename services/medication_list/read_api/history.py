@@ -10,12 +10,14 @@ from schemas.codec import name_of
 from schemas.events import Body, PrescriptionIssued
 from schemas.medication_list import Who
 from schemas.reasons import ParkReason, Reason
+from services.medication_list.event_index import is_parked
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import Remembered
-from services.medication_list.read_api.log_lookup import LogLookup, LogLookupError, StoredRecord
+from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.positions import position_of
-from services.medication_list.read_api.stored_events import event_id_of, event_of, is_parked, places_of
+from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of
+from services.medication_list.record_log import LogLookupError, StoredRecord
 from services.medication_list.store.reading import ViewReader
 
 _AGAIN: Final = Verdict("refused", reason=Reason.CONFLICTING_DUPLICATE)

@@ -1,73 +1,25 @@
-"""Reads single records of the log by their places: what an outcome is about, a patient's history, the past."""
+"""Brings single records of the log to the API's loop: what an outcome is about, a patient's history, the past."""
 
 import asyncio
-import socket
-import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol
-
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
+from typing import Any, Final
 
 from schemas.codec import UndecodableError
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
+from services.medication_list.record_log import KafkaRecordLog, LogLookupError, StoredRecord
 from services.topics.registry import EVENTS_TOPIC
 
 _READERS: Final = 4
-_NEAR: Final = 100
-"""Records that are skipped over rather than sought past: they come with the same fetch."""
-_FETCH_BYTES: Final = 128 * 1024
-_FETCH_WAIT_MS: Final = 5
-_POLL_MS: Final = 200
-_ANSWER_MS: Final = 3_000
-_WITHIN_S: Final = 8.0
-
-
-class LogLookupError(Exception):
-    """The log does not answer in time."""
-
-
-class StoredRecord(Protocol):
-    """A record of the log, its value in single-object encoding; `timestamp` is the broker's, in milliseconds since the epoch."""
-
-    @property
-    def offset(self) -> int:
-        """Its offset."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """When the broker took it."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """Its key."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Its bytes."""
-        ...
-
-    @property
-    def headers(self) -> Iterable[tuple[str, bytes]]:
-        """Its headers."""
-        ...
 
 
 class LogLookup:
-    """Some consumers that are kept, each used by one reading at a time. `close` it."""
+    """Some threads that read, each value in single-object encoding. `close` it."""
 
     def __init__(self, bootstrap: str, topic: str = EVENTS_TOPIC, framing: Framing = PLAIN) -> None:
-        self._bootstrap = bootstrap.split(",")
-        self._topic = topic
+        self._records = KafkaRecordLog(bootstrap, topic)
         self._framing = framing
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="log-lookup")
-        self._idle: SimpleQueue[Any] = SimpleQueue()
 
     async def read(self, partition: int, offsets: Iterable[int]) -> Mapping[int, StoredRecord]:
         """The records at these offsets, by offset; one that does not exist is not among them. Raises LogLookupError."""
@@ -82,83 +34,20 @@ class LogLookup:
 
     def _close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
-        with suppress(Empty):
-            while True:
-                self._idle.get_nowait().close()
+        self._records.close()
 
     def _read(self, partition: int, wanted: list[int]) -> Mapping[int, StoredRecord]:
+        found = self._records.read(partition, wanted)
         try:
-            consumer = self._consumer()
-        except KafkaError as error:
-            raise LogLookupError(f"the log does not answer ({type(error).__name__})") from error
-        try:
-            found = _collected(consumer, TopicPartition(self._topic, partition), wanted)
-        except (KafkaError, LogLookupError) as error:
-            consumer.close(autocommit=False)
-            raise LogLookupError(f"the log does not bring the records ({type(error).__name__})") from error
-        self._idle.put(consumer)
-        try:
-            return {offset: self._unframed(record) for offset, record in found.items()}
+            return {offset: unframed(record, self._framing) for offset, record in found.items()}
         except RegistryUnavailableError as error:
             raise LogLookupError("a record cannot be read while the schema registry is away") from error
 
-    def _unframed(self, record: Any) -> StoredRecord:
-        try:
-            found: StoredRecord = record._replace(value=self._framing.from_topic(record.value))
-        except UndecodableError:
-            return record  # type: ignore[no-any-return]  # it stays what nobody can read
-        return found
 
-    def _consumer(self) -> Any:
-        with suppress(Empty):
-            return self._idle.get_nowait()
-        if not any(_answers(address) for address in self._bootstrap):
-            # The library would go on trying, and leave every refused socket open behind it.
-            raise LogLookupError("no broker answers")
-        return KafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            allow_auto_create_topics=False,
-            isolation_level="read_committed",
-            max_partition_fetch_bytes=_FETCH_BYTES,
-            fetch_max_wait_ms=_FETCH_WAIT_MS,
-            bootstrap_timeout_ms=_ANSWER_MS,
-            request_timeout_ms=_ANSWER_MS,
-        )
-
-
-def _answers(address: str) -> bool:
-    """Whether anything listens there."""
-    host, _, port = address.rpartition(":")
+def unframed(record: Any, framing: Framing) -> StoredRecord:
+    """The record with its value in single-object encoding. Raises RegistryUnavailableError."""
     try:
-        with socket.create_connection((host, int(port)), timeout=_ANSWER_MS / 1000):
-            return True
-    except OSError:
-        return False
-
-
-def _collected(consumer: Any, place: Any, wanted: list[int]) -> dict[int, Any]:
-    """Seek to what is far, read through what is near. `wanted` is in order."""
-    deadline_s = time.monotonic() + _WITHIN_S
-    looked_for = frozenset(wanted)
-    found: dict[int, Any] = {}
-    consumer.assign([place])
-    at, standing = 0, None
-    while at < len(wanted):
-        if standing is None or not standing <= wanted[at] <= standing + _NEAR:
-            consumer.seek(place, wanted[at])
-        try:
-            polled = consumer.poll(timeout_ms=_POLL_MS).get(place, [])
-        except OffsetOutOfRangeError:
-            return found
-        found.update((record.offset, record) for record in polled if record.offset in looked_for)
-        standing = consumer.position(place)
-        while at < len(wanted) and wanted[at] < standing:
-            at += 1
-        if not polled and at < len(wanted) and wanted[at] >= consumer.end_offsets([place])[place]:
-            return found
-        if time.monotonic() > deadline_s:
-            raise LogLookupError("the log did not bring the records in time")
+        found: StoredRecord = record._replace(value=framing.from_topic(record.value))
+    except UndecodableError:
+        return record  # type: ignore[no-any-return]  # it stays what nobody can read
     return found

@@ -14,10 +14,11 @@ from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import event_key, parked_key, recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.packing import unpack_memory
-from services.medication_list.read_api.log_lookup import LogLookup, StoredRecord
+from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.resources import resource_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of, unpacked
+from services.medication_list.record_log import StoredRecord
 from services.medication_list.store.reading import ViewReader
 
 _LOOKED_BACK: Final = 20

@@ -158,6 +158,15 @@ class MemoryStore:
             index = content.hashes.get(keys.events_key(patient), {}) if with_index else {}
             return WholePatient(offset, epoch, {name.decode(): each for name, each in fields.items()}, dict(index))
 
+    def parked(self, partition: int) -> Mapping[int, bytes]:
+        """See `port.Store.parked`."""
+        with self._server.call() as content:
+            if _role(content, partition) is None:
+                raise ViewLostError(partition)
+            self._stands(content, partition)
+            held = content.hashes.get(GenerationKeys(self.generation, partition).parked, {})
+            return {int(offset): note for offset, note in held.items()}
+
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
         """See `port.Store.rewrite`."""
         with self._server.call() as content:
@@ -172,17 +181,21 @@ class MemoryStore:
         own = role.live == self.generation
         keys = GenerationKeys(self.generation, rewrite.partition)
         index = keys.events_key(rewrite.patient)
+        held = content.hashes.get(keys.list_key(rewrite.patient), {})
         why = None
         if own and limit is not None:
             why = RefusedWhy.ROLE
         elif epoch != rewrite.epoch:
             why = RefusedWhy.EPOCH
-        elif len(content.hashes.get(index, {})) != rewrite.index_size:
+        elif len(content.hashes.get(index, {})) != rewrite.index_size or any(
+            held.get(name.encode()) != each for name, each in rewrite.unchanged.items()
+        ):
             why = RefusedWhy.INDEX
         if why is not None:
             return Refused(why, offset, epoch, limit)
         content.hashes.pop(keys.list_key(rewrite.patient), None)
         _put(content, keys.list_key(rewrite.patient), {name.encode(): each for name, each in rewrite.put.items()})
+        _drop(content, index, rewrite.forget)
         _put(content, index, rewrite.remember)
         if own:
             for effect in rewrite.effects:
@@ -190,6 +203,7 @@ class MemoryStore:
                 content.outboxes[PartitionKeys(rewrite.partition).outbox].append((content.last_entry, effect))
         taken = self._owners(content, keys.rx, rewrite)
         _drop(content, keys.parked, [str(each).encode() for each in rewrite.unparked])
+        _put(content, keys.parked, {str(each).encode(): note for each, note in rewrite.parked.items()})
         _put(content, keys.offset, {b"epoch": str(epoch + 1).encode()})
         return Written(offset, taken)
 

@@ -87,8 +87,9 @@ class PartitionWrite:
 class PatientRewrite:
     """One patient folded anew from its own records.
 
-    `epoch` and `index_size` (entries of the event index) are those that were read with them. `put` is the whole hash;
-    `remember` replaces entries of the index; the records at `unparked` are parked no more.
+    `epoch`, `index_size` (entries of the event index) and `unchanged` (fields of the hash) are those that were read with
+    them. `put` is the whole hash; `remember` and `forget` change entries of the index; the records at `unparked` are
+    parked no more, and those in `parked` are, for the reason given.
     """
 
     partition: int
@@ -101,6 +102,9 @@ class PatientRewrite:
     opened: Mapping[str, bytes] = field(default_factory=dict)
     closed: Mapping[str, bytes] = field(default_factory=dict)
     unparked: Sequence[int] = ()
+    parked: Mapping[int, bytes] = field(default_factory=dict)
+    forget: Sequence[bytes] = ()
+    unchanged: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class RefusedWhy(StrEnum):
@@ -115,7 +119,7 @@ class RefusedWhy(StrEnum):
     CAPPED = "capped"
     """Not live, and the batch goes beyond the live generation's offset."""
     INDEX = "index"
-    """The patient's index has grown since it was read for a rewrite."""
+    """The patient has had another event since it was read for a rewrite."""
 
 
 class Written(NamedTuple):
@@ -150,6 +154,10 @@ class Store(Protocol):
 
     def read_whole(self, partition: int, patient: str, *, with_index: bool = False) -> WholePatient:
         """All of one patient, with offset and epoch, atomically."""
+        ...
+
+    def parked(self, partition: int) -> Mapping[int, bytes]:
+        """Every record of the partition that is parked, by offset, with its note."""
         ...
 
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:

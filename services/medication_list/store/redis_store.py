@@ -101,6 +101,15 @@ class RedisStore:
                 return WholePatient(stands[0], stands[1], {name.decode(): each for name, each in fields.items()}, index)
         raise _restless(partition)
 
+    def parked(self, partition: int) -> Mapping[int, bytes]:
+        """See `port.Store.parked`."""
+        at = self._at(partition)
+        for _ in range(_ATTEMPTS):
+            reply = self._link.transact([[*at.standing, command("HGETALL", at.own.parked)]])[0]
+            if self._standing(partition, reply) is not None:
+                return {int(offset): note for offset, note in _pairs(reply[3]).items()}
+        raise _restless(partition)
+
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
         """See `port.Store.rewrite`."""
         partition = rewrite.partition
@@ -178,7 +187,10 @@ def _pack_rewrite(at: _Places, generation: str, rewrite: PatientRewrite) -> byte
         *(common.role, own.offset, at.live_offset, common.outbox, own.rx, own.parked),
         *(own.list_key(rewrite.patient), own.events_key(rewrite.patient)),
     )
-    parts = (rewrite.put, rewrite.remember, rewrite.effects, rewrite.opened, rewrite.closed, rewrite.unparked)
+    parts = (
+        *(rewrite.put, rewrite.remember, rewrite.effects, rewrite.opened, rewrite.closed, rewrite.unparked),
+        *(rewrite.parked, rewrite.forget, rewrite.unchanged),
+    )
     values: list[Word] = []
     for part in parts:
         values += chain.from_iterable(part.items()) if isinstance(part, Mapping) else part

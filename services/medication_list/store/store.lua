@@ -207,15 +207,16 @@ end
 -- patient meanwhile; raises the epoch, so that what others have read is stale.
 -- KEYS: role, offset, the live generation's offset, outbox, rx, parked, the patient's hash and event index.
 -- ARGV: generation, believed live one, epoch, size of the index, packed counts (put, remember, effects, opened, closed,
--- unparked), then the values in that order. Answers as `write`, and the offset.
+-- unparked, parked, forget, unchanged), then the values in that order. Answers as `write`, and the offset.
 local function rewrite(keys, args)
   local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
   if not now then
     return other
   end
   local counts = cmsgpack.unpack(args[5])
-  local total = 2 * counts[1] + 2 * counts[2] + counts[3] + 2 * counts[4] + 2 * counts[5] + counts[6]
-  if #keys ~= 8 or #counts ~= 6 or #args ~= 5 + total or not whole(args[3]) then
+  local total = 2 * (counts[1] + counts[2] + counts[4] + counts[5] + counts[7] + counts[9])
+  total = total + counts[3] + counts[6] + counts[8]
+  if #keys ~= 8 or #counts ~= 9 or #args ~= 5 + total or not whole(args[3]) then
     return redis.error_reply('BADARGUMENT the rewrite does not add up')
   end
   local why = false
@@ -225,6 +226,12 @@ local function rewrite(keys, args)
     why = 'epoch'
   elseif redis.call('HLEN', keys[8]) ~= tonumber(args[4]) then
     why = 'index'
+  else
+    for i = #args - 2 * counts[9] + 1, #args, 2 do
+      if redis.call('HGET', keys[7], args[i]) ~= args[i + 1] then
+        why = 'index'
+      end
+    end
   end
   if why then
     return {why, now.offset, now.epoch, now.limit}
@@ -234,6 +241,8 @@ local function rewrite(keys, args)
   local at = 6
   set_pairs(keys[7], args, at, at + 2 * counts[1] - 1)
   at = at + 2 * counts[1]
+  local forget_at = #args - 2 * counts[9] - counts[8] + 1
+  drop(keys[8], args, forget_at, forget_at + counts[8] - 1)
   set_pairs(keys[8], args, at, at + 2 * counts[2] - 1)
   at = at + 2 * counts[2]
   for i = at, at + counts[3] - 1 do
@@ -245,7 +254,9 @@ local function rewrite(keys, args)
   local closed_at = at + 2 * counts[4]
   close(keys[5], args, closed_at, closed_at + 2 * counts[5] - 1)
   local taken = open(keys[5], args, at, closed_at - 1)
-  drop(keys[6], args, closed_at + 2 * counts[5], #args)
+  local parked_at = closed_at + 2 * counts[5] + counts[6]
+  drop(keys[6], args, parked_at - counts[6], parked_at - 1)
+  set_pairs(keys[6], args, parked_at, forget_at - 1)
   redis.call('HINCRBY', keys[2], 'epoch', 1)
   return {'ok', taken, now.offset}
 end
