@@ -27,7 +27,7 @@ from services.medication_list.fold import (
     park,
     pointed_at,
 )
-from services.medication_list.fold.judgement import ReceiptDue
+from services.medication_list.fold.judgement import Effect, ReceiptDue
 from services.medication_list.fold.state import META, Meta, State
 from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field, unpack_memory
 from services.medication_list.store.port import PartitionWrite, PatientChange, Refused, Store, Wanted, Written
@@ -122,15 +122,17 @@ def note_of(item: Unreadable) -> bytes:
 def opened_by(item: Readable, judgement: Judgement) -> tuple[str, ...]:
     """The ids under which a prescription is found from now on."""
     body = item.entry.event.body
-    if judgement.verdict.outcome != "applied" or not isinstance(body, PrescriptionIssued):
-        return ()
-    return tuple(name for name in (body.prescription, body.reference_number) if name is not None)
+    return ids_of(body) if judgement.verdict.outcome == "applied" and isinstance(body, PrescriptionIssued) else ()
 
 
-def effects_of(item: Readable, judgement: Judgement) -> list[bytes]:
-    """What a judged record sends out, as it waits in the outbox."""
-    due = (*judgement.effects, *_receipt_of(item, judgement))
-    return [pack_effect(item.entry.offset, item.patient, each) for each in due]
+def ids_of(issued: PrescriptionIssued) -> tuple[str, ...]:
+    """What a prescription is found by."""
+    return tuple(name for name in (issued.prescription, issued.reference_number) if name is not None)
+
+
+def due_of(item: Readable, judgement: Judgement) -> tuple[Effect, ...]:
+    """What a judged record sends out: its effects, and the receipt if it came as a submission."""
+    return (*judgement.effects, *_receipt_of(item, judgement))
 
 
 @dataclass(slots=True)
@@ -144,7 +146,6 @@ class PartitionWork:
     patients: dict[str, Patient] = field(default_factory=dict)
     changed: dict[str, dict[str, State | None]] = field(default_factory=dict)
     remember: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
-    existing: dict[str, set[str]] = field(default_factory=dict)
     effects: list[bytes] = field(default_factory=list)
     opened: dict[str, bytes] = field(default_factory=dict)
     parked: dict[int, bytes] = field(default_factory=dict)
@@ -259,7 +260,6 @@ class Judge:
         for name, packed in whole.fields.items():
             if name not in known.fields:
                 known.fields[name] = unpack_field(name, packed)
-                work.existing[patient].add(name)
         known.complete = True
 
     # --- Fold ----------------------------------------------------------------------------------------------------
@@ -280,7 +280,8 @@ class Judge:
             return
         for name in opened_by(item, judgement):
             work.opened.setdefault(name, whose.encode())
-        work.effects += effects_of(item, judgement)
+        for effect in due_of(item, judgement):
+            work.effects.append(pack_effect(item.entry.offset, whose, effect))
 
     def _note_parked(self, work: PartitionWork, item: Unreadable) -> None:
         partition, offset = work.batch.partition, item.record.offset
@@ -325,13 +326,8 @@ def _keep(
         patient = work.patients.get(patient_key)
         if patient is None:
             patient = work.patients[patient_key] = Patient({}, {})
-            work.existing[patient_key] = set()
         for name, packed in zip(names, values, strict=True):
-            if packed is None:
-                patient.fields[name] = None
-            else:
-                patient.fields[name] = unpack_field(name, packed)
-                work.existing[patient_key].add(name)
+            patient.fields[name] = None if packed is None else unpack_field(name, packed)
         for key, packed in zip(keys, memories, strict=True):
             patient.memory[key] = None if packed is None else unpack_memory(key, packed)
 
@@ -388,5 +384,6 @@ def _write_of(work: PartitionWork) -> PartitionWrite:
 
 def _change(work: PartitionWork, patient: str, changed: Mapping[str, State | None]) -> PatientChange:
     put = {name: pack_field(value) for name, value in changed.items() if value is not None}
-    drop = [name for name, value in changed.items() if value is None and name in work.existing[patient]]
+    # Also what was never read: the claim that a hand-out ends, for one.
+    drop = [name for name, value in changed.items() if value is None]
     return PatientChange(patient, put, drop, work.remember.get(patient, {}))

@@ -6,6 +6,7 @@ from typing import Any, cast
 import msgspec
 
 from schemas.events import BODIES, Event
+from services.medication_list.answered import ANSWERED, Answered
 from services.medication_list.fold import Memory
 from services.medication_list.fold.judgement import Effect, OrderDue
 from services.medication_list.fold.state import (
@@ -63,6 +64,7 @@ _TYPES: Mapping[str, Any] = {
     "waiting": _PackedWaiting,
     ALLERGIES: Allergies,
     META: Meta,
+    ANSWERED: Answered,
 }
 _encode = msgspec.msgpack.Encoder().encode
 _EVENTS = {body.__name__: msgspec.msgpack.Decoder(Event[body]) for body in BODIES}  # type: ignore[valid-type]  # one decoder for each member of a closed union
@@ -72,7 +74,7 @@ _waiting_decoder = msgspec.msgpack.Decoder(WaitingEffect)
 _NATURAL = ord("n")
 
 
-def pack_field(value: State) -> bytes:
+def pack_field(value: State | Answered) -> bytes:
     """The bytes of a field's value."""
     if isinstance(value, bytes):
         return value

@@ -75,6 +75,8 @@ class NoticeDue(Struct, frozen=True, array_like=True, tag="n", gc=False):
     reason: str | None = None
     by: str | None = None
     outcome: str | None = None
+    change: int = 0
+    """Of a changed outcome that a refold tells: the how manyth of its event, so that each is another effect."""
 
 
 class OrderDue(Struct, frozen=True, array_like=True, tag="o", gc=False):

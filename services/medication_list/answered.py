@@ -1,0 +1,31 @@
+"""What was answered and proved otherwise: kept beside a patient's fields when the patient is folded anew.
+
+It is the one thing of a patient that the log does not tell, so the fold neither writes nor reads it.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+
+from services.medication_list.fold.state import Remembered
+
+ANSWERED: Final = "answered"
+"""The field of a patient's hash."""
+
+
+class ChangedAnswer(Struct, frozen=True, array_like=True, gc=False):
+    """One event whose outcome changed after it was answered."""
+
+    first: Remembered
+    """What was answered first, and where the event lies."""
+    event_id: str
+    entry: str | None
+    """The treatment that shows the flag, None where the list has no entry of it."""
+    times: int
+    """How often it has changed; tells the corrections of one event apart."""
+
+
+class Answered(Struct, frozen=True, array_like=True, gc=False):
+    """Every such event of a patient, in log order."""
+
+    changes: tuple[ChangedAnswer, ...] = ()

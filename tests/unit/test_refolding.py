@@ -1,0 +1,223 @@
+"""One patient folded anew: what had been parked takes effect in its own place, and nothing else changes or is lost."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.events import Body, Event
+from schemas.reasons import ParkReason
+from services.medication_list.answered import ANSWERED
+from services.medication_list.fold.judgement import NoticeDue, ReceiptDue
+from services.medication_list.outgoing import effect_id_of
+from services.medication_list.refolding import Refold, RefoldRefusedError
+from tests.oracle.histories import history
+from tests.unit.fold_world import (
+    PATIENT,
+    claimed,
+    dispensed,
+    id_of,
+    issued,
+    organisation,
+    recalled,
+    reversed_,
+)
+from tests.unit.refold_world import RefoldWorld, Story
+
+
+def without_answers(view: dict[str, object]) -> dict[str, object]:
+    """What the log alone tells."""
+    return {
+        key: {name: value for name, value in held.items() if name != ANSWERED.encode()}
+        if isinstance(held, dict)
+        else held
+        for key, held in view.items()
+    }
+
+
+def events_of(seed: int, length: int) -> list[tuple[Event[Body], int]]:
+    """A history by chance, with the times at which the broker took its records."""
+    records = history(seed, length + 5)
+    return [(each.event, each.broker_time_ms) for each in records if isinstance(each.event, Event)]
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 100_000), length=st.integers(1, 60), share=st.sampled_from([0.05, 0.2, 0.6]))
+def test_a_refold_after_the_mend_gives_what_a_fold_of_the_mended_log_gives(
+    seed: int, length: int, share: float
+) -> None:
+    """Byte for byte, but for what had been answered; also when it is mended in parts, with traffic between."""
+    dice = random.Random(seed)
+    world = RefoldWorld()
+    story = events_of(seed, length)
+    patient = story[0][0].patient
+    for number, (event, at_ms) in enumerate(story):
+        world.append(event, at_ms, damaged=dice.random() < share, submission=dice.random() < 0.2)
+        if number in (length // 3, 2 * length // 3):
+            world.mend([offset for offset in list(world.good) if dice.random() < 0.5])
+            world.refolder.refold(patient)
+    world.mend(list(world.good))
+    done = world.refolder.refold(patient)
+    assert done is not None
+    assert not done.parked
+    assert without_answers(world.view(patient)) == without_answers(world.afresh().view(patient))
+    again = world.refolder.refold(patient)
+    assert again is not None
+    assert not again.is_needed
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 100_000), length=st.integers(1, 60))
+def test_a_refold_doubles_no_effect_and_owes_none_that_followed_from_what_was_parked(seed: int, length: int) -> None:
+    dice = random.Random(seed)
+    world = RefoldWorld()
+    story = events_of(seed, length)
+    for event, at_ms in story:
+        world.append(event, at_ms, damaged=dice.random() < 0.2, submission=dice.random() < 0.3)
+    parked = set(world.good)
+    before = world.effects()
+    world.mend(parked)
+    plan = world.refolder.preview(story[0][0].patient)
+    assert world.effects() == before, "looking changes nothing"
+    world.refolder.refold(story[0][0].patient)
+    fresh = world.afresh()
+    ids = Counter(effect_id_of(each.due) for each in world.effects() if not isinstance(each.due, ReceiptDue))
+    once = Counter(effect_id_of(each.due) for each in fresh.effects() if not isinstance(each.due, ReceiptDue))
+    assert {name: many for name, many in ids.items() if many > max(1, once[name])} == {}
+    owed = {effect_id_of(each.due) for each in fresh.effects() if each.source_offset in parked}
+    assert owed <= {effect_id_of(each.due) for each in world.effects()}
+    told = {each.event_id for each in plan.changes if each.is_outcome}
+    changed = [each.due for each in world.effects()[len(before) :] if isinstance(each.due, NoticeDue)]
+    assert told <= {due.source_event for due in changed if due.kind == "outcome_changed"}
+
+
+# --- One story at a time -----------------------------------------------------------------------------------------
+
+
+def test_a_parked_recall_takes_effect_in_its_place_and_whoever_was_answered_otherwise_is_told() -> None:
+    story = Story()
+    story.say(issued("R1"))
+    story.say(recalled("R1"), damaged=True)
+    claim = story.say(claimed("R1", "C1", by="P"))
+    done = story.refold()
+    assert [(each.offset, each.answered.outcome, each.now.reason) for each in done.changes] == [
+        (claim, "applied", "recalled")
+    ]
+    assert done.unparked == [1]
+    (notice,) = [due for due in done.effects if isinstance(due, NoticeDue) and due.kind == "outcome_changed"]
+    assert (notice.organisation, notice.outcome, notice.reason) == (organisation("P"), "refused", "recalled")
+    kept = story.field(ANSWERED)
+    assert [(each.entry, each.times, each.first.outcome) for each in kept.changes] == [(id_of("T1"), 1, 0)]
+
+
+def test_nothing_is_written_before_it_is_approved_and_nothing_if_it_is_not() -> None:
+    story = Story()
+    story.say(issued("R1"), damaged=True)
+    story.world.mend([0])
+    before = story.world.server.content()
+    assert story.world.refolder.refold(PATIENT, lambda _: False) is None
+    assert story.world.server.content() == before
+
+
+def test_an_event_that_comes_between_reading_and_writing_is_not_lost_and_a_changed_answer_is_shown_again() -> None:
+    story = Story()
+    story.say(issued("R1"))
+    story.say(recalled("R1"), damaged=True)
+    story.world.mend([1])
+    shown: list[list[int]] = []
+
+    def approve(plan: Refold) -> bool:
+        shown.append([each.offset for each in plan.changes])
+        if len(shown) == 1:
+            story.say(claimed("R1", "C1", by="P"))
+        return True
+
+    done = story.world.refolder.refold(PATIENT, approve)
+    assert done is not None
+    assert shown == [[], [2]]
+    assert without_answers(story.world.view(PATIENT)) == without_answers(story.world.afresh().view(PATIENT))
+
+
+def test_a_conflicting_report_that_leaves_no_entry_in_the_index_is_not_lost_either() -> None:
+    story = Story()
+    story.say(issued("R1"), damaged=True)
+    story.say(dispensed("D1", "R1"), event_id=id_of("first report"))
+    story.world.mend([0])
+    came = iter([dispensed("D1", "R1", quantity=None, by="Q")])
+
+    def approve(_: Refold) -> bool:
+        for said in came:
+            story.say(said, event_id=id_of("first report"))
+        return True
+
+    story.world.refolder.refold(PATIENT, approve)
+    assert story.world.view(PATIENT) == story.world.afresh().view(PATIENT)
+
+
+def test_the_list_stays_incomplete_while_anything_else_is_parked_and_since_that() -> None:
+    story = Story()
+    story.say(issued("R1"), damaged=True)
+    story.say(recalled("R1"), damaged=True)
+    second_ms = story.now_ms
+    story.world.mend([0])
+    done = story.world.refolder.refold(PATIENT)
+    assert done is not None
+    assert (done.unparked, done.parked) == ([0], [1])
+    assert story.world.store.parked(0).keys() == {1}
+    assert story.field("meta").incomplete_since_ms == second_ms
+    story.refold()
+    assert story.field("meta").incomplete_since_ms == 0
+
+
+def test_each_correction_of_one_event_is_another_effect() -> None:
+    """Twice changed, twice told: a receiver that knows the first must not take the second for it."""
+    story = Story()
+    story.say(issued("R1"), damaged=True)
+    story.say(recalled("R1"), damaged=True)
+    story.say(claimed("R1", "C1", by="P"))
+    for offset in (0, 1):
+        story.world.mend([offset])
+        story.world.refolder.refold(PATIENT)
+    told = [each.due for each in story.world.effects() if isinstance(each.due, NoticeDue)]
+    corrections = [due for due in told if due.kind == "outcome_changed"]
+    assert [(due.outcome, due.reason) for due in corrections] == [("applied", None), ("refused", "recalled")]
+    assert len({effect_id_of(due) for due in corrections}) == 2
+
+
+def test_a_parked_submission_gets_its_receipt_when_it_is_judged() -> None:
+    story = Story()
+    story.say(issued("R1"), damaged=True, submission=True)
+    done = story.refold()
+    assert [due.message_id for due in done.effects if isinstance(due, ReceiptDue)] == ["message-0"]
+
+
+def test_a_reversal_that_the_fold_itself_corrects_is_corrected_once() -> None:
+    story = Story()
+    story.say(issued("R1"))
+    story.say(reversed_("D1", by="Q"))
+    story.say(dispensed("D1", "R1", by="P"), damaged=True)
+    done = story.refold()
+    told = [due for due in done.effects if isinstance(due, NoticeDue) and due.kind == "outcome_changed"]
+    assert [due.organisation for due in told] == [organisation("Q")]
+
+
+def test_a_release_that_reads_less_takes_nothing_back() -> None:
+    story = Story()
+    offset = story.say(issued("R1"))
+    record = story.world.records[0, offset]
+    story.world.records[0, offset] = record._replace(value=b"\xc3\x01newer!!!" + record.value[10:])
+    with pytest.raises(RefoldRefusedError, match="was judged"):
+        story.world.refolder.refold(PATIENT)
+
+
+def test_what_is_parked_for_another_reason_now_is_listed_by_that() -> None:
+    story = Story()
+    story.say(issued("R1"), damaged=True)
+    record = story.world.records[0, 0]
+    story.world.records[0, 0] = record._replace(value=b"no Avro of ours")
+    before = story.world.store.parked(0)[0]
+    story.world.refolder.refold(PATIENT)
+    assert story.world.store.parked(0)[0] != before
+    assert ParkReason.UNREADABLE.encode() in story.world.store.parked(0)[0]
