@@ -10,7 +10,8 @@ KEYS: Final = ("MEDCHAIN_PSEUDONYM_KEY", "MEDCHAIN_SEALING_KEY", "MEDCHAIN_READ_
 class Service:
     """One process: `python -m <module>`, told `variables` by its environment.
 
-    `port`: the one it listens on if it is free, None if it listens on none. `many`: whether several may run.
+    `port`: the one it listens on if it is free, at least to tell how it is; None if it listens on none. `many`: whether
+    several may run; each has a port of its own, from `port` on.
     """
 
     name: str
@@ -35,13 +36,14 @@ SERVICES: Final = (
     Service(
         name="processor",
         module="services.medication_list.processor",
-        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS"),
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS", "MEDCHAIN_PORT"),
+        port=8810,
         many=True,
     ),
     Service(
         name="relay",
         module="services.medication_list.outbox",
-        # It tells its readiness on the port, and may make the topics of parties that nobody declared.
+        # It may make the topics of parties that nobody declared.
         variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS", "MEDCHAIN_PORT", "MEDCHAIN_CREATE_PARTY_TOPICS", *KEYS),
         port=8804,
     ),
@@ -61,11 +63,13 @@ SERVICES: Final = (
     Service(
         name="prescriber-inbox",
         module="services.prescriber.inbox",
-        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_LIST_URL", *KEYS),
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_PORT", "MEDCHAIN_LIST_URL", *KEYS),
+        port=8805,
     ),
     Service(
         name="pharmacy-inbox",
         module="services.pharmacy.inbox",
-        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_LIST_URL", *KEYS),
+        variables=("MEDCHAIN_KAFKA", "MEDCHAIN_PORT", "MEDCHAIN_LIST_URL", *KEYS),
+        port=8806,
     ),
 )

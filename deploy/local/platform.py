@@ -61,7 +61,10 @@ class Platform:
         self.broker = Broker(self.directory / "kafka", port=choose_port(KAFKA_PORT if usual_ports else None))
         self.redis = RedisServer(self.directory / "redis", port=choose_port(REDIS_PORT if usual_ports else None))
         self._ports = {
-            each.name: choose_port(each.port if usual_ports else None) for each in self.services if each.port
+            name: choose_port(each.port + number if usual_ports else None)
+            for each in self.services
+            if each.port
+            for number, name in enumerate(self._names_of(each))
         }
         self.supervisor = Supervisor(self._write_state)
         self._claim = Claim(run)
@@ -79,29 +82,29 @@ class Platform:
         """The URL of the database that the view lies in."""
         return self.redis.address
 
-    def url(self, service: str) -> str:
-        """The base URL of a service that listens.
+    def url(self, name: str) -> str:
+        """The base URL of a process that listens, by its name (`prescriber`, `processor-1`, ...).
 
         Raises:
-            KeyError: no service of that name listens.
+            KeyError: no process of that name listens.
         """
-        return f"http://{LOOPBACK}:{self._ports[service]}"
+        return f"http://{LOOPBACK}:{self._ports[name]}"
 
-    def environment(self, service: Service) -> dict[str, str]:
-        """What a service is told: its own variables, and nothing that it has no use for."""
+    def environment(self, service: Service, name: str) -> dict[str, str]:
+        """What a service's process of that name is told: its own variables, and nothing that it has no use for."""
         known = {
             "MEDCHAIN_KAFKA": self.kafka_address,
             "MEDCHAIN_REDIS": self.redis_url,
             "MEDCHAIN_CREATE_PARTY_TOPICS": "true",  # a machine of one's own: whoever writes here is a party
             **keys_of(self.directory),
         }
-        if service.name in self._ports:
-            known["MEDCHAIN_PORT"] = str(self._ports[service.name])
+        if name in self._ports:
+            known["MEDCHAIN_PORT"] = str(self._ports[name])
         if "medication-list" in self._ports:
             known["MEDCHAIN_LIST_URL"] = self.url("medication-list")
         # Empty rather than left out: the process must not take another platform's from the shell that started us.
         optional = {"MEDCHAIN_SCHEMA_REGISTRY": self.schema_registry or ""}
-        return {name: known[name] for name in service.variables} | {name: optional[name] for name in OPTIONAL}
+        return {each: known[each] for each in service.variables} | {each: optional[each] for each in OPTIONAL}
 
     def start(self) -> None:
         """Start everything, and return when all of it is ready; on an error all of it is stopped again.
@@ -148,19 +151,21 @@ class Platform:
         self._write_state()
 
     def _programs_of(self, service: Service) -> Iterable[Program]:
-        names = [f"{service.name}-{number + 1}" for number in range(self.workers)] if service.many else [service.name]
-        return (self._program(service, name) for name in names)
+        return (self._program(service, name) for name in self._names_of(service))
+
+    def _names_of(self, service: Service) -> list[str]:
+        return [f"{service.name}-{number + 1}" for number in range(self.workers)] if service.many else [service.name]
 
     def _program(self, service: Service, name: str) -> Program:
         def ready() -> bool:
-            return service.port is None or is_ready(self.url(service.name))
+            return service.port is None or is_ready(self.url(name))
 
         return Program(
             name=name,
             argv=(sys.executable, "-m", service.module),
             log=self.directory / "logs" / f"{name}.log",
             ready=ready,
-            environment=_python_environment() | self.environment(service) | self._clock,
+            environment=_python_environment() | self.environment(service, name) | self._clock,
         )
 
     def _write_state(self) -> None:

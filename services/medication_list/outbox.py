@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
-import uvicorn
-from fastapi import FastAPI, Response
 
 from schemas.codec import UndecodableError, encode
 from schemas.events import RelayProgress
 from schemas.framing import PLAIN, Framing
 from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
+from services.health import HealthServer, Pulse, Readiness, Trouble, TroubleReason
 from services.identity.sealing import SealBroken, Sealer
 from services.medication_list.fold.judgement import Effect, ReceiptDue
 from services.medication_list.generations import refuse_another_log
@@ -35,9 +34,11 @@ from services.medication_list.source_log import (
 from services.medication_list.starting import refuse_to_start
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.redis_check import RedisCheck
 from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.waiting import FIRST, Outbox, WaitingEntry
+from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_log import DELIVERY_TIMEOUT_MS, KafkaLog
 from services.publishing.log import (
     Log,
@@ -133,8 +134,7 @@ class Relay:
         self._held_again_ms = 0
         self._missing: set[str] = set()
         self._alarmed_ms: dict[str, int] = {}
-        self.is_ready = False
-        """Whether the last step came through: outbox and log answered."""
+        self._trouble: Trouble | None = Trouble(TroubleReason.NOT_STARTED, "No round has come through yet.")
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Relay until cancelled. Whatever fails is tried again, after a pause that doubles from 0.1 to 5 s."""
@@ -143,10 +143,13 @@ class Relay:
             try:
                 await self.step()
                 failures = 0
-                self.is_ready = True
+                self._trouble = None
             except Exception as error:  # noqa: BLE001  the loop must outlive it; an outage is expected, all else is an alarm
                 failures += 1
-                self.is_ready = False
+                self._trouble = Trouble(
+                    TroubleReason.ROUND_FAILED,
+                    f"The last {failures} rounds failed, the last one with {type(error).__name__}; what is due waits in order.",
+                )
                 self._leased.clear()
                 self._leased_until_ms = 0
                 self._topics.look_again()
@@ -154,6 +157,15 @@ class Relay:
                 say = get_logger().warning if isinstance(error, _FAILURES) else get_logger().error
                 say("relay_failed", error_type=type(error).__name__, attempt=failures, retry_in_ms=int(pause_s * 1000))
                 await sleep(pause_s)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the last round came through: outbox and log answered."""
+        return self._trouble is None
+
+    async def check(self) -> Sequence[Trouble]:
+        """Whether the last round came through: outbox and log answered (see `services.health`)."""
+        return () if self._trouble is None else (self._trouble,)
 
     async def step(self) -> int:
         """One round over all leased partitions; returns how many effects were relayed.
@@ -339,7 +351,7 @@ def _place(entry_id: str) -> tuple[int, int]:
 
 
 async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> None:
-    """Run the relay until SIGTERM or SIGINT; with a port, tell its readiness on it."""
+    """Run the relay until SIGTERM or SIGINT; with a port, tell on it how it is."""
     clock, topics = SystemClock(), load()
     link, source = Link(settings.redis), KafkaSourceLog(settings.kafka, framing=framing)
 
@@ -361,9 +373,17 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
     ended = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, ended.set)
-    tasks = [asyncio.create_task(relay.run(), name="relay")]
-    if settings.port is not None:
-        tasks.append(asyncio.create_task(_tell_readiness(relay, settings.host, settings.port), name="readiness"))
+    pulse = Pulse()
+    readiness = Readiness(
+        {
+            "broker": BrokerCheck(settings.kafka, topics.partitions, [PROGRESS_TOPIC]),
+            "Redis": RedisCheck(settings.redis, writes=True),
+            "outbox": relay.check,
+        }
+    )
+    health = HealthServer(readiness, pulse, host=settings.host, port=settings.port)
+    health.start()
+    tasks = [asyncio.create_task(relay.run(), name="relay"), asyncio.create_task(pulse.keep(), name="pulse")]
     get_logger().info("relay_started")
     await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -375,24 +395,7 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
         await relay.hand_over()
     await log.close()
     link.close()
-
-
-async def _tell_readiness(relay: Relay, host: str, port: int) -> None:
-    app = FastAPI(openapi_url=None)
-
-    @app.get("/health/live")
-    async def live() -> dict[str, str]:
-        return {"status": "live"}
-
-    @app.get("/health/ready")
-    async def ready(response: Response) -> dict[str, str]:
-        response.status_code = 200 if relay.is_ready else 503
-        return {"status": "ready" if relay.is_ready else "not_ready"}
-
-    server = uvicorn.Server(
-        uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
-    )
-    await server._serve()  # noqa: SLF001  `serve` would take the signals that end the relay
+    health.stop()
 
 
 def main() -> None:

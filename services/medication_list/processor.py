@@ -3,6 +3,7 @@
 `python -m services.medication_list.processor` runs one worker. What a fetch means is in `judging.py`.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -11,6 +12,7 @@ from typing import Final, NoReturn
 from schemas.framing import PLAIN, Framing
 from services.canonical_log import configure, get_logger
 from services.clock import SystemClock
+from services.health import HealthServer, Pulse, Readiness
 from services.medication_list.driver import (
     Applied,
     DriverSettings,
@@ -21,17 +23,21 @@ from services.medication_list.driver import (
     create_app,
     pump,
     run,
+    status,
 )
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, GenerationRefusedError, enter, follow
+from services.medication_list.health import Progress
 from services.medication_list.judging import Judge
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import Store, StoreUnavailableError, ViewLostError
+from services.medication_list.store.redis_check import RedisCheck
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Roles
+from services.publishing.broker_check import BrokerCheck
 from services.schema_registry import framing_at_start
 from services.topics.registry import EVENTS_TOPIC, load
 
@@ -139,19 +145,35 @@ def main() -> NoReturn:
         settings.generation,
         framing,
     )
-    _enter_when_possible(worker)
+    pulse, progress = Pulse(), Progress()
+    readiness = Readiness(
+        {
+            "broker": BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC]),
+            "Redis": RedisCheck(settings.redis, writes=True),
+            "partitions": progress.check,
+        }
+    )
+    HealthServer(readiness, pulse, host=settings.host, port=settings.port).start()
+    _enter_when_possible(worker, pulse)
     group = f"medication-list.{settings.generation}" if settings.generation else "medication-list"
     driver = DriverSettings(group, settings.kafka.split(","), EVENTS_TOPIC, partitions)
+    app = create_app(driver, worker)
 
     async def agent(log: LogReader) -> None:
-        await pump(log, worker.process)
+        beating = asyncio.create_task(pulse.keep(), name="pulse")
+        progress.follow(lambda: status(app))
+        try:
+            await pump(log, worker.process)
+        finally:
+            beating.cancel()
 
-    run(create_app(driver, worker), agent)
+    run(app, agent)
 
 
-def _enter_when_possible(worker: Worker) -> None:
+def _enter_when_possible(worker: Worker, pulse: Pulse) -> None:
     """A broker or a Redis that is still starting is waited for; a store that is not ours is not."""
     while True:
+        pulse.beat()
         try:
             worker.enter()
         except GenerationRefusedError as refusal:

@@ -25,7 +25,7 @@ class MedicationListSettings(BaseSettings):
     host: str = "127.0.0.1"
     """The address to listen on: nobody outside this machine, until access control exists."""
     port: int | None = None
-    """Where the API answers, and where the relay tells its readiness if it is given one."""
+    """Where the API answers, and where processor and relay tell how they are, if they are given one."""
     sealing_key: SecretStr | None = None
     """64 hexadecimal characters: what opens identities for a pharmacy's own topic and claim answer."""
     read_token_key: SecretStr | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, NodeNotReadyError, RetriableError
 
 from schemas.framing import PLAIN, Framing
+from services.publishing.broker_check import listens
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
     Headers,
@@ -183,7 +183,7 @@ class KafkaLog:
         return declared
 
     def _connect(self) -> Any:
-        if not any(_answers(address) for address in self._bootstrap):
+        if not any(listens(address, _BLOCK_MS / 1000) for address in self._bootstrap):
             # The library would try for two seconds, and leave every refused socket open behind it.
             raise NodeNotReadyError("no broker answers")
         return KafkaProducer(
@@ -247,13 +247,3 @@ def _abandon(spent: Any) -> None:
 
 def _delivered(batch: _Batch, number: int, at: Any) -> None:
     batch.answer(number, Position(at.partition, at.offset, at.timestamp))
-
-
-def _answers(address: str) -> bool:
-    """Whether anything listens at host:port."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=_BLOCK_MS / 1000).close()
-    except OSError:
-        return False
-    return True

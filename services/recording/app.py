@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, NamedTuple
 
@@ -14,7 +15,9 @@ from schemas.framing import PLAIN, Framing
 from schemas.reasons import DoorReason
 from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
-from services.problems import install, unavailable
+from services.health import Readiness, health_routes
+from services.problems import install
+from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import LogUnavailable
 from services.recording.documents import describe
@@ -28,10 +31,10 @@ _RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable
 
 
 class Parts(NamedTuple):
-    """What a running service is made of. `check_log` raises LogUnavailable when the log cannot be reached."""
+    """What a running service is made of."""
 
     recorder: Recorder
-    check_log: Callable[[], Awaitable[None]]
+    readiness: Readiness
 
 
 OpenParts = Callable[[], AbstractAsyncContextManager[Parts]]
@@ -44,12 +47,8 @@ def opened(settings: RecordingSettings, service: str, framing: Framing = PLAIN) 
     async def open_parts() -> AsyncIterator[Parts]:
         log = KafkaLog(settings.kafka, load().partitions, client_id=service, framing=framing)
         medication_list = MedicationListClient(settings.list_url)
-
-        async def check_log() -> None:
-            await log.start([EVENTS_TOPIC])
-
         try:
-            await check_log()
+            await log.start([EVENTS_TOPIC])
         except LogUnavailable:
             # The service answers 503 until the log is there; readiness says so.
             get_logger().warning("log_unavailable", topic=EVENTS_TOPIC)
@@ -61,7 +60,8 @@ def opened(settings: RecordingSettings, service: str, framing: Framing = PLAIN) 
             clock=SystemClock(),
         )
         try:
-            yield Parts(recorder, check_log)
+            broker = BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC])
+            yield Parts(recorder, Readiness({"broker": broker, "medication list": medication_list.check}))
         finally:
             await log.close()
             await medication_list.close()
@@ -79,10 +79,12 @@ def create_app(
         async with open_parts() as parts:
             app.state.recorder = parts.recorder
             app.state.parts = parts
+            watching = asyncio.create_task(parts.readiness.watch(), name="readiness")
             yield
+            watching.cancel()
 
     app = FastAPI(title=title, version="1", description=about, lifespan=lifespan, openapi_url="/openapi.json")
-    for router in (router_of(writes), _health(), *more):
+    for router in (router_of(writes), health_routes(_readiness_of), *more):
         app.include_router(router)
     install(app, retryable=dict(_RETRYABLE))
     app.add_middleware(CanonicalLine, clock=SystemClock())
@@ -90,22 +92,9 @@ def create_app(
     return app
 
 
-def _health() -> APIRouter:
-    health = APIRouter(prefix="/health", tags=["health"])
-
-    @health.get("/live", summary="The process runs.")
-    async def live() -> dict[str, str]:
-        return {"status": "live"}
-
-    @health.get("/ready", summary="Log and medication list can be reached.")
-    async def ready(request: Request) -> dict[str, str]:
-        parts: Parts = request.app.state.parts
-        await parts.check_log()
-        if not await parts.recorder.medication_list.is_there():
-            raise unavailable(DoorReason.LIST_UNAVAILABLE)
-        return {"status": "ready"}
-
-    return health
+def _readiness_of(request: Request) -> Readiness:
+    parts: Parts = request.app.state.parts
+    return parts.readiness
 
 
 class CanonicalLine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from services.health import Trouble, TroubleReason
 from services.publishing.log import Position
 
 T = TypeVar("T")
@@ -23,7 +24,16 @@ _COURTESY_S: Final = 0.5
 """A check that only saves the sender a detour may not hold him up."""
 
 
+_READY_S: Final = 2.5
+"""Longer than the list's own checks of a server that is silent."""
+
 NOTHING: Final = msgspec.Raw(b"null")
+
+
+class _Says(Struct, frozen=True):
+    """What the list says of itself when it is not ready."""
+
+    detail: str = "It does not say why."
 
 
 class _Answer(NamedTuple):
@@ -74,13 +84,19 @@ class MedicationListClient:
         if self._http is not None:
             await self._http.close()
 
-    async def is_there(self) -> bool:
-        """Whether it answers at all."""
+    async def check(self) -> Sequence[Trouble]:
+        """Whether it can answer, in its own words (see `services.health`)."""
         try:
-            async with self._session().get(f"{self.url}/health/live", timeout=_within(_COURTESY_S)) as answer:
-                return answer.status == HTTPStatus.OK
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+            async with self._session().get(f"{self.url}/health/ready", timeout=_within(_READY_S)) as answer:
+                if answer.status == HTTPStatus.OK:
+                    return ()
+                says = msgspec.json.decode(await answer.read(), type=_Says).detail
+        except (aiohttp.ClientError, TimeoutError) as error:
+            text = f"The medication list does not answer ({type(error).__name__}): writes are recorded and not judged."
+            return (Trouble(TroubleReason.LIST_UNAVAILABLE, text),)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            says = "It does not say why."
+        return (Trouble(TroubleReason.LIST_UNAVAILABLE, f"The medication list is not ready. {says}"),)
 
     async def outcome(self, patient: str, event_id: str, at: Position, wait_ms: int) -> Judgement | None:
         """The outcome of the record at this place; None if it was not judged in time. Raises ListUnreachable."""

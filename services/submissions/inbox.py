@@ -17,6 +17,7 @@ from kafka.structs import OffsetAndMetadata
 
 from services.canonical_log import get_logger
 from services.clock import Clock
+from services.health import Trouble, TroubleReason
 from services.publishing.log import LogUnavailable
 from services.submissions.reception import Received
 
@@ -73,10 +74,40 @@ class Inbox:
         self._receive = receive
         self._clock = clock
         self._stopping = asyncio.Event()
-        self._consumer = KafkaConsumer(
-            bootstrap_servers=kafka.split(","),
-            group_id=group,
-            client_id=group,
+        self._kafka = kafka
+        self._kind = kind
+        self._group = group
+        self._consumer: Any = None
+        self._trouble: Trouble | None = Trouble(TroubleReason.NOT_STARTED, "The inbox has not reached the log yet.")
+
+    def stop(self) -> None:
+        """Finish what is under way, then leave."""
+        self._stopping.set()
+
+    async def check(self) -> Sequence[Trouble]:
+        """Whether the last round came through (see `services.health`)."""
+        return () if self._trouble is None else (self._trouble,)
+
+    async def run(self) -> None:
+        """Take batch after batch until told to stop."""
+        try:
+            while not self._stopping.is_set():
+                await self._take_one_batch()
+        finally:
+            if self._consumer is not None:
+                await asyncio.to_thread(self._consumer.close)
+
+    def _connected(self) -> Any:
+        """The consumer, made when the broker is first there. Raises KafkaError."""
+        if self._consumer is None:
+            self._consumer = self._connect()
+        return self._consumer
+
+    def _connect(self) -> Any:
+        consumer: Any = KafkaConsumer(
+            bootstrap_servers=self._kafka.split(","),
+            group_id=self._group,
+            client_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
@@ -85,37 +116,33 @@ class Inbox:
             metadata_max_age_ms=_NEW_TOPICS_SEEN_WITHIN_MS,
             session_timeout_ms=_SESSION_MS,
         )
-        self._consumer.subscribe(pattern=rf"^{kind}\.[a-z0-9-]+$")
-
-    def stop(self) -> None:
-        """Finish what is under way, then leave."""
-        self._stopping.set()
-
-    async def run(self) -> None:
-        """Take batch after batch until told to stop."""
-        try:
-            while not self._stopping.is_set():
-                await self._take_one_batch()
-        finally:
-            await asyncio.to_thread(self._consumer.close)
+        consumer.subscribe(pattern=rf"^{self._kind}\.[a-z0-9-]+$")
+        return consumer
 
     async def _take_one_batch(self) -> None:
         try:
-            polled = await asyncio.to_thread(self._consumer.poll, timeout_ms=_POLL_MS)
+            polled = await asyncio.to_thread(self._poll)
         except KafkaError as error:
             get_logger().warning("inbox_waits", error_type=type(error).__name__)
+            self._trouble = _failed(f"the log could not be read ({type(error).__name__})")
             await self._pause()
             return
         batch = [_received(record) for records in polled.values() for record in records]
         if not batch:
+            self._trouble = None
             return
         self._tell_if_behind(batch)
         taken = await take(batch, self._receive)
         await asyncio.to_thread(self._commit, taken)
         get_logger().info("submissions_taken", records=len(batch))
+        self._trouble = None if taken.is_complete else _failed("the log does not take what was submitted")
         if not taken.is_complete:
             get_logger().warning("inbox_waits", reason="log_unavailable")
             await self._pause()
+
+    def _poll(self) -> Mapping[TopicPartition, Sequence[Any]]:
+        polled: Mapping[TopicPartition, Sequence[Any]] = self._connected().poll(timeout_ms=_POLL_MS)
+        return polled
 
     def _commit(self, taken: Taken) -> None:
         """Commit, and go back to what could not be taken. A lost commit only means that it is read again."""
@@ -148,6 +175,10 @@ async def run_until_signalled(inbox: Inbox) -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, inbox.stop)
     await inbox.run()
+
+
+def _failed(why: str) -> Trouble:
+    return Trouble(TroubleReason.ROUND_FAILED, f"The last round failed: {why}. Submissions wait in order.")
 
 
 def _received(record: Any) -> Received:

@@ -7,23 +7,25 @@ import asyncio
 from schemas.framing import Framing
 from services.canonical_log import configure
 from services.clock import SystemClock
+from services.health import HealthServer, Pulse, Readiness
+from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_log import KafkaLog
 from services.recording.outcomes import MedicationListClient
-from services.recording.settings import RecordingSettings
 from services.schema_registry import framing_at_start
 from services.submissions.inbox import Inbox, run_until_signalled
 from services.submissions.reception import Reception
-from services.topics.registry import load
+from services.submissions.settings import InboxSettings
+from services.topics.registry import EVENTS_TOPIC, load
 
 
 def serve_inbox(kind: str, service: str) -> None:
     """Take the submissions of one kind (`prescription-submissions`, ...) until told to stop."""
     configure(f"{service}_inbox")
-    settings = RecordingSettings()  # type: ignore[call-arg]  # the environment gives them
+    settings = InboxSettings()  # type: ignore[call-arg]  # the environment gives them
     asyncio.run(_run(settings, kind, f"{service}-inbox", framing_at_start(settings.schema_registry)))
 
 
-async def _run(settings: RecordingSettings, kind: str, group: str, framing: Framing) -> None:
+async def _run(settings: InboxSettings, kind: str, group: str, framing: Framing) -> None:
     log = KafkaLog(settings.kafka, load().partitions, client_id=group, framing=framing)
     medication_list = MedicationListClient(settings.list_url)
     clock = SystemClock()
@@ -35,9 +37,16 @@ async def _run(settings: RecordingSettings, kind: str, group: str, framing: Fram
         clock=clock,
         framing=framing,
     )
+    inbox = Inbox(kafka=settings.kafka, kind=kind, group=group, receive=reception.receive, clock=clock)
+    readiness = Readiness(
+        {"broker": BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC]), "inbox": inbox.check}
+    )
+    pulse = Pulse()
+    beating = asyncio.create_task(pulse.keep(), name="pulse")
     try:
-        inbox = Inbox(kafka=settings.kafka, kind=kind, group=group, receive=reception.receive, clock=clock)
-        await run_until_signalled(inbox)
+        with HealthServer(readiness, pulse, host=settings.host, port=settings.port):
+            await run_until_signalled(inbox)
     finally:
+        beating.cancel()
         await log.close()
         await medication_list.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -21,10 +21,10 @@ from schemas.events import Body, Event
 from services.admission.door import Door
 from services.admission.read_token import ReadTokens
 from services.clock import ManualClock
+from services.health import Readiness, Trouble, TroubleReason
 from services.identity.national_id import synthetic
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
-from services.publishing.log import LogUnavailable
 from services.publishing.memory_log import MemoryLog
 from services.recording.app import OpenParts, Parts
 from services.recording.outcomes import MedicationListClient
@@ -61,8 +61,8 @@ class ListPlayed:
         """Its server."""
         app = FastAPI()
 
-        @app.get("/health/live")
-        async def live() -> Response:
+        @app.get("/health/ready")
+        async def ready() -> Response:
             return Response(status_code=self.status)
 
         @app.post("/internal/{resource}")
@@ -116,14 +116,13 @@ class Stand:
 
     def _parts(self) -> Parts:
         recorder = Recorder(log=self.log, medication_list=self._client, door=DOOR, sealer=SEALER, clock=self.clock)
-        return Parts(recorder, self._check_log)
+        return Parts(recorder, Readiness({"broker": self._check_log, "medication list": self._client.check}))
 
     def _install(self, parts: Parts) -> None:
         self.app.state.parts, self.app.state.recorder = parts, parts.recorder
 
-    async def _check_log(self) -> None:
-        if not self.log.is_available:
-            raise LogUnavailable("the log is not available")
+    async def _check_log(self) -> Sequence[Trouble]:
+        return () if self.log.is_available else (Trouble(TroubleReason.BROKER_UNREACHABLE, "The log is not there."),)
 
     def events(self) -> list[Event[Body]]:
         """What lies in the log of events."""

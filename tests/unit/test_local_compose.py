@@ -24,10 +24,12 @@ def test_a_composed_service_is_started_and_told_as_the_local_one(service: Servic
     composed = COMPOSE["services"][service.name]
     assert composed["command"] == ["python", "-m", service.module]
     assert set(composed["environment"]) - COMPOSED_ONLY == {*service.variables, *OPTIONAL}
-    assert ("MEDCHAIN_HOST" in composed["environment"]) == (service.port is not None)
-    assert composed.get("ports", []) == ([f"127.0.0.1:{service.port}:{service.port}"] if service.port else [])
-    if service.port:
-        assert composed["environment"]["MEDCHAIN_PORT"] == str(service.port)
+    assert composed["environment"]["MEDCHAIN_HOST"] == "0.0.0.0"  # noqa: S104 - within the container
+    assert service.port is not None
+    # Several processes of one service need a port of this machine each.
+    published = f"{service.port}-{service.port + 9}" if service.many else str(service.port)
+    assert composed["ports"] == [f"127.0.0.1:{published}:{service.port}"]
+    assert composed["environment"]["MEDCHAIN_PORT"] == str(service.port)
 
 
 def test_everything_is_published_on_the_loopback_address_only() -> None:

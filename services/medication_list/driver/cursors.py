@@ -39,6 +39,8 @@ class PartitionStatus:
     applied: int | None
     end: int | None
     stop: Stop | None
+    is_stuck: bool = False
+    """It has records to read and has not advanced for so long that an alarm was raised."""
 
 
 @dataclass(slots=True)
@@ -231,7 +233,7 @@ class Cursors:
 
 
 def _status(partition: int, cursor: _Cursor) -> PartitionStatus:
-    return PartitionStatus(partition, cursor.applied, cursor.end, cursor.stop)
+    return PartitionStatus(partition, cursor.applied, cursor.end, cursor.stop, cursor.alarmed)
 
 
 def rolled_back(

@@ -1,7 +1,7 @@
 """The resources of the medication list: what outsiders read, and what the other services ask."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -10,6 +10,7 @@ from schemas.reasons import DoorReason
 from services.admission.door import Door
 from services.admission.read_token import ReadTokens
 from services.clock import Clock
+from services.health import Readiness, Trouble, TroubleReason
 from services.identity.national_id import NationalId
 from services.identity.registers import InvalidIdentifier, parse_uuid
 from services.medication_list.read_api.as_of import past_of
@@ -43,6 +44,7 @@ from services.medication_list.read_api.requests import (
 from services.medication_list.read_api.searching import InvalidCursorError, Search, search
 from services.medication_list.read_api.stored_events import unpacked
 from services.medication_list.read_api.view import show, show_prescription
+from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError, ViewReader
 from services.problems import not_found, unavailable
 from services.recording.caller import Caller, caller
@@ -53,7 +55,6 @@ RETRY_AFTER_S: Final = 1
 
 outside = APIRouter(tags=["medication list"])
 inside = APIRouter(prefix="/internal", tags=["for the platform's own services"])
-health = APIRouter(prefix="/health", tags=["health"])
 
 AnyCaller = Annotated[Caller, Depends(caller)]
 
@@ -69,6 +70,7 @@ class Parts(NamedTuple):
     tokens: ReadTokens
     clock: Clock
     partitions: int
+    readiness: Readiness
 
 
 def _parts(request: Request) -> Parts:
@@ -250,21 +252,22 @@ async def find_owners(request: Request) -> Response:
 # --- Health -------------------------------------------------------------------------------------------------------
 
 
-@health.get("/live", summary="The process runs.", operation_id="live")
-async def live() -> dict[str, str]:
-    """Nothing is asked of anybody else."""
-    return {"status": "live"}
+def readiness_of(request: Request) -> Readiness:
+    """The readiness of the running API."""
+    return _parts(request).readiness
 
 
-@health.get("/ready", summary="Every partition of the view can be shown.", operation_id="ready")
-async def ready(request: Request) -> Response:
-    """503 tells which partitions cannot be shown, and how far each has come."""
-    parts = _parts(request)
-    stands = await asyncio.gather(*(_unready(parts.reader.offset_of, each) for each in range(parts.partitions)))
+async def check_view(reader: ViewReader, partitions: int) -> Sequence[Trouble]:
+    """Whether every partition can be shown; where not, how far each has come (see `services.health`)."""
+    try:
+        stands = await asyncio.gather(*(_unready(reader.offset_of, each) for each in range(partitions)))
+    except StoreUnavailableError:
+        return ()  # the check of Redis says it
     behind = [stand for stand in stands if stand is not None]
-    if behind:
-        raise unavailable(DoorReason.LIST_UNAVAILABLE, retry_after_s=RETRY_AFTER_S, partitions=behind)
-    return _answer({"status": "ready", "partitions": parts.partitions})
+    if not behind:
+        return ()
+    text = f"{len(behind)} of {partitions} partitions of the view cannot be shown: it was lost, or is being built."
+    return (Trouble(TroubleReason.VIEW_INCOMPLETE, text, named={"partitions": behind}),)
 
 
 async def _unready(offset_of: Callable[[int], Awaitable[int]], partition: int) -> dict[str, int | None] | None:

@@ -1,8 +1,9 @@
 """Starts the medication list's read API: `python -m services.medication_list.read_api.app`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
@@ -14,8 +15,17 @@ from services.admission.door import Door
 from services.admission.read_token import ReadTokens
 from services.canonical_log import configure
 from services.clock import Clock, SystemClock
+from services.health import Readiness, Trouble, health_routes
 from services.identity.pseudonym import Pseudonymiser
-from services.medication_list.read_api.api import RETRY_AFTER_S, Parts, health, inside, outside, progress_of
+from services.medication_list.read_api.api import (
+    RETRY_AFTER_S,
+    Parts,
+    check_view,
+    inside,
+    outside,
+    progress_of,
+    readiness_of,
+)
 from services.medication_list.read_api.documents import describe
 from services.medication_list.read_api.event_places import EventPlaces
 from services.medication_list.read_api.log_lookup import LogLookup
@@ -26,9 +36,11 @@ from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavail
 from services.medication_list.starting import refuse_to_start
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError, ViewReader
+from services.medication_list.store.redis_check import RedisCheck
 from services.medication_list.store.redis_views import RedisViews
 from services.problems import install, unavailable
 from services.problems.rendering import response_to
+from services.publishing.broker_check import BrokerCheck
 from services.recording.app import CanonicalLine, serve
 from services.schema_registry import framing_at_start
 from services.topics.registry import EVENTS_TOPIC, load
@@ -62,8 +74,15 @@ def opened(
         # Who waits for the outcome of a write does not queue behind who reads through years of history.
         log, short = (LogLookup(settings.kafka, topic, framing) for _ in range(2))
         places = EventPlaces(settings.redis, partitions)
+        readiness = Readiness(
+            {
+                "Redis": RedisCheck(settings.redis, writes=False),
+                "view": partial(check_view, reader, partitions),
+                "broker": partial(_check_log, BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC])),
+            }
+        )
         try:
-            yield Parts(reader, log, Outcomes(reader, short), places, door, tokens, clock, partitions)
+            yield Parts(reader, log, Outcomes(reader, short), places, door, tokens, clock, partitions, readiness)
         finally:
             await reader.close()
             await places.close()
@@ -71,6 +90,11 @@ def opened(
             await short.close()
 
     return open_parts
+
+
+async def _check_log(broker: BrokerCheck) -> Sequence[Trouble]:
+    """Lists as they are now can be read without the log; only what is read from the log itself cannot."""
+    return [trouble._replace(stops=False) for trouble in await broker()]
 
 
 def _key(given: SecretStr | None, name: str) -> bytes:
@@ -86,13 +110,15 @@ def create_app(open_parts: OpenParts) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_parts() as parts:
             app.state.parts = parts
+            watching = asyncio.create_task(parts.readiness.watch(), name="readiness")
             yield
+            watching.cancel()
 
     about = "One citizen, one medication list: how it stands, how it stood, and how it came to be."
     app = FastAPI(
         title="Medication list", version="1", description=about, lifespan=lifespan, openapi_url="/openapi.json"
     )
-    for router in (outside, inside, health):
+    for router in (outside, inside, health_routes(readiness_of)):
         app.include_router(router)
     install(app, retryable=dict(_RETRYABLE))
     app.add_exception_handler(NotReadyError, _not_ready)

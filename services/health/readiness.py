@@ -1,0 +1,65 @@
+"""Asks every check of a process at once, within a bound, and tells in the log when a trouble begins and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, NoReturn
+
+from services.canonical_log import get_logger
+from services.health.trouble import Trouble, TroubleReason
+
+Check = Callable[[], Awaitable[Sequence[Trouble]]]
+"""Finds out what is wrong with one thing that a process needs; nothing, where nothing is. It bounds its own waiting."""
+
+ANSWER_WITHIN_S: Final = 3.0
+"""A check that takes longer is not waited for: that it does not come back is a trouble too."""
+LOOKS_EVERY_S: Final = 2.0
+
+
+class Readiness:
+    """The checks of one process, by the name of what they look at. Used from one event loop."""
+
+    def __init__(self, checks: Mapping[str, Check], answer_within_s: float = ANSWER_WITHIN_S) -> None:
+        self._checks = checks
+        self._answer_within_s = answer_within_s
+        self._running: dict[str, asyncio.Task[Sequence[Trouble]]] = {}
+        self._told: frozenset[TroubleReason] = frozenset()
+
+    async def troubles(self) -> tuple[Trouble, ...]:
+        """Everything that is wrong now, those first that stop the process from its work. Never raises."""
+        found = await asyncio.gather(*(self._ask(name, check) for name, check in self._checks.items()))
+        return tuple(sorted((trouble for each in found for trouble in each), key=lambda trouble: not trouble.stops))
+
+    async def watch(self) -> NoReturn:
+        """Look every two seconds for as long as the process lives, so that the log tells what nobody asked for."""
+        while True:
+            self._tell(await self.troubles())
+            await asyncio.sleep(LOOKS_EVERY_S)
+
+    async def _ask(self, name: str, check: Check) -> Sequence[Trouble]:
+        task = self._running.get(name)
+        if task is None:
+            # One at a time, for whoever asks meanwhile: questions to a broker that is silent must not pile up.
+            task = self._running[name] = asyncio.create_task(_asked(name, check), name=f"check-{name}")
+            task.add_done_callback(lambda _: self._running.pop(name, None))
+        done, _ = await asyncio.wait({task}, timeout=self._answer_within_s)
+        if done:
+            return task.result()
+        return (Trouble(TroubleReason.NOT_CHECKED, f"The check of the {name} does not come back."),)
+
+    def _tell(self, troubles: Sequence[Trouble]) -> None:
+        now = frozenset(trouble.reason for trouble in troubles)
+        for reason in sorted(now - self._told):
+            get_logger().warning("trouble_began", reason=reason.value)
+        for reason in sorted(self._told - now):
+            get_logger().info("trouble_ended", reason=reason.value)
+        self._told = now
+
+
+async def _asked(name: str, check: Check) -> Sequence[Trouble]:
+    try:
+        return await check()
+    except Exception as error:  # noqa: BLE001 - a check that fails must not hide what the others found
+        get_logger().exception("check_failed")
+        return (Trouble(TroubleReason.NOT_CHECKED, f"The check of the {name} failed ({type(error).__name__})."),)

@@ -1,0 +1,82 @@
+"""The port of a process that serves nobody else over HTTP: health in a thread of its own, beside the work."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from threading import Thread
+from typing import Final, Self
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+
+from services.health.pulse import Pulse
+from services.health.readiness import Readiness
+from services.health.routes import health_routes
+
+_ENDS_WITHIN_S: Final = 5.0
+
+
+class HealthServer:
+    """Answers on host:port until stopped. Its own thread and loop: it answers also while the work stands still."""
+
+    def __init__(
+        self, readiness: Readiness, pulse: Pulse, *, host: str, port: int | None, more: Iterable[APIRouter] = ()
+    ) -> None:
+        """`port` None: nothing is served. `more`: what else the process tells on its port. Raises OSError: it is taken."""
+        self._readiness = readiness
+        self._listening = None if port is None else _listening(host, port)
+        app = FastAPI(openapi_url=None, lifespan=self._watched)
+        for router in (health_routes(lambda _: readiness, pulse), *more):
+            app.include_router(router)
+        config = uvicorn.Config(app, loop="asyncio", http="httptools", log_config=None, access_log=False)
+        self._server = uvicorn.Server(config)
+        self._thread = Thread(target=self._serve, name="health", daemon=True)
+
+    def start(self) -> None:
+        """Answer from now on."""
+        if self._listening is not None:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End. Twice does no harm."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(_ENDS_WITHIN_S)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _serve(self) -> None:
+        assert self._listening is not None, "only then is the thread started"
+        with self._listening:
+            self._server.run(sockets=[self._listening])
+
+    @asynccontextmanager
+    async def _watched(self, _: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(self._readiness.watch(), name="readiness")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Bound by the process itself, so that a port which is taken ends it, and not a thread that nobody watches."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound

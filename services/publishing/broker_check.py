@@ -1,0 +1,113 @@
+"""Whether the broker can take records: asked of the broker itself each time, over a connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
+from threading import Thread
+from typing import Any, Final
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from services.health import Trouble, TroubleReason
+
+_ANSWERS_WITHIN_MS: Final = 2_000
+LOW_BYTES: Final = 1 << 30
+LOW_SHARE: Final = 0.05
+"""*Policy*: a broker's disk is low below 1 GiB or 5 % of it, whichever is less. A broker whose disk is full ends."""
+
+
+class BrokerCheck:
+    """The check of a broker and of topics on it (see `services.health`)."""
+
+    def __init__(self, bootstrap: str, partitions: Callable[[str], int], topics: Collection[str]) -> None:
+        """`bootstrap`: host:port[,host:port]. `partitions`: the declared number for a topic."""
+        self._bootstrap = bootstrap.split(",")
+        self._declared = {topic: partitions(topic) for topic in topics}
+        self._admin: Any = None
+        self._left_bytes: int | None = None
+        """Room on the fullest disk, when that was low the last time that the broker told."""
+
+    async def __call__(self) -> Sequence[Trouble]:
+        """What is wrong with the broker, within some two seconds."""
+        return await asyncio.to_thread(self._look)
+
+    def _look(self) -> Sequence[Trouble]:
+        try:
+            admin = self._connected()
+            found = {each["name"]: each for each in admin.describe_topics(list(self._declared))}
+            self._left_bytes = _low(admin.describe_log_dirs({}))
+        except (KafkaError, OSError) as error:
+            self._disconnect()
+            return (self._unreachable(type(error).__name__),)
+        troubles = [_wrong(topic, count, found.get(topic)) for topic, count in self._declared.items()]
+        if self._left_bytes is not None:
+            text = f"The broker's disk has {_megabytes(self._left_bytes)} left; when it is full, the broker ends."
+            troubles.append(Trouble(TroubleReason.BROKER_DISK_LOW, text, stops=False))
+        return [each for each in troubles if each is not None]
+
+    def _connected(self) -> Any:
+        if self._admin is None:
+            if not any(listens(address, _ANSWERS_WITHIN_MS / 1000) for address in self._bootstrap):
+                raise ConnectionRefusedError
+            self._admin = KafkaAdminClient(
+                bootstrap_servers=self._bootstrap,
+                request_timeout_ms=_ANSWERS_WITHIN_MS,
+                bootstrap_timeout_ms=_ANSWERS_WITHIN_MS,
+            )
+        return self._admin
+
+    def _disconnect(self) -> None:
+        """A connection on which a broker fell silent stays silent for long after: the next question gets a new one."""
+        spent, self._admin = self._admin, None
+        if spent is not None:
+            Thread(target=spent.close, name="broker-check-spent", daemon=True).start()
+
+    def _unreachable(self, error: str) -> Trouble:
+        where = ", ".join(self._bootstrap)
+        text = f"No broker answers at {where} ({error}): nothing can be recorded."
+        if self._left_bytes is None:
+            return Trouble(TroubleReason.BROKER_UNREACHABLE, text)
+        full = f"{text} When it last answered, its disk had {_megabytes(self._left_bytes)} left."
+        return Trouble(TroubleReason.BROKER_DISK_FULL, full)
+
+
+def listens(address: str, within_s: float) -> bool:
+    """Whether anything listens at host:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=within_s).close()
+    except OSError:
+        return False
+    return True
+
+
+def _wrong(topic: str, declared: int, found: Mapping[str, Any] | None) -> Trouble | None:
+    if found is None or not found["partitions"]:
+        return Trouble(TroubleReason.LOG_INCOMPLETE, f"The broker has no topic {topic}.")
+    if len(found["partitions"]) != declared:
+        text = f"Topic {topic} has {len(found['partitions'])} partitions, but {declared} are declared."
+        return Trouble(TroubleReason.PARTITION_COUNT, text)
+    headless = sorted(each["partition_index"] for each in found["partitions"] if each["leader_id"] < 0)
+    if headless:
+        text = f"Partitions of {topic} without a leader: {', '.join(map(str, headless))}."
+        return Trouble(TroubleReason.LOG_INCOMPLETE, text)
+    return None
+
+
+def _low(brokers: Sequence[Mapping[str, Any]]) -> int | None:
+    """The bytes left on the fullest log directory, None where there is room, or where the brokers do not tell."""
+    rooms = [
+        (each["usable_bytes"], each["total_bytes"])
+        for broker in brokers
+        for each in broker["log_dirs"]
+        if each.get("usable_bytes", -1) >= 0
+    ]
+    low = [usable for usable, total in rooms if usable < min(LOW_BYTES, LOW_SHARE * total)]
+    return min(low) if low else None
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1_000_000:,.0f} MB"
