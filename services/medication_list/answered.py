@@ -3,11 +3,12 @@
 It is the one thing of a patient that the log does not tell, so the fold neither writes nor reads it.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, cast
 
 from msgspec import Struct
 
-from services.medication_list.fold.state import Remembered
+from services.medication_list.fold.state import Remembered, State
 
 ANSWERED: Final = "answered"
 """The field of a patient's hash."""
@@ -29,3 +30,9 @@ class Answered(Struct, frozen=True, array_like=True, gc=False):
     """Every such event of a patient, in log order."""
 
     changes: tuple[ChangedAnswer, ...] = ()
+
+
+def changed_answers(fields: Mapping[str, State]) -> tuple[ChangedAnswer, ...]:
+    """Those that stand in a patient's unpacked fields."""
+    found = cast("Answered | None", fields.get(ANSWERED))
+    return () if found is None else found.changes

@@ -29,6 +29,8 @@ from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, GenerationRefusedError, enter, follow
 from services.medication_list.health import Progress
 from services.medication_list.judging import Judge
+from services.medication_list.mending import Held, Mender, keep_mending
+from services.medication_list.record_log import KafkaRecordLog, RecordLog
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
@@ -59,8 +61,12 @@ class Worker:
         made_at_ms: int,
         generation: str | None = None,
         framing: Framing = PLAIN,
+        records: RecordLog | None = None,
     ) -> None:
-        """`store_of` gives the store of a generation; `generation` is the one to work on, None: whichever is live."""
+        """`store_of` gives the store of a generation; `generation` is the one to work on, None: whichever is live.
+
+        `records`: where the records of a patient are read whose parked ones can be read now; None: nothing is mended.
+        """
         self._roles = roles
         self._log = log
         self._store_of = store_of
@@ -68,6 +74,9 @@ class Worker:
         self._record = GenerationRecord(VERSION, RELEASE, made_at_ms)
         self._wanted = generation
         self._framing = framing
+        self._records = records
+        self._mender: Mender | None = None
+        self.held = Held()
         self._store: Store | None = None
         self._judge: Judge | None = None
         self._tally = Tally()
@@ -77,10 +86,14 @@ class Worker:
         generation = enter(self._roles, self._log, self._record, self._wanted)
         self._store = self._store_of(generation)
         self._judge = Judge(self._store, self._partitions, self._framing)
+        if self._records is not None:
+            now_ms = SystemClock().now_ms
+            self._mender = Mender(self._store, self._records, self._partitions, now_ms, self._framing)
         _log.info("generation_entered", generation=generation)
 
     def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
         """The store's word on how far each partition has come (see `driver.Positions`)."""
+        self.held.asked(partitions)
         try:
             return self._standing_store().next_offsets(partitions)
         except ViewLostError:
@@ -101,6 +114,10 @@ class Worker:
             follow(self._roles, self._partitions)
         self._tally.count(fetch, verdicts)
         return verdicts
+
+    def mend(self, partition: int) -> int:
+        """Refold what was parked in a partition for a schema that is here now (see `Mender.mend`)."""
+        return 0 if self._mender is None else self._mender.mend(partition)
 
     def _standing_store(self) -> Store:
         if self._store is None:
@@ -144,6 +161,7 @@ def main() -> NoReturn:
         SystemClock().now_ms(),
         settings.generation,
         framing,
+        KafkaRecordLog(settings.kafka),
     )
     pulse, progress = Pulse(), Progress()
     readiness = Readiness(
@@ -167,6 +185,7 @@ def main() -> NoReturn:
         finally:
             beating.cancel()
 
+    keep_mending(worker.held, worker.mend)
     run(app, agent)
 
 

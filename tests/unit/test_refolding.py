@@ -12,10 +12,13 @@ from schemas.reasons import ParkReason
 from services.medication_list.answered import ANSWERED
 from services.medication_list.fold.judgement import NoticeDue, ReceiptDue
 from services.medication_list.outgoing import effect_id_of
+from services.medication_list.packing import unpack_field
+from services.medication_list.read_api.view import show_treatment
 from services.medication_list.refolding import Refold, RefoldRefusedError
 from tests.oracle.histories import history
 from tests.unit.fold_world import (
     PATIENT,
+    at,
     claimed,
     dispensed,
     id_of,
@@ -108,6 +111,10 @@ def test_a_parked_recall_takes_effect_in_its_place_and_whoever_was_answered_othe
     assert done.unparked == [1]
     (notice,) = [due for due in done.effects if isinstance(due, NoticeDue) and due.kind == "outcome_changed"]
     assert (notice.organisation, notice.outcome, notice.reason) == (organisation("P"), "refused", "recalled")
+    whole = story.world.store.read_whole(0, PATIENT)
+    entry = show_treatment({name: unpack_field(name, each) for name, each in whole.fields.items()}, id_of("T1"), at(1))
+    assert entry is not None
+    assert "outcome_changed" in entry.flags
     kept = story.field(ANSWERED)
     assert [(each.entry, each.times, each.first.outcome) for each in kept.changes] == [(id_of("T1"), 1, 0)]
 

@@ -10,13 +10,15 @@ from schemas.codec import name_of
 from schemas.events import Body, PrescriptionIssued
 from schemas.medication_list import Who
 from schemas.reasons import ParkReason, Reason
+from services.medication_list.answered import changed_answers
 from services.medication_list.event_index import is_parked
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.read_api.log_lookup import LogLookup
+from services.medication_list.read_api.outcomes import FirstOutcome, first_outcome
 from services.medication_list.read_api.positions import position_of
-from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of
+from services.medication_list.read_api.stored_events import answered_in, event_id_of, event_of, places_of
 from services.medication_list.record_log import LogLookupError, StoredRecord
 from services.medication_list.store.reading import ViewReader
 
@@ -38,6 +40,8 @@ class HistoryEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
     flags: tuple[str, ...] = ()
     named: dict[str, str] | None = None
+    answered: FirstOutcome | None = None
+    """What was answered first, where the patient was folded anew and this came to another outcome."""
     content: Any = None
     """The event's own fields, without the sealed identity."""
 
@@ -59,12 +63,18 @@ async def page_of(reader: ViewReader, log: LogLookup, patient: str, after: int, 
     records = await log.read(index.partition, offsets)
     if len(records) < len(offsets):
         raise LogLookupError("the log lacks records that the view was made of")
-    entries = tuple(_entry(index.partition, records[offset], known[offset]) for offset in offsets)
+    changed = {each.first.offset: each.first for each in changed_answers(answered_in(listed.values))}
+    entries = tuple(
+        entry_of(index.partition, records[offset], known[offset], changed.get(offset)) for offset in offsets
+    )
     cursor = position_of(index.partition, offsets[-1]) if len(following) > limit else None
     return HistoryPage(entries, cursor, index.generation)
 
 
-def _entry(partition: int, record: StoredRecord, known: Remembered | None) -> HistoryEntry:
+def entry_of(
+    partition: int, record: StoredRecord, known: Remembered | None, answered: Remembered | None
+) -> HistoryEntry:
+    """One record with what became of it; `answered` is there where that is not what was answered first."""
     position = position_of(partition, record.offset)
     event = event_of(record)
     if event is None or (known is not None and is_parked(known)):
@@ -90,6 +100,7 @@ def _entry(partition: int, record: StoredRecord, known: Remembered | None) -> Hi
         reason=verdict.reason,
         flags=tuple(verdict.flags),
         named=None if verdict.named is None else dict((verdict.named,)),
+        answered=None if answered is None else first_outcome(recollect(answered)),
         content=_without_identity(event.body),
     )
 

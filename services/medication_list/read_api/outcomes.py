@@ -144,10 +144,15 @@ def told(event_id: str, position: str, verdict: Verdict, first: FirstOutcome | N
     )
 
 
+def first_outcome(verdict: Verdict) -> FirstOutcome:
+    """A verdict as it was answered first."""
+    return FirstOutcome(verdict.outcome, verdict.reason, tuple(verdict.flags))
+
+
 def _again(event_id: str, position: str, known: Remembered, record: StoredRecord) -> Outcome:
     """A record whose event id was known: the fold keeps nothing of it, but judges the same each time."""
     verdict = recollect(known)
-    first = FirstOutcome(verdict.outcome, verdict.reason, tuple(verdict.flags))
+    first = first_outcome(verdict)
     event = event_of(record)
     is_same = event is not None and digest_of(event) == known.digest
     again = Verdict("duplicate") if is_same else Verdict("refused", reason=Reason.CONFLICTING_DUPLICATE)

@@ -6,6 +6,7 @@ from typing import Final
 from schemas.codec import UndecodableError, decode
 from schemas.events import Body, Event
 from services.medication_list import event_index
+from services.medication_list.answered import ANSWERED
 from services.medication_list.fold.state import Remembered, State
 from services.medication_list.packing import unpack_field
 from services.medication_list.record_log import StoredRecord
@@ -17,6 +18,11 @@ _ID_HEADER: Final = "ce_id"
 def unpacked(values: Mapping[bytes, bytes]) -> dict[str, State]:
     """A patient's hash as the fold's values."""
     return {name.decode(): unpack_field(name.decode(), packed) for name, packed in values.items()}
+
+
+def answered_in(values: Mapping[bytes, bytes]) -> Mapping[str, State]:
+    """Of a patient's hash, the field of what was answered and proved otherwise, if it stands."""
+    return unpacked({name: packed for name, packed in values.items() if name == ANSWERED.encode()})
 
 
 def places_of(listed: Found, index: Found) -> dict[int, Remembered | None]:

@@ -39,6 +39,7 @@ from schemas.medication_list import (
     Who,
 )
 from schemas.reasons import Flag
+from services.medication_list.answered import changed_answers
 from services.medication_list.fold.calendar import day_of, ended_ms
 from services.medication_list.fold.dispatching import standing_dispatch
 from services.medication_list.fold.policy import VISIBLE_AFTER_END_DAYS
@@ -112,6 +113,7 @@ class _Reader:
         """What was decoded already: an entry, its dosing and its prescription ask for the same record."""
         self.chains: dict[str, list[tuple[str, PrescriptionState]]] = {}
         self.conflicts: list[tuple[str, HandOutPointer]] = []
+        self.corrected = {each.entry for each in changed_answers(fields)}
         for field, value in fields.items():
             if isinstance(value, PrescriptionState):
                 self.chains.setdefault(value.treatment, []).append((field.removeprefix("rx:"), value))
@@ -208,7 +210,7 @@ class _Reader:
             dosing=dosing,
             use=origin.use,
             prescriptions=prescriptions,
-            flags=_names(self._flags_of(treatment, prescriptions, dosing, conflicts)),
+            flags=_names(self._flags_of(treatment_id, treatment, prescriptions, dosing, conflicts)),
             stopped=ShownStop(at_ms=stop.at_ms, reason=stop.reason, by=_who(stop.by), note=stop.note) if stop else None,
             paused=self._pause_of(treatment),
             reported_use=_reported_use(treatment),
@@ -243,6 +245,7 @@ class _Reader:
 
     def _flags_of(
         self,
+        treatment_id: str,
         treatment: TreatmentState,
         prescriptions: tuple[ShownPrescription, ...],
         dosing: ShownDosing,
@@ -253,7 +256,7 @@ class _Reader:
             yield Flag.WITHDRAWN
         if prescriptions:
             yield from {Flag.PRESCRIBED_AFTER_DISCONTINUATION, Flag.SUBSTANCE_CHANGED} & set(prescriptions[0].flags)
-        if any(Flag.OUTCOME_CHANGED in each.flags for each in prescriptions):
+        if treatment_id in self.corrected or any(Flag.OUTCOME_CHANGED in each.flags for each in prescriptions):
             yield Flag.OUTCOME_CHANGED
         if conflicts:
             yield Flag.CONFLICTING_REPORT
