@@ -266,7 +266,7 @@ def check_refused(ended: subprocess.CompletedProcess[str]) -> None:
     assert sentence.endswith("use the Redis that belongs to it, or an empty one.")
 
 
-OF_THE_LIST: Final = tuple(f"services.medication_list.{each}" for each in ("processor", "app", "outbox"))
+OF_THE_LIST: Final = tuple(f"services.medication_list.{each}" for each in ("processor", "read_api.app", "outbox"))
 
 
 @pytest.mark.parametrize("module", OF_THE_LIST)
