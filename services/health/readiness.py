@@ -49,7 +49,8 @@ class Readiness:
         return (Trouble(TroubleReason.NOT_CHECKED, f"The check of the {name} does not come back."),)
 
     def _tell(self, troubles: Sequence[Trouble]) -> None:
-        now = frozenset(trouble.reason for trouble in troubles)
+        # That a process has not begun yet is said by its beginning.
+        now = frozenset(trouble.reason for trouble in troubles) - {TroubleReason.NOT_STARTED}
         for reason in sorted(now - self._told):
             get_logger().warning("trouble_began", reason=reason.value)
         for reason in sorted(self._told - now):
