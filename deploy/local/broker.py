@@ -4,6 +4,7 @@ import base64
 import contextlib
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -22,9 +23,9 @@ PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}{roundabout}
+advertised.listeners=PLAINTEXT://{host}:{port}{advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
@@ -58,11 +59,16 @@ class Broker:
     """One broker, whose data stay in `directory`: start it there again and it is the same cluster.
 
     `port` None takes a free one. `archive` is an option of the JVM (used by set-up to make the class archive).
+    `by_way_of`: ports of proxies; a client that comes through one is told to come back through it. Each has a listener
+    of its own, whose port is in `behind`.
     """
 
-    def __init__(self, directory: Path, *, port: int | None = None, archive: str | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, port: int | None = None, archive: str | None = None, by_way_of: Sequence[int] = ()
+    ) -> None:
         self.directory = directory.resolve()
         self.port = port or choose_port()
+        self.behind = {proxy: choose_port() for proxy in by_way_of}
         self._controller_port = choose_port()
         self._archive = archive
         self._child = Child(self.program())
@@ -95,8 +101,7 @@ class Broker:
         self.directory.mkdir(parents=True, exist_ok=True)
         SCRATCH.mkdir(parents=True, exist_ok=True)
         data = self.directory / "data"
-        settings = PROPERTIES.format(host=LOOPBACK, port=self.port, controller_port=self._controller_port, data=data)
-        self._properties.write_text(settings)
+        self._properties.write_text(self._settings(data))
         if (data / "meta.properties").exists():
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -112,6 +117,18 @@ class Broker:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603  our own command line
         if done.returncode:
             raise CannotSetUpError(f"The broker's folder could not be formatted:\n{done.stderr[-1500:]}")
+
+    def _settings(self, data: Path) -> str:
+        behind = self.behind.items()
+        return PROPERTIES.format(
+            host=LOOPBACK,
+            port=self.port,
+            controller_port=self._controller_port,
+            data=data,
+            roundabout="".join(f",VIA{proxy}://{LOOPBACK}:{own}" for proxy, own in behind),
+            advertised="".join(f",VIA{proxy}://{LOOPBACK}:{proxy}" for proxy, _ in behind),
+            protocols="".join(f",VIA{proxy}:PLAINTEXT" for proxy, _ in behind),
+        )
 
     def start(self) -> None:
         """Start the broker and return once it answers; a broker that was stopped or killed goes on where it was."""

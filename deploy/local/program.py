@@ -52,6 +52,11 @@ class Child:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def returncode(self) -> int | None:
+        """How the process ended: its exit code, the negative number of the signal that killed it; None before its end."""
+        return None if self._process is None else self._process.poll()
+
     def start(self) -> None:
         """Start the process in a group of its own; its output goes to the end of the program's log."""
         if self.alive:

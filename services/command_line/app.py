@@ -8,6 +8,10 @@ import typer
 
 # Each part by its name: the module that holds its Typer `app`, and one line of help.
 PARTS: Final[dict[str, tuple[str, str]]] = {
+    "chaos": (
+        "tests.chaos.cli",
+        "Break the platform in every way that is listed, under load, and check what came of it.",
+    ),
     "check": ("tests.oracle.cli", "Fold the log a second time, independently, and compare every patient's list."),
     "demo": (
         "services.command_line.demo",

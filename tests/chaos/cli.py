@@ -1,0 +1,131 @@
+"""`medchain chaos`: break the platform in every way that is listed, and say what came of it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from deploy.local.artifacts import CannotSetUpError
+from deploy.local.layout import BUILD
+from deploy.local.program import ProgramDiedError
+from deploy.local.waiting import NeverCameTrueError
+from tests.chaos.faults import FAULTS
+from tests.chaos.mutants import MUTANTS
+from tests.chaos.report import as_plain, fault_table, summary
+from tests.chaos.rounds import Outcome, Plan, Tell, play
+
+FOLDER: Final = BUILD / "chaos"
+REPORT: Final = BUILD / "chaos.json"
+SHOWN: Final = 20
+
+app = typer.Typer(name="chaos", help="Break the platform, and check it.", add_completion=False)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+
+@app.command()
+def chaos(
+    rounds: Annotated[int, typer.Option(min=1, help="How many rounds, each on a platform of its own.")] = 1,
+    seed: Annotated[int, typer.Option(help="The first round's; each further round has the next one.")] = 1,
+    events: Annotated[int, typer.Option(min=100, help="How many events a round.")] = 20_000,
+    rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 350.0,
+    faults: Annotated[int, typer.Option(min=1, help="Places in a round's schedule; some hold two faults.")] = 5,
+    only: Annotated[list[str] | None, typer.Option(help="Inject this fault; may be repeated.")] = None,
+    mutant: Annotated[
+        list[str] | None, typer.Option(help="service=mutant: take a protection out; the check must fail.")
+    ] = None,
+    *,
+    keep: Annotated[bool, typer.Option(help="Keep the folders of rounds in which nothing was wrong too.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the faults and mutants, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report in JSON, and nothing else.")] = False,
+) -> None:
+    """Play rounds of load under faults on real processes; an independent checker decides. Exit 1 on any violation."""
+    if listed:
+        out.print(_catalogue())
+        return
+    unknown = [name for name in only or () if name not in FAULTS]
+    mutants = dict(each.split("=", 1) for each in mutant or ())
+    unknown += [name for name in mutants.values() if name not in MUTANTS]
+    if unknown:
+        err.print(f"unknown: {', '.join(unknown)}; `medchain chaos --list` lists all")
+        raise typer.Exit(2)
+    outcomes = []
+    for number in range(rounds):
+        plan = Plan(
+            seed=seed + number, events=events, rate=rate, faults=faults, only=tuple(only or ()), mutants=mutants
+        )
+        with _progress(f"round {number + 1} of {rounds}, seed {plan.seed}", events, quiet=as_json) as tell:
+            outcomes.append(_played(plan, tell))
+        if not as_json:
+            _tell_round(outcomes[-1])
+        if not outcomes[-1].violations and not keep:
+            shutil.rmtree(outcomes[-1].folder, ignore_errors=True)
+        # After each round: a long run that is cut off has not been in vain.
+        report = as_plain(seed, outcomes)
+        REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        out.print_json(data=report)
+    else:
+        out.print(fault_table(report), summary(report))
+        out.print(f"Written to {REPORT.relative_to(BUILD.parent)}", highlight=False)
+    if report["violations"]:
+        raise typer.Exit(1)
+
+
+def _played(plan: Plan, tell: Tell) -> Outcome:
+    folder = FOLDER / f"round-{plan.seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        return play(plan, folder, tell)
+    except (ProgramDiedError, NeverCameTrueError, CannotSetUpError, RuntimeError) as error:
+        err.print(f"[bold red]Seed {plan.seed} could not be played:[/bold red] {escape(str(error))}", highlight=False)
+        raise typer.Exit(2) from error
+
+
+def _tell_round(outcome: Outcome) -> None:
+    rate = outcome.events / outcome.seconds if outcome.seconds else 0
+    found = f"[bold red]{len(outcome.violations)} violations[/]" if outcome.violations else "[green]0 violations[/]"
+    names = ", ".join(each.fault for each in outcome.injected)
+    out.print(
+        f"seed {outcome.seed}: {outcome.events:,} events at {rate:.0f}/s, {outcome.reads:,} reads; {names}: {found}",
+        highlight=False,
+    )
+    for each in outcome.violations[:SHOWN]:
+        out.print(f"  [red]{each.kind}[/] {escape(each.where)}: {escape(each.what)}", highlight=False)
+    if outcome.violations:
+        out.print(f"  kept: {_shown(outcome.folder)}; again: make chaos ROUNDS=1 SEED={outcome.seed}", highlight=False)
+
+
+@contextmanager
+def _progress(what: str, events: int, *, quiet: bool) -> Iterator[Tell]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, disable=quiet or not err.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=events)
+        yield lambda doing, done: bar.update(task, description=f"{what}: {doing}", completed=done)
+
+
+def _catalogue() -> Table:
+    table = Table("name", "what", title="Faults and mutants", title_justify="left")
+    for name, fault in FAULTS.items():
+        table.add_row(name, fault.about)
+    for name, mutant in MUTANTS.items():
+        table.add_row(f"mutant {name}", (mutant.__doc__ or "").splitlines()[0])
+    return table
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(BUILD.parent))
