@@ -1,11 +1,14 @@
 # Every command a person needs, and the order in which they need each other; `make` alone lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo up down status bench lock clean
+.PHONY: help setup test lint demo up down status bench chaos lock clean
 
 BUILD := build
 BIN := $(BUILD)/venv/bin
 ONLY ?=
+ROUNDS ?= 1
+SEED ?= 1
+EVENTS ?= 20000
 
 # Nothing is written outside build/: not caches, not byte code.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(BUILD)/pycache
@@ -43,6 +46,9 @@ status: ## what runs, and where
 
 bench: setup ## the measurements, which a busy machine makes worthless
 	$(BIN)/pytest tests/benchmark -o python_files='bench_*.py' -m benchmark -s $(ONLY)
+
+chaos: setup ## break the platform under load and check what came of it; build/chaos.json (ROUNDS=2 SEED=7 EVENTS=20000)
+	$(BIN)/medchain chaos --rounds $(ROUNDS) --seed $(SEED) --events $(EVENTS)
 
 lock: setup ## choose versions anew from pyproject.toml (with hashes, for every platform and Python)
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Final
 
 from schemas import events as ev
@@ -183,7 +184,7 @@ def sending_order(evidence: Evidence) -> Iterator[Violation]:
             sent[line.channel, line.patient].append(line)
     for (channel, patient), lines in sent.items():
         ordered = sorted(lines, key=lambda line: line.sent_at_ms)
-        for former, latter in zip(ordered, ordered[1:], strict=False):
+        for former, latter in pairwise(ordered):
             one, other = _place(former.position), _place(latter.position)
             assert one is not None
             assert other is not None

@@ -32,7 +32,7 @@ err = Console(stderr=True, soft_wrap=True)
 
 
 @app.command()
-def chaos(
+def chaos(  # noqa: PLR0913  every option of the command
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds, each on a platform of its own.")] = 1,
     seed: Annotated[int, typer.Option(help="The first round's; each further round has the next one.")] = 1,
     events: Annotated[int, typer.Option(min=100, help="How many events a round.")] = 20_000,

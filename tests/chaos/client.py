@@ -29,8 +29,8 @@ from services.simulator.population import Town
 from services.simulator.submission_channel import SubmissionChannel
 from services.simulator.town import events
 
-SHARES: Final = {"log": 17, "submissions": 2, "http": 1}
-"""Of every twenty patients. HTTP waits for each answer, so it cannot bear the load."""
+SHARES: Final = {"log": 37, "submissions": 2, "http": 1}
+"""Of every forty patients. Submissions and HTTP wait for each answer, so the load comes by the log."""
 READERS: Final = 4
 READ_PATIENTS: Final = 10
 """Each reader polls so many, and so sees each of them often."""

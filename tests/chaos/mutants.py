@@ -34,7 +34,7 @@ def _next_release() -> None:
 
 def _another_fold() -> None:
     """A fold of another version, which may not work on this generation."""
-    fold.VERSION = fold.VERSION + 1  # type: ignore[misc]  # a release of the future
+    fold.VERSION = fold.VERSION + 1
 
 
 RELEASES: Final[Mapping[str, Callable[[], None]]] = {"next": _next_release, "another_fold": _another_fold}
@@ -102,7 +102,7 @@ def _errors_swallowed() -> None:
     def nothing(*_: Any) -> None:
         return None
 
-    Judge._park = nothing  # type: ignore[method-assign]  # noqa: SLF001
+    Judge._park = nothing  # type: ignore[assignment, method-assign]  # noqa: SLF001
 
 
 def _deletes_before_the_ack() -> None:
@@ -131,7 +131,7 @@ def _no_barrier() -> None:
     async def ready(*_: Any) -> None:
         return None
 
-    ViewReader._refuse_unready = ready  # type: ignore[method-assign]  # noqa: SLF001
+    ViewReader._refuse_unready = ready  # type: ignore[assignment, method-assign]  # noqa: SLF001
 
 
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {

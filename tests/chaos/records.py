@@ -26,18 +26,13 @@ TOO_LARGE: Final = 1_100_000
 def append_again(stand: Stand, dice: random.Random) -> int:
     """Append once more the latest records of two partitions, and as many from far back; returns how many."""
     with stand.producer() as producer:
-        sent = []
+        sent: list[Any] = []
         for partition in dice.sample(range(stand.partitions), 2):
-            for record in _some_of(stand, dice, partition):
-                sent.append(
-                    producer.send(
-                        EVENTS_TOPIC,
-                        key=record.key,
-                        value=record.value,
-                        headers=list(record.headers),
-                        partition=partition,
-                    )
-                )
+            again = (
+                {"key": each.key, "value": each.value, "headers": list(each.headers), "partition": partition}
+                for each in _some_of(stand, dice, partition)
+            )
+            sent.extend(producer.send(EVENTS_TOPIC, **record) for record in again)
         for each in sent:
             each.get(timeout=_ANSWER_WITHIN_S)
     return len(sent)

@@ -38,7 +38,7 @@ _NAMED = (Kind.LOST, Kind.DOUBLED, Kind.REORDERED)
 
 
 def _faults(injected: Sequence[Injected]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in sorted({each.fault for each in injected}):
         several = [each for each in injected if each.fault == name and each.impossible is None]
         times = [each.recovered_ms for each in several if each.recovered_ms is not None]

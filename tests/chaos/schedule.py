@@ -8,8 +8,8 @@ from tests.chaos.faults import FAULTS, Fault
 
 TOGETHER: Final = 0.25
 """The share of places in which a second fault begins while the first one stands."""
-_EXCLUSIVE: Final = ("broker_", "redis_", "started_")
-"""Two that stop and start the same server do not stand together."""
+_EXCLUSIVE: Final = ("broker_", "redis_", "records_", "started_")
+"""What stops the servers, or needs them there."""
 
 
 def schedule(seed: int, places: int, only: Sequence[str] = ()) -> list[tuple[Fault, ...]]:
@@ -38,7 +38,9 @@ def _draw(dice: random.Random, used: set[str]) -> Fault:
 
 
 def _can_stand_together(first: Fault, second: Fault) -> bool:
-    kinds = [next((kind for kind in _EXCLUSIVE if each.name.startswith(kind)), each.name) for each in (first, second)]
-    return (
-        not any(kind in _EXCLUSIVE for kind in kinds) or len(set(kinds) & set(_EXCLUSIVE)) == 1 and kinds[0] != kinds[1]
-    )
+    """Whether at most one of them has the servers stopped and started: the end of one must not be the other's."""
+    return not (_is_exclusive(first) and _is_exclusive(second))
+
+
+def _is_exclusive(fault: Fault) -> bool:
+    return fault.name.startswith(_EXCLUSIVE)

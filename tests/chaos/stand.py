@@ -34,6 +34,7 @@ from services.publishing.partitioning import partition_of
 from services.simulator.population import patient
 from services.topics import cluster
 from services.topics.registry import EVENTS_TOPIC, Parties, load
+from tests.chaos.disk import small_disk
 from tests.chaos.proxy import Proxies, free_port
 from tests.chaos.under_test import MUTANT, ORDERS, RELEASE
 
@@ -48,6 +49,7 @@ LINKS: Final = {
 """Who comes to broker and Redis through a proxy of its own; all others come directly."""
 COPIES: Final = {"processor": 2, "relay": 2}
 ALL_WITHIN_S: Final = 120.0
+DISK_MEGABYTES: Final = 400
 _PULSE_PATIENTS_FROM: Final = 8_000_000
 """No town is so large."""
 _PATIENCE: Final = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
@@ -56,12 +58,16 @@ _PATIENCE: Final = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
 class Stand:
     """A platform in `folder`, which is kept. `mutants`: service -> what is laid over its processes (`mutants.py`)."""
 
-    def __init__(self, folder: Path, parties: Parties, mutants: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, parties: Parties, mutants: Mapping[str, str] | None = None, *, small_disks: bool = False
+    ) -> None:
+        """`small_disks`: broker and Redis get file systems of their own, where this machine allows it; they end with it."""
         self.folder = folder.resolve()
         self.parties = parties
         self.partitions = load().partitions(EVENTS_TOPIC)
         self.keys = keys_of(self.folder)
         self._mutants = dict(mutants or {})
+        self._small_disks = small_disks
         self._via = {f"{name}.{to}": free_port() for name, links in LINKS.items() for to in links}
         by_way_of = [port for name, port in self._via.items() if name.endswith(".kafka")]
         self.broker = Broker(self.folder / "kafka", by_way_of=by_way_of)
@@ -72,20 +78,24 @@ class Stand:
         self._services = {name: service for service in SERVICES for name in _copies(service)}
         self._ports = {name: choose_port() for name, service in self._services.items() if service.port}
         self.supervisor = Supervisor()
+        self._producer: Any = None
         self.proxies = Proxies()
         self._held = ExitStack()
         self.pulse_numbers = _one_a_partition(self.pseudonymiser(), self.partitions)
         self.pulse_patients = [self.pseudonymiser().patient_key(each) for each in self.pulse_numbers]
         """Nobody of the town: one patient a partition, whose events show that it moves."""
-        self.view = redis.Redis.from_url(self.redis.address, **_PATIENCE)
+        self.view: Any = redis.Redis.from_url(self.redis.address, **_PATIENCE)
         self.http = httpx.Client(timeout=10, trust_env=False)
 
     # --- Starting and ending ------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         """Start everything. Raises what a part raises that does not become ready; then all is stopped."""
-        self._held.callback(self._close)
         try:
+            if self._small_disks:
+                for directory in (self.broker.directory, self.redis.directory):
+                    self._held.enter_context(small_disk(directory, DISK_MEGABYTES))
+            self._held.callback(self._close)
             self.broker.start()
             self.redis.start()
             cluster.create(self.broker.address, load(), self.parties, one_broker=True)
@@ -106,6 +116,8 @@ class Stand:
         for pid in self.supervisor.pids.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+        if self._producer is not None:
+            self._producer.close(timeout=1)
         for stop in (self.supervisor.stop, self.redis.stop, self.broker.stop, self.proxies.close):
             stop()
         self.http.close()
@@ -155,7 +167,7 @@ class Stand:
         fresh.write_text(str(time.time_ns() // 1_000_000 + by_ms), encoding="ascii")
         fresh.replace(file)
 
-    def extra(self, name: str, *, release: str = "", generation: str | None = None) -> Child:
+    def another_processor(self, name: str, *, release: str = "", generation: str | None = None) -> Child:
         """One processor more, to be started and stopped by whoever asked."""
         more = {RELEASE: release} | ({"MEDCHAIN_GENERATION": generation} if generation else {})
         return Child(self.program(name, "processor", more))
@@ -222,6 +234,10 @@ class Stand:
             return {number: int(offset) for number, offset in enumerate(pipeline.execute()) if offset is not None}
         return {}
 
+    def tell_redis(self, *words: str) -> Any:
+        """Give Redis a command, as its operator would. Raises redis.RedisError."""
+        return self.view.execute_command(*words)
+
     def waiting_effects(self) -> int | None:
         """How many effects wait to be relayed; None while Redis does not say."""
         with contextlib.suppress(redis.RedisError):
@@ -277,6 +293,20 @@ class Stand:
             )
         ) as producer:
             yield producer
+
+    def append(self, key: str, value: bytes, partition: int) -> Any:
+        """Append to the patients' log by a producer that stays; the answer is a future of kafka-python. Raises KafkaError."""
+        if self._producer is None:
+            self._producer = KafkaProducer(
+                bootstrap_servers=self.broker.address,
+                acks="all",
+                enable_idempotence=True,
+                bootstrap_timeout_ms=5_000,
+                delivery_timeout_ms=5_000,
+                request_timeout_ms=3_000,
+                reconnect_backoff_max_ms=200,
+            )
+        return self._producer.send(EVENTS_TOPIC, key=key.encode(), value=value, partition=partition)
 
     def told(self) -> dict[str, Any]:
         """Where everything is, for the client's process."""

@@ -56,9 +56,9 @@ POINTS: Final[Mapping[str, Mapping[str, Point]]] = {
         "before_offset_publication": Point(*_OFFSETS, "publish_offsets", after=False),
     },
     "relay": {
-        "before_send": Point(*_LOG, "append_many", False, _effects),
-        "after_send_before_progress": Point(*_LOG, "append_many", True, _effects),
-        "after_progress_before_delete": Point(*_LOG, "append_many", True, _progress),
+        "before_send": Point(*_LOG, "append_many", after=False, applies=_effects),
+        "after_send_before_progress": Point(*_LOG, "append_many", after=True, applies=_effects),
+        "after_progress_before_delete": Point(*_LOG, "append_many", after=True, applies=_progress),
         "after_delete": Point(*_OUTBOX, "relayed", after=True),
     },
     "recorder": {
