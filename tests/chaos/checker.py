@@ -353,6 +353,7 @@ def reads(evidence: Evidence) -> Iterator[Violation]:
         shown = _Shown(evidence.log.patients.get(patient, []), owners.get(patient, Ownership()))
         for read in sorted(several, key=lambda each: each.position or 0):
             yield from shown.check(read)
+        yield from _emptied(several)
 
 
 def _went_back(every: Sequence[Read]) -> Iterator[Violation]:
@@ -370,6 +371,16 @@ def _went_back(every: Sequence[Read]) -> Iterator[Violation]:
         if generation == read.generation and read.position < position:
             yield Violation(Kind.WENT_BACK, _who(read), f"from {position} to {read.position}")
         last[who] = (read.generation, read.position)
+
+
+def _emptied(of_patient: Sequence[Read]) -> Iterator[Violation]:
+    """Nobody is shown an empty list once somebody was shown more, at a later position: not of a new generation either."""
+    full = sorted((read.answered_at_ms, read.position or 0) for read in of_patient if not read.empty)
+    for read in of_patient:
+        assert read.position is not None
+        seen = max((position for answered_ms, position in full if answered_ms < read.asked_at_ms), default=-1)
+        if read.empty and read.position < seen:
+            yield Violation(Kind.EMPTY, _who(read), f"empty at {read.position}, after something was shown at {seen}")
 
 
 class _Shown:

@@ -24,7 +24,7 @@ from tests.chaos.checker import Kind, Violation, violations
 from tests.chaos.evidence import Evidence, collect
 from tests.chaos.faults import Fault, NotPossibleHereError
 from tests.chaos.schedule import schedule
-from tests.chaos.stand import Stand
+from tests.chaos.stand import COPIES, FEW, Stand
 from tests.oracle.comparing import compare
 from tests.oracle.held import open_redis
 
@@ -41,7 +41,7 @@ Tell = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a round is to be. `rate`: events a second; `only`: these faults in this order, by name."""
+    """What a round is to be. `rate`: events a second; `only`: these faults in this order, by name. `small`: fewer processes."""
 
     seed: int
     events: int
@@ -49,7 +49,7 @@ class Plan:
     faults: int
     only: Sequence[str] = ()
     mutants: Mapping[str, str] = field(default_factory=dict)
-    patients: int = 0
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,13 @@ def play(plan: Plan, folder: Path, tell: Tell) -> Outcome:
     """
     outcome = Outcome(plan.seed, folder)
     dice = random.Random(f"round/{plan.seed}")
-    town = Town(plan.patients or max(80, plan.events // 40))
+    town = Town(max(80, plan.events // 40))
     tell("starting the platform", 0)
     places = schedule(plan.seed, plan.faults, plan.only)
     small_disks = any("disk_full" in fault.name for together in places for fault in together)
-    with Stand(folder, town.parties, plan.mutants, small_disks=small_disks) as stand:
+    with Stand(
+        folder, town.parties, plan.mutants, copies=FEW if plan.small else COPIES, small_disks=small_disks
+    ) as stand:
         client = _client(plan, stand, len(town.patients))
         client.start()
         try:

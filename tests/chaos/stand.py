@@ -48,6 +48,8 @@ LINKS: Final = {
 }
 """Who comes to broker and Redis through a proxy of its own; all others come directly."""
 COPIES: Final = {"processor": 2, "relay": 2}
+FEW: Final = {"processor": 2, "relay": 1}
+"""For a short round: every process costs seconds to start."""
 ALL_WITHIN_S: Final = 120.0
 DISK_MEGABYTES: Final = 400
 _PULSE_PATIENTS_FROM: Final = 8_000_000
@@ -59,7 +61,13 @@ class Stand:
     """A platform in `folder`, which is kept. `mutants`: service -> what is laid over its processes (`mutants.py`)."""
 
     def __init__(
-        self, folder: Path, parties: Parties, mutants: Mapping[str, str] | None = None, *, small_disks: bool = False
+        self,
+        folder: Path,
+        parties: Parties,
+        mutants: Mapping[str, str] | None = None,
+        *,
+        copies: Mapping[str, int] = COPIES,
+        small_disks: bool = False,
     ) -> None:
         """`small_disks`: broker and Redis get file systems of their own, where this machine allows it; they end with it."""
         self.folder = folder.resolve()
@@ -75,7 +83,7 @@ class Stand:
         self.redis_settings = self.folder / "redis.conf"
         self.redis_settings.touch()
         self.redis = RedisServer(self.folder / "redis", settings={"include": str(self.redis_settings)})
-        self._services = {name: service for service in SERVICES for name in _copies(service)}
+        self._services = {name: service for service in SERVICES for name in _named(service, copies.get(service.name))}
         self._ports = {name: choose_port() for name, service in self._services.items() if service.port}
         self.supervisor = Supervisor()
         self._producer: Any = None
@@ -145,9 +153,12 @@ class Stand:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid(name), number)
 
-    def order_death(self, name: str, point: str) -> None:
-        """The next time the process comes by this crash point it is killed."""
-        (self._orders(name) / point).touch()
+    def order(self, name: str, point: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """The next time the process comes by this crash point it gives itself that signal."""
+        order = self._orders(name) / point
+        fresh = order.with_suffix(".fresh")
+        fresh.write_text(number.name, encoding="ascii")
+        fresh.replace(order)
 
     def withdraw_order(self, name: str, point: str) -> bool:
         """Take the order back; False when it was carried out."""
@@ -156,6 +167,14 @@ class Stand:
         except FileNotFoundError:
             return False
         return True
+
+    def is_stopped(self, name: str) -> bool:
+        """Whether the process stands still."""
+        try:
+            told = Path(f"/proc/{self.pid(name)}/stat").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False
+        return told.rpartition(")")[2].split()[0] == "T"
 
     def set_clock(self, name: str, by_ms: int | None) -> None:
         """Set the process's clock off by so much, where it stands still; None: it goes right again."""
@@ -335,6 +354,6 @@ def _one_a_partition(pseudonymiser: Pseudonymiser, partitions: int) -> list[Nati
     raise AssertionError("count never ends")
 
 
-def _copies(service: Service) -> list[str]:
-    number = COPIES.get(service.name, 1)
-    return [f"{service.name}-{each + 1}" for each in range(number)] if number > 1 else [service.name]
+def _named(service: Service, copies: int | None) -> list[str]:
+    """The names of a service's processes: numbered where it may be several."""
+    return [service.name] if copies is None else [f"{service.name}-{number + 1}" for number in range(copies)]

@@ -1,8 +1,8 @@
 """Starts a process of the chain with crash points, another release or a broken protection laid over it from outside.
 
 `python -m tests.chaos.under_test <module>`. Production code knows nothing of it: the methods are wrapped here, before the
-module runs. CHAOS_ORDERS names a folder: a file in it, named after a crash point, kills the process (SIGKILL) the next
-time it comes by, once. CHAOS_RELEASE and CHAOS_MUTANT lay what they name over the code (`mutants.py`).
+module runs. CHAOS_ORDERS names a folder: a file in it, named after a crash point, has the process give itself the signal
+that the file holds (SIGKILL, or SIGSTOP) the next time it comes by, once. CHAOS_RELEASE and CHAOS_MUTANT lay what they name over the code (`mutants.py`).
 """
 
 import functools
@@ -136,12 +136,13 @@ def _guarded(method: Callable[..., Any], point: Point, order: Path) -> Callable[
 
 
 def _obey(order: Path) -> None:
-    """Die if it was ordered. The order is taken away first: it is for one death."""
+    """Do what was ordered, if anything was. The order is taken away first: it is for once."""
     try:
+        number = signal.Signals[order.read_text(encoding="ascii")]
         order.unlink()
-    except FileNotFoundError:
+    except (FileNotFoundError, KeyError):
         return
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def _at_a_point(stand: Stand, dice: random.Random, names: list[str], kind: str) 
     """Order the death of all of them at one point; whoever comes by it first dies, the others are spared."""
     point = dice.choice(sorted(POINTS[kind]))
     for name in names:
-        stand.order_death(name, point)
+        stand.order(name, point)
     before = stand.supervisor.restarts
     died = functools.partial(_has_restarted, stand, names, before)
     with contextlib.suppress(NeverCameTrueError):  # nobody came by: an idle relay, say
@@ -96,6 +96,19 @@ def service_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
 def processor_sigstop(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGSTOP of a processor past its session, then SIGCONT: a worker that does not know that it is none any more."""
     yield from _stopped(stand, dice.choice(stand.names("processor")), PAST_THE_SESSION_S)
+
+
+@fault(bound_ms=PROCESSOR_MS, weight=4, measured_inside=True)
+def processor_sigstop_at_a_point(stand: Stand, dice: random.Random) -> Iterator[None]:
+    """SIGSTOP of a processor past its session between its read and its write of Redis, or after that; then SIGCONT."""
+    name = dice.choice(stand.names("processor"))
+    point = dice.choice(("after_store_read", "before_store_write", "before_store_write", "after_store_write"))
+    stand.order(name, point, signal.SIGSTOP)
+    try:
+        wait_until(lambda: stand.is_stopped(name), within_s=10, what="a processor stops")
+    except NeverCameTrueError:  # it has no partition just now
+        stand.withdraw_order(name, point)
+    yield from _stopped(stand, name, PAST_THE_SESSION_S)
 
 
 @fault(bound_ms=PROCESSOR_MS, measured_inside=True)

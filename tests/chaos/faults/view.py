@@ -13,6 +13,7 @@ from tests.chaos.faults.registry import (
     let_pass,
 )
 from tests.chaos.stand import Stand
+from tests.chaos.under_test import POINTS
 
 
 @fault(bound_ms=REDIS_MS, weight=3)
@@ -41,6 +42,18 @@ def redis_flushed(stand: Stand, dice: random.Random) -> Iterator[None]:
     stand.view.flushall()
     if dice.random() < 0.5:
         stand.tell_redis("FUNCTION", "FLUSH")
+    yield
+
+
+@fault(bound_ms=None, weight=2)
+def redis_flushed_and_a_worker_dies(stand: Stand, dice: random.Random) -> Iterator[None]:
+    """FLUSHALL, and a processor is killed as it begins anew: what it had of the log stays half built until another comes."""
+    name = dice.choice(stand.names("processor"))
+    point = dice.choice((*POINTS["beginning"], "after_store_write"))
+    stand.order(name, point)
+    stand.view.flushall()
+    let_pass(4.0)
+    stand.withdraw_order(name, point)
     yield
 
 

@@ -1,0 +1,38 @@
+"""One short round on real processes: load, three faults drawn by the run's seed, and not one violation."""
+
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import pytest
+
+from tests.chaos.rounds import Plan, play
+
+QUICK: Final = (
+    "link_breaks",
+    "link_loses_answers",
+    "processor_crash_point",
+    "records_doubled",
+    "records_unreadable",
+    "recorder_crash_point",
+    "redis_flushed",
+    "redis_functions_flushed",
+    "redis_out_of_memory",
+    "redis_read_only",
+    "redis_sigkill",
+    "relay_crash_point",
+)
+"""Faults that are over within some seconds."""
+EVENTS: Final = 1_500
+
+
+@pytest.mark.integration
+def test_nothing_is_lost_doubled_or_reordered_under_three_faults(seed: int, scratch: Path) -> None:
+    drawn = Random(seed).sample(QUICK, 3)
+    plan = Plan(seed=seed, events=EVENTS, rate=150, faults=3, only=drawn, small=True)
+    outcome = play(plan, scratch / "chaos", lambda _doing, _done: None)
+    assert outcome.violations == [], drawn
+    assert outcome.events == EVENTS
+    assert [each.fault for each in outcome.injected] == drawn
+    assert outcome.reads > outcome.reads_refused
+    assert outcome.effects > 0
