@@ -41,7 +41,7 @@ _TOLD_EVERY_S: Final = 0.25
 
 
 class Orders(Struct, frozen=True):
-    """What the client is to do, and where. `until_told`: readers go on until this file is there."""
+    """What the client is to do, and where. `log_only`: there is nobody to take what comes by another way."""
 
     kafka: str
     urls: dict[str, str]
@@ -52,6 +52,11 @@ class Orders(Struct, frozen=True):
     seed: int
     events: int
     rate: float
+    log_only: bool = False
+
+    def shares(self) -> dict[str, int]:
+        """Of how many patients each way in has how many."""
+        return {"log": 1} if self.log_only else SHARES
 
 
 class Read(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,7 +103,7 @@ def main() -> None:
     with _Noting(folder / "history.jsonl") as history, ThreadPoolExecutor(len(SHARES) + 2) as threads:
         reading = threads.submit(asyncio.run, _read(orders, town, history, done))
         telling = threads.submit(_tell, folder / "progress.json", history, done)
-        writing = [threads.submit(asyncio.run, _write(name, orders, town, history)) for name in SHARES]
+        writing = [threads.submit(asyncio.run, _write(name, orders, town, history)) for name in orders.shares()]
         try:
             for each in writing:
                 each.result()
@@ -112,14 +117,14 @@ def main() -> None:
 
 
 async def _write(name: str, orders: Orders, town: Town, history: History) -> None:
-    share = SHARES[name] / sum(SHARES.values())
+    share = orders.shares()[name] / sum(orders.shares().values())
     channel = _CHANNELS[name](orders, town, history)
     await play(_of(name, orders, town), {channel: 1}, rate=orders.rate * share)
 
 
 def _of(name: str, orders: Orders, town: Town) -> Iterator[Planned]:
     """What the patients of this way in do: each patient always comes by the same."""
-    owner = [each for each, share in SHARES.items() for _ in range(share)]
+    owner = [each for each, share in orders.shares().items() for _ in range(share)]
     return (each for each in events(orders.seed, orders.events, town=town) if owner[each.patient % len(owner)] == name)
 
 

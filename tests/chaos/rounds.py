@@ -24,7 +24,7 @@ from tests.chaos.checker import Kind, Violation, violations
 from tests.chaos.evidence import Evidence, collect
 from tests.chaos.faults import Fault, NotPossibleHereError
 from tests.chaos.schedule import schedule
-from tests.chaos.stand import COPIES, FEW, Stand
+from tests.chaos.stand import Stand
 from tests.oracle.comparing import compare
 from tests.oracle.held import open_redis
 
@@ -92,9 +92,7 @@ def play(plan: Plan, folder: Path, tell: Tell) -> Outcome:
     tell("starting the platform", 0)
     places = schedule(plan.seed, plan.faults, plan.only)
     small_disks = any("disk_full" in fault.name for together in places for fault in together)
-    with Stand(
-        folder, town.parties, plan.mutants, copies=FEW if plan.small else COPIES, small_disks=small_disks
-    ) as stand:
+    with Stand(folder, town.parties, plan.mutants, small=plan.small, small_disks=small_disks) as stand:
         client = _client(plan, stand, len(town.patients))
         client.start()
         try:
@@ -125,6 +123,7 @@ def _client(plan: Plan, stand: Stand, patients: int) -> Child:
             "seed": plan.seed,
             "events": plan.events,
             "rate": plan.rate,
+            "log_only": plan.small,
         },
     )
     return Child(

@@ -49,7 +49,8 @@ LINKS: Final = {
 """Who comes to broker and Redis through a proxy of its own; all others come directly."""
 COPIES: Final = {"processor": 2, "relay": 2}
 FEW: Final = {"processor": 2, "relay": 1}
-"""For a short round: every process costs seconds to start."""
+ESSENTIAL: Final = ("medication-list", "processor", "relay")
+"""For a short round, whose clients write the log itself: every process costs seconds to start."""
 ALL_WITHIN_S: Final = 120.0
 DISK_MEGABYTES: Final = 400
 _PULSE_PATIENTS_FROM: Final = 8_000_000
@@ -66,10 +67,10 @@ class Stand:
         parties: Parties,
         mutants: Mapping[str, str] | None = None,
         *,
-        copies: Mapping[str, int] = COPIES,
+        small: bool = False,
         small_disks: bool = False,
     ) -> None:
-        """`small_disks`: broker and Redis get file systems of their own, where this machine allows it; they end with it."""
+        """`small`: without the services that record. `small_disks`: broker and Redis get file systems of their own, where this machine allows it; they end with it."""
         self.folder = folder.resolve()
         self.parties = parties
         self.partitions = load().partitions(EVENTS_TOPIC)
@@ -83,7 +84,9 @@ class Stand:
         self.redis_settings = self.folder / "redis.conf"
         self.redis_settings.touch()
         self.redis = RedisServer(self.folder / "redis", settings={"include": str(self.redis_settings)})
-        self._services = {name: service for service in SERVICES for name in _named(service, copies.get(service.name))}
+        copies = FEW if small else COPIES
+        chosen = [service for service in SERVICES if not small or service.name in ESSENTIAL]
+        self._services = {name: service for service in chosen for name in _named(service, copies.get(service.name))}
         self._ports = {name: choose_port() for name, service in self._services.items() if service.port}
         self.supervisor = Supervisor()
         self._producer: Any = None
@@ -148,7 +151,7 @@ class Stand:
         assert pid is not None
         return pid
 
-    def signal(self, name: str, number: signal.Signals) -> None:
+    def send_signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal; a process that has just died has no need of it."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid(name), number)
@@ -290,7 +293,7 @@ class Stand:
             names = [name for name in admin.list_topics() if "-submissions." in name]
             places = [TopicPartition(name, each) for name in names for each in range(load().partitions(name))]
             committed: dict[Any, int] = {}
-            for group in ("prescriber-inbox", "pharmacy-inbox"):
+            for group in self.names("prescriber-inbox", "pharmacy-inbox"):
                 committed |= {place: told.offset for place, told in admin.list_group_offsets(group)[group].items()}
             from kafka import KafkaConsumer  # noqa: PLC0415  as above
 
@@ -331,7 +334,7 @@ class Stand:
         """Where everything is, for the client's process."""
         return {
             "kafka": self.broker.address,
-            "urls": {name: self.url(name) for name in ("prescriber", "pharmacy", "medication-list")},
+            "urls": {name: self.url(name) for name in self._ports},
             "pseudonym_key": self.keys["MEDCHAIN_PSEUDONYM_KEY"],
             "sealing_key": self.keys["MEDCHAIN_SEALING_KEY"],
         }

@@ -14,7 +14,6 @@ QUICK: Final = (
     "processor_crash_point",
     "records_doubled",
     "records_unreadable",
-    "recorder_crash_point",
     "redis_flushed",
     "redis_functions_flushed",
     "redis_out_of_memory",

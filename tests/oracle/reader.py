@@ -1,5 +1,6 @@
 """Reads the whole log of the patients, and parts it by patient, as the rulings and the log's own promises demand."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -17,6 +18,7 @@ from tests.oracle.history import LogRecord, Unreadable
 from tests.oracle.naive import Ownership
 
 TOPIC: Final = "medication-events"
+PSEUDONYM: Final = re.compile(rb"[0-9a-f]{32}")
 POLL_MS: Final = 1_000
 SILENT_POLLS: Final = 30
 """After so many polls without a record, before the end is reached, reading is given up."""
@@ -77,9 +79,11 @@ def _judged_by_its_form(
 
     if not raw.key:
         return None, parked(ParkReason.NO_KEY)
+    if PSEUDONYM.fullmatch(raw.key) is None:
+        return None, parked(ParkReason.WRONG_KEY)
     if partition_of(raw.key, partitions) != raw.partition:
         return None, parked(ParkReason.WRONG_PARTITION)
-    patient = raw.key.decode(errors="backslashreplace")
+    patient = raw.key.decode()
     try:
         event = decoding(raw.value)
     except UndecodableError as error:

@@ -59,6 +59,14 @@ def test_records_lie_with_their_patient_in_log_order() -> None:
     assert [record.event for record in log.patients[ONE]] == events_of(ONE)
 
 
+@pytest.mark.parametrize("partition", range(PARTITIONS))
+def test_a_key_that_is_no_pseudonym_is_wrong_in_every_partition_and_nobodys(partition: int) -> None:
+    key = b"not a pseudonym"
+    log = part([RawRecord(partition, 0, at(0), key, encode(events_of(ONE)[0]))], PARTITIONS)
+    assert [record.event for record in log.unowned] == [Unreadable(ParkReason.WRONG_KEY)]
+    assert not log.patients
+
+
 def test_what_cannot_be_read_is_parked_with_its_reason() -> None:
     good = encode(events_of(ONE)[0])
     away = (partition_of(ONE.encode(), PARTITIONS) + 1) % PARTITIONS

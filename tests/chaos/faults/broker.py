@@ -31,7 +31,7 @@ def started_without_broker(stand: Stand, _dice: random.Random) -> Iterator[None]
     """Every process is killed and starts again while the broker is away."""
     stand.broker.kill()
     for name in stand.names():
-        stand.signal(name, signal.SIGKILL)
+        stand.send_signal(name, signal.SIGKILL)
     let_pass(6.0)
     stand.broker.start()
     yield

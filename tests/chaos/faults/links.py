@@ -39,7 +39,7 @@ def link_breaks(stand: Stand, dice: random.Random) -> Iterator[None]:
 
 
 def _link_is(stand: Stand, dice: random.Random, condition: Condition) -> Iterator[None]:
-    name, to = dice.choice([(name, to) for name, links in LINKS.items() for to in links])
+    name, to = dice.choice([(name, to) for name, links in LINKS.items() if name in stand.names() for to in links])
     stand.proxies.set(f"{name}.{to}", condition)
     try:
         let_pass(dice.choice((3.0, 8.0)))

@@ -22,7 +22,7 @@ from tests.chaos.under_test import POINTS
 @fault(bound_ms=PROCESSOR_MS, weight=3)
 def processor_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGKILL of one processor, at any moment."""
-    stand.signal(dice.choice(stand.names("processor")), signal.SIGKILL)
+    stand.send_signal(dice.choice(stand.names("processor")), signal.SIGKILL)
     yield
 
 
@@ -30,7 +30,7 @@ def processor_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
 def all_processors_sigkill(stand: Stand, _dice: random.Random) -> Iterator[None]:
     """SIGKILL of every processor at once."""
     for name in stand.names("processor"):
-        stand.signal(name, signal.SIGKILL)
+        stand.send_signal(name, signal.SIGKILL)
     yield
 
 
@@ -80,7 +80,7 @@ def _has_restarted(stand: Stand, names: list[str], before: Mapping[str, int]) ->
 @fault(bound_ms=RELAY_MS, weight=2)
 def relay_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGKILL of one relay, at any moment."""
-    stand.signal(dice.choice(stand.names("relay")), signal.SIGKILL)
+    stand.send_signal(dice.choice(stand.names("relay")), signal.SIGKILL)
     yield
 
 
@@ -88,7 +88,7 @@ def relay_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
 def service_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGKILL of a service or an inbox, at any moment."""
     names = stand.names("prescriber", "pharmacy", "prescriber-inbox", "pharmacy-inbox", "medication-list")
-    stand.signal(dice.choice(names), signal.SIGKILL)
+    stand.send_signal(dice.choice(names), signal.SIGKILL)
     yield
 
 
@@ -124,13 +124,13 @@ def inbox_sigstop(stand: Stand, dice: random.Random) -> Iterator[None]:
 
 
 def _stopped(stand: Stand, name: str, for_s: float) -> Iterator[None]:
-    stand.signal(name, signal.SIGSTOP)
+    stand.send_signal(name, signal.SIGSTOP)
     until = time.monotonic() + for_s
     try:
         yield
         let_pass(until - time.monotonic())
     finally:
-        stand.signal(name, signal.SIGCONT)
+        stand.send_signal(name, signal.SIGCONT)
 
 
 @fault(bound_ms=PROCESSOR_MS, weight=2)
