@@ -98,11 +98,13 @@ def _no_event_index() -> None:
 
 def _errors_swallowed() -> None:
     """What cannot be read is left out, and nobody is told."""
+    judge = Judge._judge  # noqa: SLF001
 
-    def nothing(*_: Any) -> None:
-        return None
+    def lenient(self: Judge, work: Any, item: Any) -> None:
+        if isinstance(item, judging.Readable):
+            judge(self, work, item)
 
-    Judge._park = nothing  # type: ignore[assignment, method-assign]  # noqa: SLF001
+    Judge._judge = lenient  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def _deletes_before_the_ack() -> None:

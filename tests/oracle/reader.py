@@ -71,7 +71,7 @@ def part(records: Iterable[RawRecord], partitions: int, decoding: Callable[[byte
     return log
 
 
-def _judged_by_its_form(
+def _judged_by_its_form(  # noqa: PLR0911  # one line for each reason to park
     raw: RawRecord, partitions: int, decoding: Callable[[bytes | None], Any]
 ) -> tuple[str | None, LogRecord]:
     def parked(reason: ParkReason) -> LogRecord:
