@@ -6,7 +6,7 @@ been answered otherwise stay recorded, their senders get a correction, and the e
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -164,7 +164,7 @@ class Refolder:
 
 
 @dataclass(slots=True)
-class _Fold:
+class PatientFold:
     """One fold of the patient's records: where it has come to, and what became of each."""
 
     patient: Patient
@@ -174,22 +174,51 @@ class _Fold:
     opened: dict[str, bytes] = field(default_factory=dict)
     parked: dict[int, Unreadable] = field(default_factory=dict)
 
+    @classmethod
+    def empty(cls) -> "PatientFold":
+        """Before the first record."""
+        memory = cast("dict[bytes, Memory | None]", defaultdict(lambda: None))
+        return cls(Patient({}, memory, complete=True))
 
-def fold_anew(partition: int, items: Sequence[Item]) -> _Fold:
+
+def fold_anew(partition: int, items: Sequence[Item]) -> PatientFold:
     """Fold one patient's records from the first on."""
-    memory = cast("dict[bytes, Memory | None]", defaultdict(lambda: None))
-    fold = _Fold(Patient({}, memory, complete=True))
+    fold = PatientFold.empty()
+    for fold, _ in folding(partition, items):  # noqa: B007 - the last one is what it comes to
+        pass
+    return fold
+
+
+def folding(partition: int, items: Sequence[Item]) -> Iterator[tuple[PatientFold, Item]]:
+    """Fold one patient's records from the first on, and stop after each: the same fold, further on, and the record."""
+    fold = PatientFold.empty()
     for each in items:
         item, judgement = judged(partition, fold.patient, each, _nothing_is_missing)
         _take(fold, item, judgement)
-    return fold
+        yield fold, item
+
+
+def as_it_stood(
+    records: Mapping[int, StoredRecord],
+    was: Mapping[int, Remembered | None],
+    partition: int,
+    partitions: int,
+    framing: Framing,
+) -> list[Item]:
+    """A patient's records in log order; what the view has parked stays so, also where it could be read by now."""
+    return [
+        Unreadable(records[offset], (records[offset].key or b"").decode(), _reason_of(known))
+        if is_parked(known)
+        else item_of(records[offset], partition, partitions, framing)
+        for offset, known in was.items()
+    ]
 
 
 def _nothing_is_missing(field_name: str) -> None:
     raise AssertionError(f"a whole patient lacks no field: {field_name}")
 
 
-def _take(fold: _Fold, item: Item, judgement: Judgement) -> None:
+def _take(fold: PatientFold, item: Item, judgement: Judgement) -> None:
     fold.patient.fields.update(judgement.puts)
     fold.patient.memory.update(judgement.remember)
     if isinstance(item, Unreadable):
@@ -242,7 +271,7 @@ class _Anew:
             ),
         )
 
-    def _refuse_unreadable(self, fold: _Fold) -> None:
+    def _refuse_unreadable(self, fold: PatientFold) -> None:
         """What was judged stays judged: a release that can read less than the one before must not take anything back."""
         for offset in fold.parked:
             if not is_parked(self.was[offset]):
@@ -253,7 +282,7 @@ class _Anew:
 
     # --- What was answered ---------------------------------------------------------------------------------------
 
-    def _change_of(self, offset: int, item: Readable, fold: _Fold) -> AnswerChange | None:
+    def _change_of(self, offset: int, item: Readable, fold: PatientFold) -> AnswerChange | None:
         """Another answer than was given. What was parked, or refused for its known id, was answered nothing else."""
         was = self.was[offset]
         if was is None or is_parked(was):
@@ -268,7 +297,7 @@ class _Anew:
         )
 
     def _answered(
-        self, changes: Sequence[AnswerChange], fold: _Fold, events: Mapping[int, Readable]
+        self, changes: Sequence[AnswerChange], fold: PatientFold, events: Mapping[int, Readable]
     ) -> dict[int, ChangedAnswer]:
         """Every event whose outcome is another than was answered first, this time or before."""
         packed = self.whole.fields.get(ANSWERED)
@@ -291,7 +320,9 @@ class _Anew:
 
     # --- What goes out -------------------------------------------------------------------------------------------
 
-    def _released(self, items: Sequence[Item], unparked: Collection[int], fold: _Fold) -> list[tuple[Readable, Effect]]:
+    def _released(
+        self, items: Sequence[Item], unparked: Collection[int], fold: PatientFold
+    ) -> list[tuple[Readable, Effect]]:
         """The effects that follow from what was parked: those that a fold without it does not have, in log order.
 
         A later event may owe one to it: a recall tells the pharmacy that a parked dispatch was bound to.
@@ -348,7 +379,7 @@ class _Anew:
 
     def _rewrite(
         self,
-        fold: _Fold,
+        fold: PatientFold,
         events: Mapping[int, Readable],
         unparked: Sequence[int],
         answered: Mapping[int, ChangedAnswer],
@@ -378,7 +409,7 @@ class _Anew:
             unchanged={META: self.whole.fields[META]} if META in self.whole.fields else {},
         )
 
-    def _fields(self, fold: _Fold) -> dict[str, State]:
+    def _fields(self, fold: PatientFold) -> dict[str, State]:
         """What stands after the last record, at the position of the last event: one that changed nothing counts too."""
         fields = {name: value for name, value in fold.patient.fields.items() if value is not None}
         packed = self.whole.fields.get(META)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from schemas.codec import encode
+from schemas.codec import encode, name_of
 from schemas.events import Body, Event
 from schemas.reasons import ParkReason
 from services.medication_list.driver import Applied, Fetch, PartitionBatch
@@ -16,7 +16,7 @@ from services.medication_list.refolding import Refold, Refolder
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.roles import Beginning
-from services.publishing.log import SUBMISSION_HEADER
+from services.publishing.log import SUBMISSION_HEADER, cloud_event_headers
 from tests.unit.fold_world import ACTORS, MINUTE_MS, PATIENT, Said, at, id_of
 
 GENERATION: Final = "g1-000000"
@@ -49,7 +49,13 @@ class RefoldWorld:
     def append(self, event: Event[Body], at_ms: int, *, damaged: bool = False, submission: bool = False) -> int:
         """Append and judge one event; returns its offset."""
         offset = len(self.records)
-        headers = ((SUBMISSION_HEADER, f"message-{offset}".encode()),) if submission else ()
+        headers = tuple(
+            cloud_event_headers(
+                event_id=event.event_id, event_type=name_of(event), source=event.source.system, time_ms=at_ms
+            )
+        )
+        if submission:
+            headers += ((SUBMISSION_HEADER, f"message-{offset}".encode()),)
         good = Stored(offset, event.patient.encode(), encode(event), at_ms, headers)
         self.records[0, offset] = good._replace(value=UNKNOWN + good.value[10:]) if damaged else good
         if damaged:

@@ -1,0 +1,98 @@
+"""Who looked at whose data, and why: one line for each look, written and on disk before anything is shown."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from services.clock import Clock
+
+_LONG_DIGITS: Final = re.compile(r"[0-9]{11,}")
+_SEPARATORS: Final = re.compile(r"[\s.\-/]")
+_LONGEST_REASON: Final = 300
+
+
+class AccessNotRecordedError(Exception):
+    """The record cannot be written, so nothing is shown. The text names why, without the path's content."""
+
+
+class ReasonRefusedError(ValueError):
+    """A reason that says nothing, or holds what a record must not hold."""
+
+
+def _text(pattern: str) -> Callable[[object], bool]:
+    compiled = re.compile(pattern)
+    return lambda value: isinstance(value, str) and bool(compiled.fullmatch(value)) and not holds_a_number(value)
+
+
+ALLOWED: Final[Mapping[str, Callable[[object], bool]]] = {
+    "timestamp": _text(r"[0-9T:.\-]{10,30}Z"),
+    "action": _text(r"[a-z]+( [a-z]+)?"),
+    # Hexadecimal: its digits are nobody's number.
+    "patient": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{32}", value)),
+    "position": _text(r"[0-9]{1,5}-[0-9]{1,10}"),
+    "event_id": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f-]{36}", value)),
+    "operator": _text(r"[^\x00-\x1f]{1,80}"),
+    "account": _text(r"[^\x00-\x1f]{1,80}"),
+    "reason": _text(rf"[^\x00-\x1f]{{3,{_LONGEST_REASON}}}"),
+    "changes": lambda value: isinstance(value, bool),
+}
+"""The keys of a line, each with its form. A look whose facts do not fit is not made."""
+
+
+class AccessRecord:
+    """A file that is only ever appended to, readable by its owner alone."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+
+    def note(self, **facts: str | bool | None) -> None:
+        """Write one line and have it on disk. Raises ReasonRefusedError, AccessNotRecordedError."""
+        said = {key: value for key, value in facts.items() if value is not None}
+        for key, value in said.items():
+            if key not in ALLOWED or not ALLOWED[key](value):
+                raise ReasonRefusedError(_why_not(key, value))
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+                self._logger(file).info("looked", **said)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise AccessNotRecordedError(f"the access record cannot be written ({type(error).__name__})") from None
+
+    def _logger(self, file: object) -> structlog.typing.FilteringBoundLogger:
+        now_ms = self._clock.now_ms()
+
+        def stamped(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+            return {"timestamp": _instant(now_ms), **line}
+
+        logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+            structlog.WriteLogger(file),  # type: ignore[arg-type]  # any text file
+            processors=[stamped, structlog.processors.JSONRenderer(ensure_ascii=False)],
+            wrapper_class=structlog.make_filtering_bound_logger(0),
+        )
+        return logger
+
+
+def holds_a_number(text: str) -> bool:
+    """Whether a text holds so many digits in a row that they could be an identity number, also when written apart."""
+    return bool(_LONG_DIGITS.search(_SEPARATORS.sub("", text)))
+
+
+def _why_not(key: str, value: object) -> str:
+    if isinstance(value, str) and holds_a_number(value):
+        return f"{key}: it must hold no identity number"
+    if key == "reason":
+        return f"reason: say in 3 to {_LONGEST_REASON} characters why you look"
+    return f"{key}: not of its form"
+
+
+def _instant(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,177 @@
+"""What an operator's commands work with: the live view, the log, the relay's progress, and the access record."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.framing import PLAIN, Framing
+from services.canonical_log import configure
+from services.casework.access_record import AccessRecord
+from services.clock import Clock, SystemClock
+from services.identity.pseudonym import Pseudonymiser
+from services.medication_list.fold import VERSION
+from services.medication_list.generations import GenerationRefusedError, record_of, refuse_another_log
+from services.medication_list.record_log import KafkaRecordLog, RecordLog
+from services.medication_list.refolding import Refolder
+from services.medication_list.source_log import KafkaSourceLog, SourceLog
+from services.medication_list.store.link import Link
+from services.medication_list.store.port import Store
+from services.medication_list.store.redis_outbox import RedisOutbox
+from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.store.roles import Roles, RoleState
+from services.medication_list.store.waiting import Outbox
+from services.publishing.partitioning import partition_of
+from services.schema_registry import framing_at_start
+from services.topics.registry import EVENTS_TOPIC, load
+
+_CURRENT_WITHIN_S: Final = 10.0
+_STEP_S: Final = 0.05
+
+
+class CaseRefusedError(Exception):
+    """What was asked for is not done; the text is the one sentence that the operator needs."""
+
+
+class NotCurrentError(Exception):
+    """The view is behind the log, so that what it shows could be less than is known."""
+
+
+class CaseworkSettings(BaseSettings):
+    """Where the platform is, if it is not the one that `make up` started."""
+
+    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
+
+    kafka: str | None = None
+    redis: str | None = None
+    schema_registry: str | None = None
+    pseudonym_key: SecretStr | None = None
+    access_record: Path | None = None
+    """The file that says who looked at what, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """One generation of the view, the live one, and the log that it is made of."""
+
+    store: Store
+    generation: str
+    roles: Roles
+    source: SourceLog
+    records: RecordLog
+    outbox: Outbox
+    partitions: int
+    clock: Clock
+    accesses: AccessRecord
+    pseudonymiser: Pseudonymiser | None
+    framing: Framing = PLAIN
+    kafka: str = ""
+    topic: str = EVENTS_TOPIC
+
+    def partition_of(self, patient: str) -> int:
+        """Where a patient's records lie."""
+        return partition_of(patient.encode(), self.partitions)
+
+    def refolder(self) -> Refolder:
+        """What folds a patient anew. Raises CaseRefusedError where another version of the fold made the view."""
+        pointer = self.roles.pointer()
+        made_by = VERSION if pointer is None else record_of(pointer, self.generation).fold_version
+        if made_by != VERSION:
+            raise CaseRefusedError(
+                f"Generation {self.generation} was made by version {made_by} of the fold, and this is version {VERSION}: "
+                "use the release that made it, or replay into a new generation."
+            )
+        return Refolder(self.store, self.records, self.partitions, self.clock.now_ms, self.framing)
+
+    def await_current(self, partition: int) -> None:
+        """Return once the view shows all that the log holds now. Raises NotCurrentError after ten seconds.
+
+        Whoever looks must not take what was lost, or has not come yet, for what is not there.
+        """
+        end = self.source.ends()[partition]
+        deadline = time.monotonic() + _CURRENT_WITHIN_S
+        while True:
+            role = self.roles.roles([partition])[partition]
+            offset = self.store.next_offsets([partition])[partition]
+            if role is not None and role.state != RoleState.BUILDING and offset >= end:
+                return
+            if time.monotonic() >= deadline:
+                raise NotCurrentError(
+                    f"The view of partition {partition} stands at offset {offset}, and the log ends at {end}: it could "
+                    "show less than is known. See that the processor runs, and look again."
+                )
+            time.sleep(_STEP_S)
+
+
+OpenDesk = Callable[[], Iterator[Desk]]
+
+
+@contextmanager
+def open_desk() -> Iterator[Desk]:
+    """The platform of the environment, else the one that runs here.
+
+    Raises CaseRefusedError, StoreUnavailableError, SourceLogUnavailableError.
+    """
+    configure("casework")
+    settings = _completed(CaseworkSettings())
+    assert settings.kafka is not None
+    assert settings.redis is not None
+    assert settings.access_record is not None
+    framing = framing_at_start(settings.schema_registry)
+    link, source = Link(settings.redis), KafkaSourceLog(settings.kafka, framing=framing)
+    with closing(link), closing(KafkaRecordLog(settings.kafka)) as records:
+        roles = RedisRoles(link)
+        try:
+            refuse_another_log(roles, source)
+        except GenerationRefusedError as refusal:
+            raise CaseRefusedError(str(refusal)) from None
+        pointer = roles.pointer()
+        if pointer is None:
+            raise CaseRefusedError("There is no view yet: start a processor.")
+        clock, key = SystemClock(), settings.pseudonym_key
+        yield Desk(
+            store=RedisStore(link, pointer.generation),
+            generation=pointer.generation,
+            roles=roles,
+            source=source,
+            records=records,
+            outbox=RedisOutbox(link),
+            partitions=load().partitions(EVENTS_TOPIC),
+            clock=clock,
+            accesses=AccessRecord(settings.access_record, clock),
+            pseudonymiser=None if key is None else Pseudonymiser(bytes.fromhex(key.get_secret_value())),
+            framing=framing,
+            kafka=settings.kafka,
+        )
+
+
+def _completed(settings: CaseworkSettings) -> CaseworkSettings:
+    """With what the platform that runs here says, where the environment names none."""
+    from deploy.local.keys import keys_of  # noqa: PLC0415  costs time that a call with an address need not spend
+    from deploy.local.state import running  # noqa: PLC0415  as above
+
+    named = settings.kafka is not None and settings.redis is not None
+    if named and settings.access_record is not None:
+        return settings
+    if named:
+        raise CaseRefusedError(
+            "Set MEDCHAIN_ACCESS_RECORD to the file that records who looks: without it nobody looks."
+        )
+    state = running()
+    if state is None:
+        raise CaseRefusedError("No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and MEDCHAIN_REDIS.")
+    directory = Path(state.directory)
+    own: Mapping[str, object] = {
+        "kafka": state.kafka,
+        "redis": state.redis,
+        "schema_registry": state.schema_registry,
+        "pseudonym_key": SecretStr(keys_of(directory)["MEDCHAIN_PSEUDONYM_KEY"]),
+        "access_record": settings.access_record or directory / "access-record.jsonl",
+    }
+    return settings.model_copy(update=dict(own))

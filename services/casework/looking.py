@@ -1,0 +1,57 @@
+"""The options that every look shares: who asks, why, and whose data; a national id is read from the terminal or a file."""
+
+import getpass
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from services.casework.desk import CaseRefusedError, Desk
+from services.identity.national_id import InvalidNationalId, NationalId
+
+Reason = Annotated[str, typer.Option("--reason", help="Why you look: it stands in the access record.")]
+Operator = Annotated[str | None, typer.Option("--operator", help="Who looks, if it is not the account that runs this.")]
+PatientFile = Annotated[
+    Path | None,
+    typer.Option("--patient-file", help="A file that holds the national id; else the terminal asks for it, unseen."),
+]
+Pseudonym = Annotated[
+    str | None, typer.Option("--pseudonym", help="The patient's pseudonym, where a log or a parked record names it.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this, what would be done is shown.")]
+
+_PSEUDONYM: Final = re.compile(r"[0-9a-f]{32}")
+
+
+def patient_of(desk: Desk, patient_file: Path | None, pseudonym: str | None) -> str:
+    """The pseudonym of the patient that is asked for. Raises CaseRefusedError; no text of it holds a number."""
+    if pseudonym is not None:
+        if not _PSEUDONYM.fullmatch(pseudonym):
+            raise CaseRefusedError("--pseudonym: 32 lower-case hexadecimal characters, and never a national id.")
+        return pseudonym
+    if desk.pseudonymiser is None:
+        raise CaseRefusedError("Set MEDCHAIN_PSEUDONYM_KEY, or say --pseudonym.")
+    try:
+        return desk.pseudonymiser.patient_key(NationalId.parse(_national_id(patient_file)))
+    except InvalidNationalId as error:
+        raise CaseRefusedError(f"The patient: {error}.") from None
+
+
+def _national_id(patient_file: Path | None) -> str:
+    if patient_file is not None:
+        try:
+            return patient_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CaseRefusedError(f"--patient-file cannot be read ({type(error).__name__}).") from None
+    if not sys.stdin.isatty():
+        raise CaseRefusedError("There is no terminal to ask for the national id: say --patient-file or --pseudonym.")
+    return getpass.getpass("National id (not shown): ").strip()
+
+
+def note_look(desk: Desk, action: str, reason: str, operator: str | None, **about: str | bool | None) -> None:
+    """Record a look before it is made. Raises ReasonRefusedError, AccessNotRecordedError: then it must not be made."""
+    account = getpass.getuser()
+    desk.accesses.note(action=action, operator=operator or account, account=account, reason=reason, **about)

@@ -1,0 +1,167 @@
+"""`medchain parked`: what could not be judged, by reason, sender, schema and age; shown, and refolded once it is mended."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+from rich.console import Console
+from rich.table import Table
+
+from services.casework.desk import CaseRefusedError, Desk, open_desk
+from services.casework.event import place_at
+from services.casework.looking import AsJson, Operator, Reason, Yes, note_look
+from services.casework.parking import ParkedRecord, ShownRecord, note_at, parked_records, shown
+from services.casework.refold_answer import RefoldTold, page, told
+from services.casework.telling import answered, instant, tell
+from services.medication_list.mending import note_in
+
+PlaceArgument = Annotated[str, typer.Argument(metavar="PLACE", help="Partition and offset, as the list says: 3-1042.")]
+OptionalPlace = Annotated[
+    str | None, typer.Argument(metavar="[PLACE]", help="One parked record; else every patient who has any.")
+]
+OlderThan = Annotated[int, typer.Option("--older-than", min=0, help="At least so many minutes old.")]
+
+
+class ParkedList(Struct, frozen=True):
+    """What is parked: counted, and one by one."""
+
+    total: int
+    mendable: int
+    by_reason: dict[str, int]
+    by_sender: dict[str, int]
+    by_schema: dict[str, int]
+    records: tuple[ParkedRecord, ...]
+
+
+def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.Typer:
+    """The commands, for a way to open the desk."""
+    app = typer.Typer(
+        name="parked", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+    )
+
+    @app.command("list")
+    def list_(
+        park_reason: Annotated[str | None, typer.Option("--park-reason", help="Only those parked for it.")] = None,
+        sender: Annotated[str | None, typer.Option("--sender", help="Only those of this system.")] = None,
+        schema: Annotated[str | None, typer.Option("--schema", help="Only those written with it.")] = None,
+        older_than_min: OlderThan = 0,
+        *,
+        as_json: AsJson = False,
+    ) -> None:
+        """Everything that is parked: where, why, from whom, since when, and whether this release can judge it."""
+        with answered(as_json=as_json), desk_opened() as desk:
+            found = _listed(
+                each
+                for each in parked_records(desk)
+                if (park_reason is None or each.reason == park_reason)
+                and (sender is None or each.sender == sender)
+                and (schema is None or each.schema == schema)
+                and each.age_ms >= older_than_min * 60_000
+            )
+            tell(found, lambda out: _list_page(out, found), as_json=as_json)
+
+    @app.command()
+    def show(
+        place: PlaceArgument,
+        reason: Reason,
+        operator: Operator = None,
+        *,
+        as_json: AsJson = False,
+    ) -> None:
+        """One parked record as far as it can be read; identities are masked."""
+        with answered(as_json=as_json), desk_opened() as desk:
+            at = place_at(desk, place)
+            patient = note_at(desk, at).patient
+            note_look(desk, "parked show", reason, operator, position=place, patient=patient)
+            found = shown(desk, at)
+            tell(found, lambda out: _show_page(out, found), as_json=as_json)
+
+    @app.command()
+    def refold(
+        reason: Reason,
+        place: OptionalPlace = None,
+        operator: Operator = None,
+        *,
+        yes: Yes = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Fold anew the patients of parked records that this release can judge; with --yes."""
+        with answered(as_json=as_json), desk_opened() as desk:
+            refolder = desk.refolder()
+            documents = []
+            for patient in _patients(desk, place):
+                note_look(desk, "parked refold", reason, operator, patient=patient, changes=yes)
+                plan = refolder.refold(patient) if yes else refolder.preview(patient)
+                assert plan is not None, "nobody was asked"
+                documents.append(told(desk, plan, done=yes))
+            found = tuple(documents)
+            tell(found, lambda out: _refold_page(out, found), as_json=as_json)
+
+    return app
+
+
+def _patients(desk: Desk, place: str | None) -> list[str]:
+    """Whose list a parked record marks, or everybody's."""
+    if place is not None:
+        patient = note_at(desk, place_at(desk, place)).patient
+        if patient is None:
+            raise CaseRefusedError(
+                "Nobody can tell whose record this is, so no list waits for it and there is none to fold anew."
+            )
+        return [patient]
+    notes = (
+        note_in(packed)
+        for partition in range(desk.partitions)
+        for _, packed in sorted(desk.store.parked(partition).items())
+    )
+    return list(dict.fromkeys(note.patient for note in notes if note.patient is not None))
+
+
+def _listed(records: Iterable[ParkedRecord]) -> ParkedList:
+    kept = tuple(records)
+    return ParkedList(
+        total=len(kept),
+        mendable=sum(each.mendable for each in kept),
+        by_reason=dict(Counter(each.reason for each in kept).most_common()),
+        by_sender=dict(Counter(each.sender or "-" for each in kept).most_common()),
+        by_schema=dict(Counter(each.schema or "-" for each in kept).most_common()),
+        records=kept,
+    )
+
+
+def _list_page(out: Console, found: ParkedList) -> None:
+    if not found.records:
+        out.print("Nothing is parked.")
+        return
+    table = Table("place", "reason", "sender", "type", "schema", "since", "marks a list", "can be judged now")
+    for each in found.records:
+        table.add_row(
+            *(each.position, each.reason, each.sender or "-", each.type or "-", each.schema or "-"),
+            *(instant(each.at_ms), "yes" if each.marks_a_list else "no", "yes" if each.mendable else "no"),
+        )
+    out.print(table)
+    out.print(f"{found.total} parked, {found.mendable} of them can be judged now")
+
+
+def _show_page(out: Console, found: ShownRecord) -> None:
+    record = found.record
+    out.print(f"{record.position}: {record.reason}, since {instant(record.at_ms)}; {found.why}", markup=False)
+    known = "known" if found.schema_is_known else "not known"
+    out.print(f"  {found.bytes} bytes, beginning {found.begins_with}; as a schema's mark: {known}")
+    for name, value in found.headers.items():
+        out.print(f"  {name}: {value}", markup=False)
+    if found.content is not None:
+        out.print_json(data=found.content, default=str)
+
+
+def _refold_page(out: Console, found: tuple[RefoldTold, ...]) -> None:
+    if not found:
+        out.print("Nothing is parked that marks a list.")
+    for each in found:
+        page(out, each)
+
+
+app = make_app(open_desk)

@@ -1,0 +1,152 @@
+"""What is parked, as an operator sees it: where, why, since when, from whom; and one record as far as it can be read."""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from schemas.codec import UndecodableError, decode, name_of, release_of
+from schemas.events import Event, PrescriptionIssued, Submission
+from schemas.reasons import ParkReason
+from services.casework.desk import CaseRefusedError, Desk
+from services.medication_list.judging import ParkedNote, Readable, item_of
+from services.medication_list.mending import note_in
+from services.medication_list.read_api.positions import Place, position_of
+from services.medication_list.record_log import StoredRecord
+
+_AT_ONCE: Final = 500
+_DIGITS: Final = re.compile(r"\d[\d \-.]{9,}\d")
+_MASK: Final = "(masked)"
+_SHOWN_HEADERS: Final = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "traceparent"})
+_MARK_BYTES: Final = 10
+_NATIVE: Final = (date, Decimal)
+
+
+class ParkedRecord(Struct, frozen=True, omit_defaults=True):
+    """One parked record. `sender` and `type` are what its headers say; `schema` is what its writer wrote it with.
+
+    `mendable`: whether this release can judge it, so that a refold would.
+    """
+
+    position: str
+    reason: str
+    at_ms: int
+    age_ms: int
+    marks_a_list: bool
+    sender: str | None = None
+    type: str | None = None
+    schema: str | None = None
+    mendable: bool = False
+
+
+class ShownRecord(Struct, frozen=True, omit_defaults=True):
+    """A parked record as far as it can be read. Identities are masked, and bytes that nobody can read are not shown."""
+
+    record: ParkedRecord
+    patient: str | None
+    headers: dict[str, str]
+    bytes: int
+    begins_with: str
+    schema_is_known: bool
+    why: str
+    content: Any = None
+
+
+def parked_records(desk: Desk) -> Iterator[ParkedRecord]:
+    """Everything that is parked, by place. Raises LogLookupError, StoreUnavailableError, RegistryUnavailableError."""
+    for partition in range(desk.partitions):
+        notes = {offset: note_in(packed) for offset, packed in sorted(desk.store.parked(partition).items())}
+        offsets = list(notes)
+        for start in range(0, len(offsets), _AT_ONCE):
+            some = offsets[start : start + _AT_ONCE]
+            records = desk.records.read(partition, some)
+            yield from (_parked(desk, Place(partition, each), notes[each], records.get(each)) for each in some)
+
+
+def note_at(desk: Desk, place: Place) -> ParkedNote:
+    """Why the record at this place is parked. Raises CaseRefusedError where none is."""
+    packed = desk.store.parked(place.partition).get(place.offset)
+    if packed is None:
+        raise CaseRefusedError(f"Nothing is parked at {position_of(*place)}.")
+    return note_in(packed)
+
+
+def shown(desk: Desk, place: Place) -> ShownRecord:
+    """One parked record. Raises CaseRefusedError, and as `parked_records` does."""
+    note = note_at(desk, place)
+    record = desk.records.read(place.partition, [place.offset]).get(place.offset)
+    if record is None:
+        raise CaseRefusedError(f"The log has no record at {position_of(*place)} any more.")
+    value = record.value or b""
+    content, why = _content(desk, record)
+    return ShownRecord(
+        record=_parked(desk, place, note, record),
+        patient=note.patient,
+        headers={
+            name: mask(content.decode(errors="replace")) if name in _SHOWN_HEADERS else _MASK
+            for name, content in record.headers
+        },
+        bytes=len(value),
+        begins_with=value[:_MARK_BYTES].hex(),
+        schema_is_known=release_of(value[2:_MARK_BYTES]) is not None,
+        why=why,
+        content=content,
+    )
+
+
+def mask(text: str) -> str:
+    """A text without whatever could be an identity number."""
+    return _DIGITS.sub(_MASK, text)
+
+
+def _parked(desk: Desk, place: Place, note: ParkedNote, record: StoredRecord | None) -> ParkedRecord:
+    headers = {} if record is None else {name: mask(value.decode(errors="replace")) for name, value in record.headers}
+    item = None if record is None else item_of(record, place.partition, desk.partitions, desk.framing)
+    return ParkedRecord(
+        position=position_of(*place),
+        reason=str(note.reason),
+        at_ms=note.at_ms,
+        age_ms=max(0, desk.clock.now_ms() - note.at_ms),
+        marks_a_list=note.patient is not None,
+        sender=headers.get("ce_source"),
+        type=headers.get("ce_type"),
+        schema=note.schema,
+        mendable=isinstance(item, Readable) and note.reason != ParkReason.NOT_JUDGED,
+    )
+
+
+def _content(desk: Desk, record: StoredRecord) -> tuple[Any, str]:
+    """What can be read of it, masked, and why not the rest."""
+    try:
+        message = decode(desk.framing.from_topic(record.value))
+    except UndecodableError as error:
+        return None, str(error)
+    if isinstance(message, Event) and isinstance(message.body, PrescriptionIssued):
+        message = replace(message, body=replace(message.body, identity=None))
+    if isinstance(message, Submission):
+        return None, f"a {name_of(message)}, which names its patient: nothing of it is shown"
+    return _masked(msgspec.to_builtins(message, builtin_types=_NATIVE)), f"readable: {name_of(message)}"
+
+
+def _masked(value: Any) -> Any:
+    match value:
+        case str():
+            return value if _is_id(value) else mask(value)
+        case bytes():
+            return _MASK
+        case Mapping():
+            return {name: _masked(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_masked(each) for each in value]
+        case _:
+            return value
+
+
+def _is_id(text: str) -> bool:
+    """A UUID or a pseudonym: its digits are nobody's number."""
+    return bool(re.fullmatch(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text))

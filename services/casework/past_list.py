@@ -1,0 +1,44 @@
+"""A patient's list for an operator: as it stands, or as the records that the broker had at an earlier time tell."""
+
+from services.casework.desk import Desk
+from services.casework.timeline import unpacked
+from services.medication_list.event_index import places_of
+from services.medication_list.fold.state import META, Meta
+from services.medication_list.read_api.as_of import folded
+from services.medication_list.read_api.list_answer import ListAnswer
+from services.medication_list.read_api.list_answer import answered as as_answered
+from services.medication_list.read_api.log_lookup import unframed
+from services.medication_list.read_api.positions import position_of
+from services.medication_list.read_api.view import show
+from services.medication_list.record_log import LogLookupError
+
+
+def list_of(desk: Desk, patient: str, as_of_ms: int | None) -> ListAnswer:
+    """The list now, or as it was known then. Raises NotCurrentError, LogLookupError, StoreUnavailableError."""
+    partition = desk.partition_of(patient)
+    desk.await_current(partition)
+    whole = desk.store.read_whole(partition, patient, with_index=as_of_ms is not None)
+    if as_of_ms is None:
+        fields = unpacked(whole.fields)
+        meta = fields.get(META)
+        last = meta.position - 1 if isinstance(meta, Meta) else -1
+    else:
+        known = places_of(whole.fields, whole.remembered)
+        records = desk.records.read(partition, list(known))
+        if len(records) < len(known):
+            raise LogLookupError("the log lacks records that the view was made of")
+        then = [
+            (unframed(record, desk.framing), known[offset])
+            for offset, record in sorted(records.items())
+            if record.timestamp <= as_of_ms
+        ]
+        fields = dict(folded(then))
+        last = then[-1][0].offset if then else -1
+    at_ms = desk.clock.now_ms() if as_of_ms is None else as_of_ms
+    return as_answered(
+        show(fields, at_ms),
+        as_of_ms=at_ms,
+        position=position_of(partition, last) if last >= 0 else None,
+        generation=desk.generation,
+        read_token=None,
+    )

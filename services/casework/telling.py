@@ -1,0 +1,76 @@
+"""How an operator is answered: JSON or a page for people, and an exit code that a script can use."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from schemas.framing import RegistryUnavailableError
+from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
+from services.casework.desk import CaseRefusedError, NotCurrentError
+from services.medication_list.record_log import LogLookupError
+from services.medication_list.refolding import RefoldRefusedError
+from services.medication_list.source_log import SourceLogUnavailableError
+from services.medication_list.store.port import StoreUnavailableError
+from services.publishing.log import LogUnavailable
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Exit(IntEnum):
+    """What a command ends with."""
+
+    DONE = 0
+    NOT_WELL = 1
+    """Something did not answer, or was not found: the text says what, and trying again may help."""
+    REFUSED = 2
+    """It was not done, and the same again will not be either."""
+
+
+_NOT_WELL = (
+    NotCurrentError,
+    LogLookupError,
+    SourceLogUnavailableError,
+    StoreUnavailableError,
+    LogUnavailable,
+    RegistryUnavailableError,
+)
+_REFUSED = (CaseRefusedError, RefoldRefusedError, AccessNotRecordedError, ReasonRefusedError)
+
+
+@contextmanager
+def answered(*, as_json: bool) -> Iterator[None]:
+    """End with a sentence and an exit code instead of a stack trace, for whatever is expected to go wrong."""
+    try:
+        yield
+    except _NOT_WELL as error:
+        tell_error(str(error) or type(error).__name__, Exit.NOT_WELL, as_json=as_json)
+    except _REFUSED as error:
+        tell_error(str(error), Exit.REFUSED, as_json=as_json)
+
+
+def tell_error(sentence: str, code: Exit, *, as_json: bool) -> None:
+    """Print why not, and end. With --json it stands on standard output too."""
+    if as_json:
+        typer.echo(_encode({"error": sentence, "exit": int(code)}).decode())
+    else:
+        Console(stderr=True, soft_wrap=True).print(sentence, markup=False, highlight=False)
+    raise typer.Exit(int(code))
+
+
+def tell(document: Any, page: Callable[[Console], None], *, as_json: bool) -> None:
+    """Print a document as JSON, or as the page that people read."""
+    if as_json:
+        typer.echo(_encode(document).decode())
+    else:
+        page(Console(soft_wrap=True, highlight=False))
+
+
+def instant(at_ms: int | None) -> str:
+    """An instant for people: UTC, to the second."""
+    return "-" if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,331 @@
+"""An operator's commands on a log and a view in memory: what they show, what they refuse, and that each look is recorded."""
+
+import json
+import stat
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from schemas.framing import PLAIN
+from services.casework import event, parked, patient
+from services.casework.access_record import AccessRecord
+from services.casework.desk import Desk
+from services.clock import ManualClock
+from services.identity.national_id import NationalId, synthetic
+from services.identity.pseudonym import Pseudonymiser
+from services.medication_list.source_log import MemorySourceLog
+from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles
+from tests.unit.fold_world import MINUTE_MS, PATIENT, at, claimed, discontinued, dispensed, id_of, issued, recalled
+from tests.unit.refold_world import GENERATION, Story
+
+NUMBER: NationalId = synthetic(4711)
+WHY = ("--reason", "the pharmacy called")
+WHO = ("--pseudonym", PATIENT)
+
+
+class Stand:
+    """A story, and a desk at which it is looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.story = Story()
+        self.record = folder / "access.jsonl"
+        self.source = MemorySourceLog()
+        self.clock = ManualClock(0)
+        world = self.story.world
+        self.desk = Desk(
+            store=world.store,
+            generation=GENERATION,
+            roles=MemoryRoles(world.server),
+            source=self.source,
+            records=world.log,
+            outbox=MemoryOutbox(world.server),
+            partitions=1,
+            clock=self.clock,
+            accesses=AccessRecord(self.record, self.clock),
+            pseudonymiser=Pseudonymiser(b"k" * 32),
+            framing=PLAIN,
+        )
+
+    def run(self, module: Any, *words: str) -> Result:
+        """Call a command as a user does, at the time of the last record."""
+        world = self.story.world
+        self.source.log_ends = {0: len(world.records)}
+        self.clock.set(world.now_ms + MINUTE_MS)
+        app: typer.Typer = module.make_app(lambda: nullcontext(self.desk))
+        return CliRunner().invoke(app, list(words))
+
+    def told(self, module: Any, *words: str) -> Any:
+        """What it says in JSON; it must have been done."""
+        said = self.run(module, *words, "--json")
+        assert said.exit_code == 0, said.output
+        return json.loads(
+            said.stdout.splitlines()[-1]
+        )  # what is logged stands before it, where nobody has set logging up
+
+    def looks(self) -> list[dict[str, Any]]:
+        """The lines of the access record."""
+        if not self.record.exists():
+            return []
+        return [json.loads(line) for line in self.record.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Stand:
+    return Stand(tmp_path)
+
+
+# --- medchain patient --------------------------------------------------------------------------------------------
+
+
+def test_a_timeline_says_when_who_what_became_of_it_and_what_it_changed(stand: Stand) -> None:
+    for said in (
+        issued("R1"),
+        claimed("R1", "C1", by="P"),
+        dispensed("D1", "R1", by="P"),
+        discontinued("T1", at_ms=at(0, 9)),
+    ):
+        stand.story.say(said)
+    found = stand.told(patient, "timeline", *WHO, *WHY)
+    assert [each["event"]["type"] for each in found["events"]] == [
+        "PrescriptionIssued",
+        "ClaimRequested",
+        "MedicationDispensed",
+        "TreatmentDiscontinued",
+    ]
+    changed = [{each["entry"].split()[0]: each for each in step["changed"]} for step in found["events"]]
+    assert changed[0]["treatment"]["before"] is None
+    assert changed[1]["prescription"]["before"]["status"] == "E"
+    assert changed[1]["prescription"]["after"]["status"] == "U"
+    assert changed[2]["prescription"]["after"]["handed out"] == 100
+    assert changed[3]["treatment"]["after"]["status"] == "discontinued"
+    page = stand.run(patient, "timeline", *WHO, *WHY).stdout
+    assert "PrescriptionIssued by 910000001 (doctor): applied" in page
+    assert "status: E -> U" in page
+
+
+def test_time_alone_changes_nothing_in_a_timeline(stand: Stand) -> None:
+    stand.story.say(issued("R1"))
+    stand.story.now_ms += 400 * 24 * 60 * MINUTE_MS
+    stand.story.say(claimed("R1", "C1", by="P"))
+    (_, claim) = stand.told(patient, "timeline", *WHO, *WHY)["events"]
+    assert claim["event"]["reason"] == "expired"
+    assert claim["changed"] == []
+
+
+def test_the_list_as_of_a_time_is_the_list_that_was_known_then(stand: Stand) -> None:
+    stand.story.say(issued("R1"))
+    then = "2026-03-02T08:01:30"
+    stand.story.say(issued("R2", "T2"))
+    assert len(stand.told(patient, "list", *WHO, *WHY)["treatments"]) == 2
+    assert len(stand.told(patient, "list", *WHO, *WHY, "--as-of", then)["treatments"]) == 1
+    refused = stand.run(patient, "list", *WHY, *WHO, "--as-of", "yesterday")
+    assert refused.exit_code == 2
+    assert "--as-of" in refused.output
+
+
+def test_a_list_is_not_shown_while_it_could_be_less_than_is_known(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.casework.desk._CURRENT_WITHIN_S", 0.0)
+    stand.story.say(issued("R1"))
+    ahead = stand.story.world.records[0, 0]._replace(offset=1)
+    stand.story.world.records[0, 1] = ahead
+    said = stand.run(patient, "list", *WHO, *WHY, "--json")
+    assert said.exit_code == 1
+    assert "stands at offset 1, and the log ends at 2" in json.loads(said.stdout)["error"]
+
+
+def test_a_refold_shows_the_answers_first_and_writes_only_with_yes(stand: Stand) -> None:
+    for said, damaged in ((issued("R1"), False), (recalled("R1"), True), (claimed("R1", "C1", by="P"), False)):
+        stand.story.say(said, damaged=damaged)
+    stand.story.world.mend([1])
+    before = stand.story.world.server.content()
+    shown = stand.told(patient, "refold", *WHO, *WHY)
+    assert stand.story.world.server.content() == before
+    assert (shown["done"], shown["needed"], shown["unparked"]) == (False, True, ["0-1"])
+    assert [(each["answered"], each["now"], each["corrected"]) for each in shown["answers"]] == [
+        ("applied", "refused(recalled)", True)
+    ]
+    assert shown["effects"] == ["notice to notices.920000001"]
+    assert {each["entry"] for each in shown["list_changes"]} >= {f"prescription {id_of('R1')}", "list"}
+    assert "Say --yes" in stand.run(patient, "refold", *WHO, *WHY).stdout
+    done = stand.told(patient, "refold", *WHO, *WHY, "--yes")
+    assert done == {**shown, "done": True}
+    assert stand.told(patient, "refold", *WHO, *WHY)["needed"] is False
+    (_, _, claim) = stand.told(patient, "timeline", *WHO, *WHY)["events"]
+    assert (claim["event"]["outcome"], claim["event"]["answered"]["outcome"]) == ("refused", "applied")
+
+
+# --- Whose data, and who looks -----------------------------------------------------------------------------------
+
+
+def test_every_look_is_recorded_before_it_is_made_and_names_no_number(stand: Stand, tmp_path: Path) -> None:
+    file = tmp_path / "patient"
+    file.write_text(NUMBER.digits + "\n", encoding="utf-8")
+    stand.story.say(issued("R1"))
+    words = ("--operator", "Kari Vakt", "--patient-file", str(file), *WHY)
+    stand.run(patient, "timeline", *words)
+    (look,) = stand.looks()
+    assert {key: look[key] for key in ("action", "operator", "reason", "event")} == {
+        "action": "patient timeline",
+        "operator": "Kari Vakt",
+        "reason": "the pharmacy called",
+        "event": "looked",
+    }
+    assert look["patient"] == Pseudonymiser(b"k" * 32).patient_key(NUMBER)
+    assert look["timestamp"].endswith("Z")
+    assert look["account"]
+    assert NUMBER.digits not in stand.record.read_text(encoding="utf-8")
+    assert stat.S_IMODE(stand.record.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (patient, ["timeline", *WHO]),
+        (patient, ["list", *WHO]),
+        (patient, ["refold", *WHO, "--yes"]),
+        (event, ["trace", "x", "--position", "0-1"]),
+        (parked, ["show", "0-1"]),
+        (parked, ["refold", "--yes"]),
+    ],
+    ids=lambda each: each[0] if isinstance(each, list) else "",
+)
+def test_nothing_is_shown_or_done_that_cannot_be_recorded(stand: Stand, module: Any, words: list[str]) -> None:
+    """The folder of the record is a file: nobody can write it."""
+    stand.story.say(issued("R1"))
+    stand.story.say(recalled("R1"), damaged=True)
+    words = [id_of("event 1") if each == "x" else each for each in words]
+    stand.story.world.mend([1])
+    stand.record.write_text("", encoding="utf-8")
+    object.__setattr__(stand.desk, "accesses", AccessRecord(stand.record / "below", stand.clock))
+    before = stand.story.world.server.content()
+    said = stand.run(module, *words, *WHY, "--json")
+    assert said.exit_code == 2
+    assert "access record cannot be written" in json.loads(said.stdout)["error"]
+    assert stand.story.world.server.content() == before
+
+
+@pytest.mark.parametrize(
+    "reason", ["", "no", f"because of {NUMBER.digits}", f"{NUMBER.digits[:6]} {NUMBER.digits[6:]}"]
+)
+def test_a_reason_says_something_and_holds_no_number(stand: Stand, reason: str) -> None:
+    said = stand.run(patient, "timeline", *WHO, "--reason", reason)
+    assert said.exit_code == 2
+    assert NUMBER.digits not in said.output
+    assert stand.looks() == []
+
+
+def number_in_a_file(tmp_path: Path) -> list[str]:
+    file = tmp_path / "patient"
+    file.write_text(NUMBER.digits[:-1] + "x", encoding="utf-8")
+    return ["--patient-file", str(file)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        lambda _: ["--pseudonym", NUMBER.digits],
+        lambda _: [],
+        number_in_a_file,
+        lambda tmp_path: ["--patient-file", str(tmp_path / "nothing")],
+    ],
+    ids=["a number as pseudonym", "no terminal", "a wrong number in a file", "no such file"],
+)
+def test_a_national_id_is_read_from_terminal_or_file_and_no_error_repeats_it(
+    stand: Stand, tmp_path: Path, words: Callable[[Path], list[str]]
+) -> None:
+    said = stand.run(patient, "timeline", *words(tmp_path), *WHY)
+    assert said.exit_code == 2
+    assert NUMBER.digits not in said.output
+    assert NUMBER.digits[:-1] not in said.output
+    assert stand.looks() == []
+
+
+def test_no_command_takes_a_national_id_as_an_argument(stand: Stand) -> None:
+    said = stand.run(patient, "timeline", NUMBER.digits, *WHY)
+    assert said.exit_code == 2
+    assert stand.looks() == []
+
+
+# --- medchain event ----------------------------------------------------------------------------------------------
+
+
+def test_a_trace_says_where_an_event_is_and_what_waits_because_of_it(stand: Stand) -> None:
+    stand.story.say(issued("R1"))
+    stand.story.say(claimed("R1", "C1", by="P"))
+    stand.story.say(recalled("R1"))
+    found = stand.told(event, "trace", id_of("event 2"), *WHO, *WHY)
+    assert (found["position"], found["outcome"], found["judged"], found["view_offset"]) == ("0-2", "applied", True, 3)
+    ((effect),) = found["effects"]
+    assert (effect["what"], effect["topic"], effect["state"]) == (
+        "notice: recalled_while_held",
+        "notices.920000001",
+        "waiting",
+    )
+    same = stand.told(event, "trace", id_of("event 2"), "--position", "0-2", *WHY)
+    assert same == found
+    assert [look["position"] for look in stand.looks()] == ["0-2", "0-2"]
+
+
+def test_a_trace_finds_what_is_parked_too_and_refuses_what_is_not_there(stand: Stand) -> None:
+    stand.story.say(issued("R1"), damaged=True)
+    parked_one = stand.told(event, "trace", id_of("event 0"), *WHO, *WHY)
+    assert (parked_one["outcome"], parked_one["reason"]) == ("parked", "unknown_schema")
+    for words in (
+        ["trace", id_of("event 9"), *WHO],
+        ["trace", id_of("event 9"), "--position", "0-0"],
+        ["trace", id_of("event 0"), "--position", "0-7"],
+        ["trace", id_of("event 0"), "--position", "7"],
+    ):
+        assert stand.run(event, *words, *WHY).exit_code == 2
+
+
+# --- medchain parked ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_parked_is_listed_by_reason_sender_schema_and_age(stand: Stand) -> None:
+    stand.story.say(issued("R1"))
+    stand.story.say(recalled("R1"), damaged=True)
+    found = stand.told(parked, "list")
+    (record,) = found["records"]
+    assert (record["position"], record["reason"], record["marks_a_list"], record["age_ms"]) == (
+        "0-1",
+        "unknown_schema",
+        True,
+        MINUTE_MS,
+    )
+    assert (found["by_reason"], found["mendable"]) == ({"unknown_schema": 1}, 0)
+    stand.story.world.mend([1])
+    assert stand.told(parked, "list")["mendable"] == 1
+    assert stand.told(parked, "list", "--older-than", "2")["total"] == 0
+    assert stand.told(parked, "list", "--park-reason", "no_key")["total"] == 0
+    assert PATIENT not in stand.run(parked, "list").stdout
+
+
+def test_a_parked_record_is_shown_as_far_as_it_can_be_read_without_identities(stand: Stand) -> None:
+    stand.story.say(issued("R1"), damaged=True)
+    found = stand.told(parked, "show", "0-0", *WHY)
+    assert (found["patient"], found["schema_is_known"], found.get("content")) == (PATIENT, False, None)
+    stand.story.world.mend([0])
+    found = stand.told(parked, "show", "0-0", *WHY)
+    assert found["content"]["body"]["treatment"] == id_of("T1")
+    assert "identity" not in found["content"]["body"]
+    assert stand.run(parked, "show", "0-9", *WHY).exit_code == 2
+
+
+def test_what_is_parked_is_refolded_once_it_is_mended(stand: Stand) -> None:
+    stand.story.say(issued("R1"), damaged=True)
+    assert stand.told(parked, "refold", *WHY, "--yes")[0]["still_parked"] == ["0-0"]
+    stand.story.world.mend([0])
+    (shown,) = stand.told(parked, "refold", "0-0", *WHY)
+    assert (shown["done"], shown["unparked"]) == (False, ["0-0"])
+    (done,) = stand.told(parked, "refold", *WHY, "--yes")
+    assert done["done"] is True
+    assert stand.told(parked, "list")["total"] == 0
+    assert stand.told(patient, "list", *WHO, *WHY)["complete"] is True
