@@ -34,8 +34,18 @@ class Readiness:
     async def watch(self) -> NoReturn:
         """Look every two seconds for as long as the process lives, so that the log tells what nobody asked for."""
         while True:
-            self._tell(await self.troubles())
+            self.tell(await self.troubles())
             await asyncio.sleep(LOOKS_EVERY_S)
+
+    def tell(self, troubles: Sequence[Trouble]) -> None:
+        """Write down what has begun and what has ended since the last time."""
+        # That a process has not begun yet is said by its beginning.
+        now = frozenset(trouble.reason for trouble in troubles) - {TroubleReason.NOT_STARTED}
+        for reason in sorted(now - self._told):
+            get_logger().warning("trouble_began", reason=reason.value)
+        for reason in sorted(self._told - now):
+            get_logger().info("trouble_ended", reason=reason.value)
+        self._told = now
 
     async def _ask(self, name: str, check: Check) -> Sequence[Trouble]:
         task = self._running.get(name)
@@ -47,15 +57,6 @@ class Readiness:
         if done:
             return task.result()
         return (Trouble(TroubleReason.NOT_CHECKED, f"The check of the {name} does not come back."),)
-
-    def _tell(self, troubles: Sequence[Trouble]) -> None:
-        # That a process has not begun yet is said by its beginning.
-        now = frozenset(trouble.reason for trouble in troubles) - {TroubleReason.NOT_STARTED}
-        for reason in sorted(now - self._told):
-            get_logger().warning("trouble_began", reason=reason.value)
-        for reason in sorted(self._told - now):
-            get_logger().info("trouble_ended", reason=reason.value)
-        self._told = now
 
 
 async def _asked(name: str, check: Check) -> Sequence[Trouble]:

@@ -78,9 +78,9 @@ def not_found() -> Problem:
     return Problem(404, DoorReason.NOT_FOUND)
 
 
-def unavailable(reason: DoorReason, *, retry_after_s: int = 1, **named: Any) -> Problem:
+def unavailable(reason: DoorReason, *, retry_after_s: int = 1, detail: str | None = None, **named: Any) -> Problem:
     """503: try again after so many seconds; nothing was half done. `named`: such as progress."""
-    return Problem(503, reason, extra=named, headers={"Retry-After": str(retry_after_s)})
+    return Problem(503, reason, detail=detail, extra=named, headers={"Retry-After": str(retry_after_s)})
 
 
 class FieldErrorDocument(BaseModel):

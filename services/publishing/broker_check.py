@@ -22,8 +22,21 @@ LOW_SHARE: Final = 0.05
 class BrokerCheck:
     """The check of a broker and of topics on it (see `services.health`)."""
 
-    def __init__(self, bootstrap: str, partitions: Callable[[str], int], topics: Collection[str]) -> None:
-        """`bootstrap`: host:port[,host:port]. `partitions`: the declared number for a topic."""
+    def __init__(
+        self,
+        bootstrap: str,
+        partitions: Callable[[str], int],
+        topics: Collection[str],
+        *,
+        low_bytes: int = LOW_BYTES,
+        low_share: float = LOW_SHARE,
+    ) -> None:
+        """`bootstrap`: host:port[,host:port]. `partitions`: the declared number for a topic.
+
+        A disk is low when it has less left than `low_bytes` and than `low_share` of it (0 to 1).
+        """
+        self._low_bytes = low_bytes
+        self._low_share = low_share
         self._bootstrap = bootstrap.split(",")
         self._declared = {topic: partitions(topic) for topic in topics}
         self._admin: Any = None
@@ -38,7 +51,7 @@ class BrokerCheck:
         try:
             admin = self._connected()
             found = {each["name"]: each for each in admin.describe_topics(list(self._declared))}
-            self._left_bytes = _low(admin.describe_log_dirs({}))
+            self._left_bytes = self._low(admin.describe_log_dirs({}))
         except (KafkaError, OSError) as error:
             self._disconnect()
             return (self._unreachable(type(error).__name__),)
@@ -48,10 +61,17 @@ class BrokerCheck:
             troubles.append(Trouble(TroubleReason.BROKER_DISK_LOW, text, stops=False))
         return [each for each in troubles if each is not None]
 
+    def close(self) -> None:
+        """Let the connection go. The next question makes another."""
+        spent, self._admin = self._admin, None
+        if spent is not None:
+            spent.close()
+
     def _connected(self) -> Any:
+        if not any(listens(address, _ANSWERS_WITHIN_MS / 1000) for address in self._bootstrap):
+            # The library would try for two seconds, and leave every refused socket open behind it.
+            raise ConnectionRefusedError
         if self._admin is None:
-            if not any(listens(address, _ANSWERS_WITHIN_MS / 1000) for address in self._bootstrap):
-                raise ConnectionRefusedError
             self._admin = KafkaAdminClient(
                 bootstrap_servers=self._bootstrap,
                 request_timeout_ms=_ANSWERS_WITHIN_MS,
@@ -64,6 +84,17 @@ class BrokerCheck:
         spent, self._admin = self._admin, None
         if spent is not None:
             Thread(target=spent.close, name="broker-check-spent", daemon=True).start()
+
+    def _low(self, brokers: Sequence[Mapping[str, Any]]) -> int | None:
+        """The bytes left on the fullest log directory, None where there is room, or where the brokers do not tell."""
+        rooms = [
+            (each["usable_bytes"], each["total_bytes"])
+            for broker in brokers
+            for each in broker["log_dirs"]
+            if each.get("usable_bytes", -1) >= 0
+        ]
+        low = [left for left, total in rooms if left < min(self._low_bytes, self._low_share * total)]
+        return min(low) if low else None
 
     def _unreachable(self, error: str) -> Trouble:
         where = ", ".join(self._bootstrap)
@@ -95,18 +126,6 @@ def _wrong(topic: str, declared: int, found: Mapping[str, Any] | None) -> Troubl
         text = f"Partitions of {topic} without a leader: {', '.join(map(str, headless))}."
         return Trouble(TroubleReason.LOG_INCOMPLETE, text)
     return None
-
-
-def _low(brokers: Sequence[Mapping[str, Any]]) -> int | None:
-    """The bytes left on the fullest log directory, None where there is room, or where the brokers do not tell."""
-    rooms = [
-        (each["usable_bytes"], each["total_bytes"])
-        for broker in brokers
-        for each in broker["log_dirs"]
-        if each.get("usable_bytes", -1) >= 0
-    ]
-    low = [usable for usable, total in rooms if usable < min(LOW_BYTES, LOW_SHARE * total)]
-    return min(low) if low else None
 
 
 def _megabytes(count: int) -> str:

@@ -14,10 +14,12 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, NodeNotReadyError, RetriableError
 
 from schemas.framing import PLAIN, Framing
+from services.health import Trouble, TroubleReason
 from services.publishing.broker_check import listens
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
     Headers,
+    LogOverloaded,
     LogRecord,
     LogUnavailable,
     PartitionCountDiffers,
@@ -32,11 +34,19 @@ from services.publishing.partitioning import partition_of
 SEND_WITHIN_MS: Final = 2_500
 DELIVERY_TIMEOUT_MS: Final = 5_000
 ANSWER_WITHIN_MS: Final = SEND_WITHIN_MS + DELIVERY_TIMEOUT_MS
+AT_MOST_UNDER_WAY: Final = 5_000
+"""Records that may wait for their answer; a whole round of the relay has 2,000. Whoever comes then is told at once."""
+AT_MOST_UNDER_WAY_BYTES: Final = 64 * 1024 * 1024
+SILENT_AFTER_MS: Final = 3_000
+"""A log that has not answered for so long is not given more by callers who can be told: they learn at once what they
+would learn in seconds. After a failure one append at a time finds out whether it answers again."""
 _BLOCK_MS: Final = 2_000
 _REQUEST_TIMEOUT_MS: Final = 4_000
 _METADATA_MAX_AGE_MS: Final = 30_000
 """How long another partition count at the broker can go unseen."""
 _RECONNECT_MAX_MS: Final = 500
+_TOLD_FOR_S: Final = 10.0
+"""How long readiness tells of an append that failed, when none has come since to show that it works again."""
 
 
 class _Batch:
@@ -44,6 +54,7 @@ class _Batch:
 
     def __init__(self, records: Sequence[LogRecord]) -> None:
         self.records = records
+        self.bytes = sum(record_bytes(each.key, each.value, each.headers) for each in records)
         self.asked_at = time.monotonic()
         self.done: Future[Sequence[Position | Exception]] = Future()
         # From here on nobody can cancel it: the records may be on their way when the caller has gone.
@@ -72,6 +83,36 @@ class _Batch:
             raise LogUnavailable("the log did not take the record in time")
 
 
+class _UnderWay:
+    """What was asked for and has no answer yet, in that order. Used by the event loop alone."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[asyncio.Task[Sequence[Position | Exception]], _Batch] = {}
+        self._records = 0
+        self._bytes = 0
+
+    def add(self, task: asyncio.Task[Sequence[Position | Exception]], batch: _Batch) -> None:
+        self._tasks[task] = batch
+        self._records += len(batch.records)
+        self._bytes += batch.bytes
+        task.add_done_callback(self._remove)
+
+    def _remove(self, task: asyncio.Task[Sequence[Position | Exception]]) -> None:
+        batch = self._tasks.pop(task)
+        self._records -= len(batch.records)
+        self._bytes -= batch.bytes
+
+    def is_full(self, more: Sequence[LogRecord], more_bytes: int) -> bool:
+        """Whether so much more is too much. Something is always taken on."""
+        records, count = self._records + len(more), self._bytes + more_bytes
+        return bool(self._tasks) and (records > AT_MOST_UNDER_WAY or count > AT_MOST_UNDER_WAY_BYTES)
+
+    def longest_wait_ms(self) -> float | None:
+        """How long the oldest waits; None where nothing waits."""
+        oldest = next(iter(self._tasks.values()), None)
+        return None if oldest is None else (time.monotonic() - oldest.asked_at) * 1000
+
+
 class KafkaLog:
     """Appends with acks from all in-sync replicas. Make one for a process; it connects when first needed."""
 
@@ -83,18 +124,23 @@ class KafkaLog:
         client_id: str = "medchain",
         linger_ms: int = 0,
         framing: Framing = PLAIN,
+        tells_callers: bool = False,
     ) -> None:
         """`bootstrap`: host:port[,host:port]. `partitions`: the declared number for a topic; raises if undeclared.
 
         `linger_ms`: how long a record waits for company; for a writer of many, to whom it is worth the delay.
-        `framing`: how records are framed on the topics.
+        `framing`: how records are framed on the topics. `tells_callers`: for a writer on behalf of callers, who are
+        told at once while the log is silent; one that reads from a topic rather waits.
         """
+        self._tells_callers = tells_callers
         self._bootstrap = bootstrap.split(",")
         self._partitions = partitions
         self._client_id = client_id
         self._linger_ms = linger_ms
         self._framing = framing
         self._producer: Any = None
+        self._under_way = _UnderWay()
+        self._unconfirmed_at: float | None = None
         # One thread: records leave in the order in which they were asked for, and a broker that is away blocks only it.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-log")
 
@@ -117,19 +163,53 @@ class KafkaLog:
         if not records:
             return ()
         batch = _Batch(records)
+        refusal = self._refusal(records, batch.bytes)
+        if refusal is not None:
+            return [refusal for _ in records]
+        # A task of its own: what is on its way counts until it is answered, also when its caller has gone.
+        task = asyncio.create_task(self._answered(batch), name="append")
+        self._under_way.add(task, batch)
+        return await asyncio.shield(task)
+
+    async def check(self) -> Sequence[Trouble]:
+        """Whether it takes appends, by how the last ones went (see `services.health`)."""
+        refusal = self._refusal()
+        if refusal is not None:
+            return (Trouble(TroubleReason.LOG_OVERLOADED, f"Appends are turned away: {refusal}."),)
+        unconfirmed_s = None if self._unconfirmed_at is None else time.monotonic() - self._unconfirmed_at
+        if unconfirmed_s is None or unconfirmed_s > _TOLD_FOR_S:
+            return ()
+        text = f"The last append, {unconfirmed_s:.0f} s ago, was not confirmed; its sender was told to repeat it."
+        return (Trouble(TroubleReason.LOG_UNCONFIRMED, text),)
+
+    def _refusal(self, more: Sequence[LogRecord] = (), more_bytes: int = 0) -> LogOverloaded | None:
+        """Why so much more is not taken on now, None if it is."""
+        if self._under_way.is_full(more, more_bytes):
+            return LogOverloaded("too much waits for the log already")
+        waited_ms = self._under_way.longest_wait_ms()
+        if not self._tells_callers or waited_ms is None:
+            return None
+        if waited_ms > SILENT_AFTER_MS or self._unconfirmed_at is not None:
+            return LogOverloaded("the log does not confirm what it was given before")
+        return None
+
+    async def _answered(self, batch: _Batch) -> Sequence[Position | Exception]:
         try:
             self._thread.submit(self._send_all, batch)
         except RuntimeError:
-            return [LogUnavailable("the log was closed") for _ in records]
+            return [LogUnavailable("the log was closed") for _ in batch.records]
         answered = asyncio.wrap_future(batch.done)
         try:
-            return await asyncio.wait_for(asyncio.shield(answered), ANSWER_WITHIN_MS / 1000)
+            answers = await asyncio.wait_for(asyncio.shield(answered), ANSWER_WITHIN_MS / 1000)
         except TimeoutError:
             # The producer should have given up by itself. One whose broker fell silent without closing the connection
             # has been seen to wait for ever, with all that came after: it goes, and what it still held with it.
             self._discard(self._producer)
             batch.give_up()
-            return await answered
+            answers = await answered
+        failed = any(isinstance(each, LogUnavailable) for each in answers)
+        self._unconfirmed_at = time.monotonic() if failed else None
+        return answers
 
     async def close(self) -> None:
         """Deliver what was accepted (at most the delivery timeout), then disconnect."""

@@ -35,6 +35,10 @@ class LogUnavailable(Exception):  # noqa: N818 - named for what is wrong
     """The log did not confirm the record in time. It may have come through all the same: repeat it with the same id."""
 
 
+class LogOverloaded(LogUnavailable):
+    """More waits for the log than is taken on, or it has confirmed nothing for long: nothing of this was sent."""
+
+
 class PartitionCountDiffers(LogUnavailable):
     """The broker has another number of partitions than declared: keys would land where nobody looks for them."""
 

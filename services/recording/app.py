@@ -15,11 +15,12 @@ from schemas.framing import PLAIN, Framing
 from schemas.reasons import DoorReason
 from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
-from services.health import Readiness, health_routes
+from services.health import Check, Readiness, health_routes
 from services.problems import install
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import LogUnavailable
+from services.recording.bound import Bound
 from services.recording.documents import describe
 from services.recording.outcomes import ListUnreachable, MedicationListClient
 from services.recording.recorder import Recorder
@@ -45,7 +46,7 @@ def opened(settings: RecordingSettings, service: str, framing: Framing = PLAIN) 
 
     @asynccontextmanager
     async def open_parts() -> AsyncIterator[Parts]:
-        log = KafkaLog(settings.kafka, load().partitions, client_id=service, framing=framing)
+        log = KafkaLog(settings.kafka, load().partitions, client_id=service, framing=framing, tells_callers=True)
         medication_list = MedicationListClient(settings.list_url)
         try:
             await log.start([EVENTS_TOPIC])
@@ -59,10 +60,12 @@ def opened(settings: RecordingSettings, service: str, framing: Framing = PLAIN) 
             sealer=settings.sealer(),
             clock=SystemClock(),
         )
+        broker = BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC])
+        checks: dict[str, Check] = {"broker": broker, "log": log.check, "medication list": medication_list.check}
         try:
-            broker = BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC])
-            yield Parts(recorder, Readiness({"broker": broker, "medication list": medication_list.check}))
+            yield Parts(recorder, Readiness(checks))
         finally:
+            broker.close()
             await log.close()
             await medication_list.close()
 
@@ -87,6 +90,7 @@ def create_app(
     for router in (router_of(writes), health_routes(_readiness_of), *more):
         app.include_router(router)
     install(app, retryable=dict(_RETRYABLE))
+    app.add_middleware(Bound)
     app.add_middleware(CanonicalLine, clock=SystemClock())
     describe(app)
     return app

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 OUTCOME_WAIT_MS: Final = 2_000
 """How long a write waits to be judged before its caller is told where to ask."""
-_MARGIN_MS: Final = 500
+_MARGIN_MS: Final = 300
 _CONNECTIONS: Final = 200
 _JSON: Final = {"Content-Type": "application/json"}
 _COURTESY_S: Final = 0.5
@@ -99,15 +99,18 @@ class MedicationListClient:
         return (Trouble(TroubleReason.LIST_UNAVAILABLE, f"The medication list is not ready. {says}"),)
 
     async def outcome(self, patient: str, event_id: str, at: Position, wait_ms: int) -> Judgement | None:
-        """The outcome of the record at this place; None if it was not judged in time. Raises ListUnreachable."""
+        """The outcome of the record at this place; None if it was not judged in time. Raises ListUnreachable.
+
+        `wait_ms`: how long the caller waits at most; the list is told less, so that its answer comes within it.
+        """
         asked = {
             "patient": patient,
             "event_id": event_id,
             "partition": at.partition,
             "offset": at.offset,
-            "wait_ms": wait_ms,
+            "wait_ms": max(0, wait_ms - _MARGIN_MS),
         }
-        answer = await self._ask("/internal/outcomes", asked, (wait_ms + _MARGIN_MS) / 1000)
+        answer = await self._ask("/internal/outcomes", asked, max(wait_ms, _MARGIN_MS) / 1000)
         if answer.status == HTTPStatus.ACCEPTED:
             return None
         return _read(answer, Judgement)

@@ -21,6 +21,9 @@ from services.recording.ownership import turn_away_anothers
 ANSWER_WITHIN_MS: Final = 8_000
 """Longer than the log takes to confirm or give up, so that nothing lands after the caller was told that it failed."""
 
+WAITING_AT_MOST: Final = 150
+"""*Policy*: when so many wait to be judged, the processor is behind, and who comes next is not made to wait for it."""
+
 
 class Asked(NamedTuple):
     """How a write was asked for: by whom, under which key, in which trace, and whether to wait for the outcome."""
@@ -50,6 +53,7 @@ class Recorder:
         self.clock = clock
         self.medication_list = medication_list
         self._log = log
+        self._waiting = 0
         self._keys = KeyMemory()
 
     async def record(self, admitted: Admitted, asked: Asked) -> list[Recorded]:
@@ -61,10 +65,11 @@ class Recorder:
         await turn_away_anothers(admitted, self.medication_list)
         events = self._events(admitted, asked)
         places = await self._appended(events, asked.traceparent)
+        # All events of a message share the wait: they lie in one partition, and who waited for one has waited for all.
+        until_ms = min(self.clock.monotonic_ms() + OUTCOME_WAIT_MS, began_ms + ANSWER_WITHIN_MS)
         recorded: list[Recorded] = []
         for event, place in zip(events, places, strict=True):
-            left_ms = ANSWER_WITHIN_MS - (self.clock.monotonic_ms() - began_ms)
-            wait_ms = 0 if asked.is_async else max(0, min(OUTCOME_WAIT_MS, left_ms))
+            wait_ms = 0 if asked.is_async else max(0, until_ms - self.clock.monotonic_ms())
             judgement = await self._judgement(event, place, wait_ms)
             recorded.append(Recorded(event, place, None if asked.is_async else judgement))
         return recorded
@@ -102,7 +107,12 @@ class Recorder:
 
     async def _judgement(self, event: Event[Body], at: Position, wait_ms: int) -> Judgement | None:
         """Asked for even without a wait: the list then knows where to look when the caller comes with the event's id."""
+        if self._waiting >= WAITING_AT_MOST:
+            wait_ms = 0
+        self._waiting += 1
         try:
             return await self.medication_list.outcome(event.patient, event.event_id, at, wait_ms)
         except ListUnreachable:
             return None  # it is in the log; the caller is told where to ask
+        finally:
+            self._waiting -= 1

@@ -39,7 +39,11 @@ async def _run(settings: InboxSettings, kind: str, group: str, framing: Framing)
     )
     inbox = Inbox(kafka=settings.kafka, kind=kind, group=group, receive=reception.receive, clock=clock)
     readiness = Readiness(
-        {"broker": BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC]), "inbox": inbox.check}
+        {
+            "broker": BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC]),
+            "log": log.check,
+            "inbox": inbox.check,
+        }
     )
     pulse = Pulse()
     beating = asyncio.create_task(pulse.keep(), name="pulse")

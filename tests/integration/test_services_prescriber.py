@@ -235,7 +235,7 @@ def test_the_outcome_is_asked_for_the_record_that_was_appended(stand: Stand) -> 
         "event_id": event.event_id,
         "partition": record.position.partition,
         "offset": record.position.offset,
-        "wait_ms": 2000,
+        "wait_ms": 1700,  # so that the list's own answer comes within two seconds
     }
 
 

@@ -74,16 +74,20 @@ def opened(
         # Who waits for the outcome of a write does not queue behind who reads through years of history.
         log, short = (LogLookup(settings.kafka, topic, framing) for _ in range(2))
         places = EventPlaces(settings.redis, partitions)
+        store_check = RedisCheck(settings.redis, writes=False)
+        broker_check = BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC])
         readiness = Readiness(
             {
-                "Redis": RedisCheck(settings.redis, writes=False),
+                "Redis": store_check,
                 "view": partial(check_view, reader, partitions),
-                "broker": partial(_check_log, BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC])),
+                "broker": partial(_check_log, broker_check),
             }
         )
         try:
             yield Parts(reader, log, Outcomes(reader, short), places, door, tokens, clock, partitions, readiness)
         finally:
+            broker_check.close()
+            store_check.close()
             await reader.close()
             await places.close()
             await log.close()

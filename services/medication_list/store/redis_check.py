@@ -49,15 +49,19 @@ class RedisCheck:
         """What is wrong with Redis, within some two seconds."""
         return await asyncio.to_thread(self._look)
 
+    def close(self) -> None:
+        """Let the connection go. The next question makes another."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None
+
     def _look(self) -> Sequence[Trouble]:
         try:
             said = self._try_write()
         except BusyLoadingError:
             said = "LOADING"
         except (RedisError, OSError) as error:
-            if self._connection is not None:
-                self._connection.disconnect()
-                self._connection = None
+            self.close()
             text = f"Redis does not answer ({type(error).__name__}): no list can be read, and no event judged."
             return (Trouble(TroubleReason.REDIS_UNREACHABLE, text),)
         if said is None:
