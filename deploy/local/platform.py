@@ -160,11 +160,15 @@ class Platform:
         def ready() -> bool:
             return service.port is None or is_ready(self.url(name))
 
+        def lives() -> bool:
+            return service.port is None or is_live(self.url(name))
+
         return Program(
             name=name,
             argv=(sys.executable, "-m", service.module),
             log=self.directory / "logs" / f"{name}.log",
             ready=ready,
+            lives=lives,
             environment=_python_environment() | self.environment(service, name) | self._clock,
         )
 
@@ -194,6 +198,13 @@ def is_ready(url: str) -> bool:
     """Whether the service at this URL says that it is ready."""
     with contextlib.suppress(httpx.HTTPError):
         return httpx.get(f"{url}/health/ready", timeout=2).is_success
+    return False
+
+
+def is_live(url: str) -> bool:
+    """Whether the service at this URL answers, and does not say of itself that it hangs."""
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/health/live", timeout=2).status_code != httpx.codes.SERVICE_UNAVAILABLE
     return False
 
 

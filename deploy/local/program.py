@@ -24,12 +24,16 @@ class ProgramDiedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What to run, and how to tell that it is ready. `environment` is laid over that of this process."""
+    """What to run, and how to tell that it is ready. `environment` is laid over that of this process.
+
+    `lives`: how to tell that it does not hang, for those of which a supervisor may start a hanging one again.
+    """
 
     name: str
     argv: tuple[str, ...]
     log: Path
     ready: Callable[[], bool]
+    lives: Callable[[], bool] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_within_s: float = 60.0
     stop_within_s: float = 15.0

@@ -1,4 +1,4 @@
-"""Keeps named programs running: starts them, starts one that died again, and ends all of them with itself."""
+"""Keeps named programs running: starts them, starts one that died or hangs again, and ends all of them with itself."""
 
 import atexit
 import logging
@@ -17,6 +17,10 @@ LONGEST_BACKOFF_S: Final = 5.0
 # One that ran this long before it died is started at once, as if it had never died.
 STEADY_S: Final = 30.0
 LOOK_EVERY_S: Final = 0.05
+HUNG_AFTER_S: Final = 30.0
+"""A program that has answered before and does not for so long hangs. Longer than a busy machine lets anyone wait, and
+than a worker is missed by its group: that one's partitions have gone to another long before."""
+ASK_EVERY_S: Final = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ class _Watched:
     backoff_s: float = FIRST_BACKOFF_S
     restart_at_s: float | None = None
     restarts: int = 0
+    answered_at_s: float | None = None
+    """When it last said that it lives; None since its start: it need not have come so far yet."""
 
 
 class Supervisor:
@@ -51,14 +57,17 @@ class Supervisor:
     `changed` is called (from the watching thread) whenever a program has been started again.
     """
 
-    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, changed: Callable[[], None] = lambda: None, hung_after_s: float = HUNG_AFTER_S) -> None:
         self._changed = changed
+        self._hung_after_s = hung_after_s
         self._watched: dict[str, _Watched] = {}
         # Guards the starts and the dictionary: the watching thread must start nothing once stopping has begun.
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        # Beside the watching: whoever hangs answers late, and a program that died must not wait for that.
+        self._asker = threading.Thread(target=self._ask, name="supervisor-asks", daemon=True)
 
     @property
     def pids(self) -> dict[str, int]:
@@ -71,6 +80,12 @@ class Supervisor:
         """How often each program was started again."""
         with self._lock:
             return {name: each.restarts for name, each in self._watched.items()}
+
+    @property
+    def have_answered(self) -> set[str]:
+        """The programs that have said since their start that they live: of these alone can be said that they hang."""
+        with self._lock:
+            return {name for name, each in self._watched.items() if each.answered_at_s is not None}
 
     def start(self, *programs: Program) -> None:
         """Start these together, and return once all are ready. If one is not, everything is stopped before this raises.
@@ -98,6 +113,7 @@ class Supervisor:
                 self._watched[child.program.name].restart_at_s = None
         if not self._watcher.is_alive():
             self._watcher.start()
+            self._asker.start()
 
     def child(self, name: str) -> Child:
         """The child of that name, to look at or to kill."""
@@ -113,6 +129,7 @@ class Supervisor:
         self._stopped.set()
         if self._watcher.is_alive():
             self._watcher.join()
+            self._asker.join()
         atexit.unregister(self.stop)
 
     def __enter__(self) -> Self:
@@ -143,6 +160,31 @@ class Supervisor:
             return False
         watched.child.start()
         watched.restarts += 1
+        watched.answered_at_s = None
         watched.started_at_s, watched.restart_at_s = now_s, None
         watched.backoff_s = min(watched.backoff_s * 2, LONGEST_BACKOFF_S)
         return True
+
+    def _ask(self) -> None:
+        """Kill what hangs; the watching thread then starts it again."""
+        while not self._stopped.wait(min(ASK_EVERY_S, self._hung_after_s / 2)):
+            with self._lock:
+                watched = () if self._stopping.is_set() else tuple(self._watched.values())
+            for each in watched:
+                if self._hangs(each):
+                    log.warning("%s does not answer; killing it", each.child.program.name)
+                    each.child.kill()
+
+    def _hangs(self, watched: _Watched) -> bool:
+        lives = watched.child.program.lives
+        asked = watched.child.pid
+        if lives is None or asked is None:
+            return False
+        if lives():
+            watched.answered_at_s = time.monotonic()
+            return False
+        # It must be the same that still runs, and must have answered since it was started: dead is not hung.
+        answered_at_s = watched.answered_at_s
+        if answered_at_s is None or watched.child.pid != asked or not watched.child.alive:
+            return False
+        return time.monotonic() - answered_at_s > self._hung_after_s

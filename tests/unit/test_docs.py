@@ -19,6 +19,7 @@ from deploy.services import OPTIONAL, SERVICES
 from schemas.events import BODIES, EFFECTS
 from schemas.reasons import DoorReason, Flag, NoticeKind, ParkReason, Reason
 from services.command_line.app import PARTS
+from services.health import TroubleReason
 from services.medication_list.driver import StopReason
 from services.medication_list.fold.judgement import OUTCOMES
 from services.medication_list.read_api import app as medication_list
@@ -388,6 +389,14 @@ def test_whatever_stops_parks_or_holds_has_a_runbook() -> None:
     held = set(re.findall(r'(?:UnsendableError\(|_hold\([^)]*, )"(\w+)"', source()))
     assert held
     assert [reason for reason in held if f"| {reason} |" not in told] == []
+
+
+def test_every_reason_why_a_process_is_not_ready_leads_to_a_runbook_that_names_it() -> None:
+    index = (DOCS / "runbooks" / "README.md").read_text(encoding="utf-8")
+    for reason in TroubleReason:
+        (row,) = [line for line in index.splitlines() if line.startswith("| `") and f"`{reason}`" in line.split("|")[1]]
+        (page,) = re.findall(r"\]\(([\w-]+\.md)\)", row)
+        assert f"`{reason}`" in (DOCS / "runbooks" / page).read_text(encoding="utf-8"), reason
 
 
 def test_every_alarm_of_the_medication_list_is_in_a_runbook() -> None:

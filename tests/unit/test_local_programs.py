@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,28 @@ def test_a_program_that_dies_is_started_again(tmp_path: Path) -> None:
         assert supervisor.pids == {"one": told_id(tmp_path)}
         assert supervisor.restarts == {"one": 1}
     assert_gone(lambda: told_id(tmp_path))
+
+
+def test_a_program_that_hangs_is_killed_and_started_again_and_one_that_was_never_up_is_let_be(tmp_path: Path) -> None:
+    beating = (
+        "import os, pathlib, sys, time; told = pathlib.Path(sys.argv[1])\n"
+        "told.write_text(str(os.getpid())); beat = told.with_name('beat')\n"
+        "while True: beat.touch(); time.sleep(0.02)"
+    )
+
+    def beats() -> bool:
+        return time.time() - (tmp_path / "beat").stat().st_mtime < 1
+
+    slow = replace(python(tmp_path / "slow", SAYS_ITS_ID_AND_STAYS), name="slow", lives=lambda: False)
+    (tmp_path / "slow").mkdir()
+    with Supervisor(hung_after_s=0.5) as supervisor:
+        supervisor.start(replace(python(tmp_path, beating), lives=beats), slow)
+        first = told_id(tmp_path)
+        # It must have been seen alive, or its silence means nothing.
+        wait_until(lambda: supervisor.have_answered == {"one"}, within_s=20, what="it was asked")
+        os.kill(first, signal.SIGSTOP)
+        wait_until(lambda: told_id(tmp_path) != first, within_s=20, what="another process")
+        assert supervisor.restarts == {"one": 1, "slow": 0}
 
 
 def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
