@@ -23,6 +23,7 @@ from tests.chaos import records
 from tests.chaos.checker import Kind, Violation, violations
 from tests.chaos.evidence import Evidence, collect
 from tests.chaos.faults import Fault, NotPossibleHereError
+from tests.chaos.generations import differing
 from tests.chaos.schedule import schedule
 from tests.chaos.stand import Stand
 from tests.oracle.comparing import compare
@@ -104,6 +105,7 @@ def play(plan: Plan, folder: Path, tell: Tell) -> Outcome:
         _rest(stand, dice, outcome)
         tell("checking", _answered(folder))
         evidence = _evidence(stand, town)
+        outcome.violations += differing(stand.view, stand.partitions)
     outcome.violations += violations(evidence)
     _count(outcome, evidence)
     _write_down(outcome)

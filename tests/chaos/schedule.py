@@ -8,7 +8,7 @@ from tests.chaos.faults import FAULTS, Fault
 
 TOGETHER: Final = 0.25
 """The share of places in which a second fault begins while the first one stands."""
-_EXCLUSIVE: Final = ("broker_", "redis_", "records_", "started_")
+_EXCLUSIVE: Final = ("broker_", "redis_", "records_", "started_", "switch")
 """What stops the servers, or needs them there."""
 
 

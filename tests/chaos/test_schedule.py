@@ -27,7 +27,9 @@ def test_a_round_has_a_fault_only_once() -> None:
 def test_two_faults_of_the_servers_never_stand_together() -> None:
     for seed in range(200):
         for together in names(seed):
-            assert sum(name.startswith(("broker_", "redis_", "records_", "started_")) for name in together) < 2
+            assert (
+                sum(name.startswith(("broker_", "redis_", "records_", "started_", "switch")) for name in together) < 2
+            )
 
 
 def test_faults_that_are_asked_for_come_in_their_order() -> None:
