@@ -164,8 +164,19 @@ def _under_faults(
     )
     for together in places:
         tell(" + ".join(fault.name for fault in together), _answered(stand.folder))
-        outcome.injected += inject(stand, together, dice, outcome)
+        began_ms = time.time_ns() // 1_000_000
+        injected = inject(stand, together, dice, outcome)
+        outcome.injected += injected
+        _note(stand.folder, began_ms, injected)
         time.sleep(dice.uniform(0.2, 1.5))
+
+
+def _note(folder: Path, began_ms: int, injected: Sequence[Injected]) -> None:
+    """Write down when what was injected, for whoever reads the logs of a round afterwards."""
+    ended_ms = time.time_ns() // 1_000_000
+    line = {"began_ms": began_ms, "ended_ms": ended_ms, "faults": injected}
+    with (folder / "faults.jsonl").open("ab") as file:
+        file.write(msgspec.json.encode(line) + b"\n")
 
 
 def inject(stand: Stand, together: Sequence[Fault], dice: random.Random, outcome: Outcome) -> list[Injected]:

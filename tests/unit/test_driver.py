@@ -175,6 +175,13 @@ async def test_failures_in_a_row_wait_longer_each_time_and_success_starts_over()
     assert set(store.counts.values()) == {1}
 
 
+def test_a_store_that_is_back_never_waits_longer_than_a_second_for_a_worker() -> None:
+    pauses = [Pauses().after(failures) for failures in range(1, 40)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] == 0.1
+    assert pauses[-1] <= 1.0
+
+
 async def test_an_idle_store_that_was_emptied_is_read_again_and_a_busy_one_is_not_mistaken_for_it() -> None:
     cursors, turn = placed(offset=5)
     batch = cursors.take(0, turn, [LogRecord(5)], 6, 6)

@@ -13,10 +13,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """How long to wait after a failure: doubling from the first to the longest, in seconds."""
+    """How long to wait after a failure: doubling from the first to the longest, in seconds.
+
+    The longest is short, for a store that is back must not wait for a worker: with 5 s its partitions stood still for up to
+    as long after each outage of some seconds.
+    """
 
     first_s: float = 0.1
-    longest_s: float = 5.0
+    longest_s: float = 1.0
 
     def after(self, failures: int) -> float:
         """Return the pause after so many failures in a row, at least one."""

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from tests.chaos.faults.registry import (
+    ALL_MS,
     PAST_THE_SESSION_S,
     PROCESSOR_MS,
     RELAY_MS,
+    SERVICE_MS,
     fault,
     let_pass,
 )
@@ -26,7 +28,7 @@ def processor_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
     yield
 
 
-@fault(bound_ms=PROCESSOR_MS)
+@fault(bound_ms=ALL_MS)
 def all_processors_sigkill(stand: Stand, _dice: random.Random) -> Iterator[None]:
     """SIGKILL of every processor at once."""
     for name in stand.names("processor"):
@@ -46,7 +48,7 @@ def relay_crash_point(stand: Stand, dice: random.Random) -> Iterator[None]:
     yield from _at_a_point(stand, dice, stand.names("relay"), "relay")
 
 
-@fault(bound_ms=PROCESSOR_MS, weight=2)
+@fault(bound_ms=SERVICE_MS, weight=2)
 def recorder_crash_point(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGKILL of a service before it appends, or after, before it answers."""
     yield from _at_a_point(stand, dice, stand.names("prescriber", "pharmacy"), "recorder")
@@ -84,7 +86,7 @@ def relay_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
     yield
 
 
-@fault(bound_ms=PROCESSOR_MS, weight=2)
+@fault(bound_ms=SERVICE_MS, weight=2)
 def service_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGKILL of a service or an inbox, at any moment."""
     names = stand.names("prescriber", "pharmacy", "prescriber-inbox", "pharmacy-inbox", "medication-list")

@@ -17,7 +17,12 @@ from tests.chaos.stand import Stand
 
 PROCESSOR_MS: Final = 8_000
 """A session of six seconds, and a rebalance."""
+ALL_MS: Final = 15_000
+"""A session, and the start of every process that joins the group anew."""
+SERVICE_MS: Final = 10_000
+"""The start of a service of which there is one."""
 REDIS_MS: Final = 3_000
+"""After it answers."""
 BROKER_MS: Final = 10_000
 RELAY_MS: Final = 20_000
 """A lease of twelve seconds; partitions and reads do not wait for it."""
