@@ -36,7 +36,7 @@ def chaos(  # noqa: PLR0913  every option of the command
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds, each on a platform of its own.")] = 1,
     seed: Annotated[int, typer.Option(help="The first round's; each further round has the next one.")] = 1,
     events: Annotated[int, typer.Option(min=100, help="How many events a round.")] = 20_000,
-    rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 350.0,
+    rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 450.0,
     faults: Annotated[int, typer.Option(min=1, help="Places in a round's schedule; some hold two faults.")] = 5,
     only: Annotated[list[str] | None, typer.Option(help="Inject this fault; may be repeated.")] = None,
     mutant: Annotated[
