@@ -4,6 +4,7 @@ The entry is `violations`. It folds the log with the oracle and knows nothing of
 faults there were: what it demands holds whatever fails.
 """
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -269,12 +270,13 @@ def relay_progress(evidence: Evidence, story: Story) -> Iterator[Violation]:
         running[place.partition] = max(running[place.partition], came if came is not None else 0)
         latest[place.partition].append((place.offset, running[place.partition]))
     for noted in evidence.progress:
-        before = [by_ms for offset, by_ms in latest[noted.partition] if offset < noted.source_offset]
-        if before and before[-1] > noted.time_ms:
+        before = bisect_left(latest[noted.partition], (noted.source_offset, -1)) - 1
+        by_ms = latest[noted.partition][before][1] if before >= 0 else 0
+        if by_ms > noted.time_ms:
             yield Violation(
                 Kind.TOO_EARLY,
                 f"partition {noted.partition}",
-                f"{noted.source_offset} was noted {before[-1] - noted.time_ms} ms before all was delivered",
+                f"{noted.source_offset} was noted {by_ms - noted.time_ms} ms before all was delivered",
             )
 
 

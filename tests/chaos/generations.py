@@ -8,16 +8,21 @@ from tests.chaos.checker import Kind, Violation
 Hashes = dict[str, dict[bytes, bytes]]
 
 
-def differing(view: Any, partitions: int) -> Iterator[Violation]:
-    """Every key that differs between the live generation and another one that has come as far in that partition."""
+def differing(view: Any, partitions: int) -> tuple[int, list[Violation]]:
+    """How many partitions were compared, and every key that differs between the live generation and another.
+
+    A partition is compared where the other generation has come as far.
+    """
     pointer = view.hgetall("live")
     live = pointer[b"generation"].decode()
     others = [name[2:].decode() for name in pointer if name.startswith(b"g:") and name[2:].decode() != live]
-    for other in others:
-        for partition in range(partitions):
-            ours, theirs = (view.hget(f"{each}:{{{partition}}}:offset", "offset") for each in (live, other))
-            if ours == theirs:
-                yield from _partition(view, live, other, partition)
+    compared = [
+        (other, partition)
+        for other in others
+        for partition in range(partitions)
+        if len({view.hget(f"{each}:{{{partition}}}:offset", "offset") for each in (live, other)}) == 1
+    ]
+    return len(compared), [each for where in compared for each in _partition(view, live, *where)]
 
 
 def _partition(view: Any, live: str, other: str, partition: int) -> Iterator[Violation]:

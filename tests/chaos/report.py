@@ -29,6 +29,8 @@ def as_plain(seed: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "effects": sum(outcome.effects for outcome in outcomes),
         "reads": sum(outcome.reads for outcome in outcomes),
         "reads_refused": sum(outcome.reads_refused for outcome in outcomes),
+        "partitions_twice": sum(outcome.partitions_twice for outcome in outcomes),
+        "answers": dict(sum((Counter(outcome.answers) for outcome in outcomes), Counter[str]())),
         "failed_seeds": [outcome.seed for outcome in outcomes if outcome.violations],
         "faults": _faults([each for outcome in outcomes for each in outcome.injected]),
     }

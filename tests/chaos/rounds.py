@@ -4,6 +4,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -80,6 +81,11 @@ class Outcome:
     reads_refused: int = 0
     records: int = 0
     effects: int = 0
+    partitions_twice: int = 0
+    """Partitions in which two generations stood side by side at the end, and were compared."""
+    phases_s: dict[str, float] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
+    """How often a write over HTTP was answered with which status at last; "none" where it never was."""
 
 
 def play(plan: Plan, folder: Path, tell: Tell) -> Outcome:
@@ -90,10 +96,16 @@ def play(plan: Plan, folder: Path, tell: Tell) -> Outcome:
     outcome = Outcome(plan.seed, folder)
     dice = random.Random(f"round/{plan.seed}")
     town = Town(max(80, plan.events // 40))
+    began_s = time.monotonic()
+
+    def reached(phase: str) -> None:
+        outcome.phases_s[phase] = round(time.monotonic() - began_s - sum(outcome.phases_s.values()), 1)
+
     tell("starting the platform", 0)
     places = schedule(plan.seed, plan.faults, plan.only)
     small_disks = any("disk_full" in fault.name for together in places for fault in together)
     with Stand(folder, town.parties, plan.mutants, small=plan.small, small_disks=small_disks) as stand:
+        reached("started")
         client = _client(plan, stand, len(town.patients))
         client.start()
         try:
@@ -101,12 +113,18 @@ def play(plan: Plan, folder: Path, tell: Tell) -> Outcome:
             _wait_for(client, tell, folder)
         finally:
             client.stop()
+        reached("played")
         tell("waiting for rest", _answered(folder))
         _rest(stand, dice, outcome)
+        reached("at rest")
         tell("checking", _answered(folder))
         evidence = _evidence(stand, town)
-        outcome.violations += differing(stand.view, stand.partitions)
+        outcome.partitions_twice, found = differing(stand.view, stand.partitions)
+        outcome.violations += found
+        reached("collected")
+    reached("stopped")
     outcome.violations += violations(evidence)
+    reached("judged")
     _count(outcome, evidence)
     _write_down(outcome)
     return outcome
@@ -281,6 +299,7 @@ def _count(outcome: Outcome, evidence: Evidence) -> None:
         outcome.seconds = (last - first) / 1000
     outcome.records = len(evidence.log)
     outcome.effects = len(evidence.delivered)
+    outcome.answers = dict(Counter(str(each.status or "none") for each in lines if each.channel == "http"))
     outcome.reads = len(evidence.reads)
     outcome.reads_refused = sum(read.status != 200 for read in evidence.reads)
 
