@@ -8,10 +8,11 @@ test holds the two equal on every golden record, on generated values, and on dam
 
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 Reader = Callable[[bytes, int], tuple[Any, int]]
@@ -20,6 +21,10 @@ Reader = Callable[[bytes, int], tuple[Any, int]]
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _LONGEST = 63
 """Bits of the last byte of a long."""
+_INSTANT_BYTES = 6
+"""Of a time in milliseconds between 2004 and 2527."""
+_LONG_RUN = 3
+"""So many fields that may be left out are worth a look at all of them at once."""
 _PLACES = -4
 _TOO_MANY_DIGITS = 10**15
 _DEEPEST = 20
@@ -40,7 +45,13 @@ def reader_of(schema: Mapping[str, Any], message_type: Any) -> Reader:
 
 
 def _long(b: bytes, i: int) -> tuple[int, int]:
-    """A zigzag number of any length."""
+    """A zigzag number of any length. Most are instants, of six bytes."""
+    instant = b[i : i + _INSTANT_BYTES]
+    if len(instant) == _INSTANT_BYTES and instant[5] < 0x80:  # noqa: PLR2004 - the bit that says: more follows
+        c, d, e, f, g, h = instant
+        if c & d & e & f & g & 0x80:
+            value = c & 0x7F | (d & 0x7F) << 7 | (e & 0x7F) << 14 | (f & 0x7F) << 21 | (g & 0x7F) << 28 | h << 35
+            return (value >> 1) ^ -(value & 1), i + _INSTANT_BYTES
     value, shift = 0, 0
     while True:
         byte = b[i]
@@ -112,21 +123,27 @@ class _Maker:
 
     def _sized(self, kind: str, logical: str | None, depth: int) -> str:
         made = self._variable()
-        shown = {"string": "b[i:i + n].decode()", "bytes": "b[i:i + n]"}[kind]
+        shown = {"string": "b[i:j].decode()", "bytes": "b[i:j]"}[kind]
         if logical == "decimal":
-            shown = "decimal(b[i:i + n])"
+            shown = "decimal(b[i:j])"
         self._say(
             depth,
             "n = b[i]",
-            "if n & 0x81 or i + 1 + (n >> 1) > len(b): n, i = size(b, i)",  # long, negative, or past the end
-            "else: n >>= 1; i += 1",
-            f"{made} = {shown}; i += n",
+            "if n & 0x81: n, j = size(b, i); i = j; j += n",  # long or negative
+            # What would reach past the end comes out too short, and is found out where the record should end.
+            "else: i += 1; j = i + (n >> 1)",
+            f"{made} = {shown}; i = j",
         )
         return made
 
     def _number(self, logical: str | None, depth: int) -> str:
         made = self._variable()
-        self._say(depth, f"{made}, i = long(b, i)")
+        self._say(
+            depth,
+            f"{made} = b[i]",
+            f"if {made} < 0x80: {made} = {made} >> 1 ^ -({made} & 1); i += 1",
+            f"else: {made}, i = long(b, i)",
+        )
         if logical == "date":
             self._say(depth, f"{made} = day({made} + {_EPOCH_DAY})")
         return made
@@ -140,6 +157,9 @@ class _Maker:
 
     def _array(self, schema: Mapping[str, Any], hint: Any, depth: int) -> str:
         made, left = self._variable(), self._variable()
+        self._say(depth, f"{made} = ()")
+        self._say(depth, "if b[i] == 0: i += 1", "else:")
+        depth += 1
         self._say(depth, f"{made} = []", f"{left}, i = long(b, i)", f"while {left}:")
         self._say(depth + 1, f"if {left} < 0: {left} = -{left}; n, i = size(b, i)", f"for _ in range({left}):")
         item = self.value(schema["items"], typing.get_args(hint)[0], depth + 2)
@@ -164,6 +184,22 @@ class _Maker:
         self._say(depth, "else: raise ValueError")
         return made
 
+    def _run(self, fields: Sequence[Mapping[str, Any]], hints: Sequence[Any], depth: int) -> list[str]:
+        """Fields in order. Most of what may be left out is: then each is a zero byte, and one look tells it of all."""
+        pairs = list(zip(fields, hints, strict=True))
+        if len(fields) < _LONG_RUN:
+            return [self.value(each["type"], hint, depth) for each, hint in pairs]
+        at = len(self.lines)
+        made = [self.value(each["type"], hint, depth + 1) for each, hint in pairs]
+        self.types[f"zeros{len(fields)}"] = bytes(len(fields))
+        lines, self.lines = self.lines[at:], self.lines[:at]
+        self._say(depth, f"if b.startswith(zeros{len(fields)}, i):")
+        self._say(depth + 1, *(f"{v} = {_lacking(f['type'])}" for f, v in zip(fields, made, strict=True)))
+        self._say(depth + 1, f"i += {len(fields)}")
+        self._say(depth, "else:")
+        self.lines += lines
+        return made
+
     def _record(self, schema: Mapping[str, Any], hint: Any, depth: int) -> str:
         made, of = self._variable(), typing.get_origin(hint) or hint
         self._records[schema["name"]] = self._records[f"medchain.{schema['name']}"] = schema
@@ -171,13 +207,26 @@ class _Maker:
         hints = typing.get_type_hints(of)
         parameters = dict(zip(getattr(of, "__parameters__", ()), typing.get_args(hint), strict=False))
         said = []
-        for field in schema["fields"]:
-            field_hint = _filled(hints.get(field["name"]), parameters)
-            found = self.value(field["type"], field_hint, depth)
-            if found and field["name"] in hints:
-                said.append(f"{field['name']}={found}")
+        for run in _runs(schema["fields"]):
+            found = self._run(run, [_filled(hints.get(each["name"]), parameters) for each in run], depth)
+            said += [f"{f['name']}={v}" for f, v in zip(run, found, strict=True) if v and f["name"] in hints]
         self._say(depth, f"{made} = {of.__name__}({', '.join(said)})")
         return made
+
+
+def _runs(fields: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """The fields in order, those together that follow one another and may all be left out; others alone."""
+    for may_lack, run in groupby(fields, key=lambda each: _lacking(each["type"]) is not None):
+        together = list(run)
+        yield from [together] if may_lack and len(together) >= _LONG_RUN else ([each] for each in together)
+
+
+def _lacking(schema: Any) -> str | None:
+    """What a value of this schema is when its first byte is zero and nothing follows; None where that says more."""
+    if isinstance(schema, list):
+        return "None" if schema[0] == "null" else None
+    kind = schema if isinstance(schema, str) else schema["type"]
+    return {"boolean": "False", "array": "()"}.get(kind)
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
