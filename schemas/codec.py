@@ -26,11 +26,16 @@ from schemas.reasons import ParkReason
 
 AVRO_FOLDER = Path(__file__).parent / "avro"
 SINGLE_OBJECT = b"\xc3\x01"
+_HEADER_BYTES = 10
 _DIGEST_BYTES = 8
 _NATIVE = (date, Decimal, bytes)
 # Instants and ids stay what they are on the wire (long, string): building datetime and UUID objects for each would
 # cost more than the fold itself.
 _KEPT_PLAIN = frozenset({"uuid", "timestamp-millis"})
+
+
+_READERS: dict[bytes, Reader] = {}
+"""The readers that were made, by the header of what they read."""
 
 
 class UndecodableError(Exception):
@@ -88,12 +93,8 @@ def decode(value: bytes | None) -> Any:
     """The event, submission or outgoing record in these bytes. Raises UndecodableError."""
     if not value:
         raise UndecodableError(ParkReason.NO_VALUE, "the record has no value")
-    if value[:2] != SINGLE_OBJECT:
-        raise UndecodableError(ParkReason.UNREADABLE, "the record does not begin with C3 01")
-    release = _releases().get(value[2:10])
-    if release is None:
-        raise UnknownSchemaError(value[2:10].hex())
-    return _read(_reader(release.name, release.version), value, 10)
+    read = _READERS.get(value[:_HEADER_BYTES]) or _reader_named_by(value)
+    return _read(read, value, _HEADER_BYTES)
 
 
 def _read(read: Reader, value: bytes, start: int) -> Any:
@@ -147,10 +148,14 @@ def _parsed(name: str, version: int) -> Any:
     return parse_schema(as_on_the_wire(schema))
 
 
-@cache
-def _reader(name: str, version: int) -> Reader:
-    schema = next(release.schema for release in releases() if (release.name, release.version) == (name, version))
-    return reader_of(schema, TYPES[name])
+def _reader_named_by(value: bytes) -> Reader:
+    """The reader of the schema that a record names, made when the first such record comes."""
+    if value[:2] != SINGLE_OBJECT:
+        raise UndecodableError(ParkReason.UNREADABLE, "the record does not begin with C3 01")
+    release = release_of(value[2:_HEADER_BYTES])
+    if release is None:
+        raise UnknownSchemaError(value[2:_HEADER_BYTES].hex())
+    return _READERS.setdefault(release.header, reader_of(release.schema, TYPES[release.name]))
 
 
 def as_on_the_wire(schema: Any) -> Any:
@@ -189,7 +194,10 @@ def _with_defaults_as_such(body: Body) -> Body:
     msgspec leaves out only what is the very object that the type names, and a string that was read never is. A record
     of an older version, which lacks a field, would otherwise be other content than the same said in full.
     """
-    said = {name: default for name, default in _TEXT_DEFAULTS[type(body)] if getattr(body, name) == default}
+    defaults = _TEXT_DEFAULTS[type(body)]
+    if not defaults:
+        return body
+    said = {name: default for name, default in defaults if getattr(body, name) == default}
     return msgspec.structs.replace(body, **said) if said else body
 
 

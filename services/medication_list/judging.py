@@ -3,8 +3,9 @@
 The entry function is `Judge.process`. It knows no Kafka and no Redis: the same code runs under a simulation.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, cast
 
 import msgspec
@@ -76,11 +77,11 @@ def item_of(record: Record, partition: int, partitions: int, framing: Framing) -
     key = record.key
     if not key:
         return Unreadable(record, None, ParkReason.NO_KEY)
-    if len(key) != PATIENT_KEY_BYTES or not _HEX.issuperset(key):
+    patient = _patient_of(key)
+    if patient is None:
         return Unreadable(record, None, ParkReason.WRONG_KEY)
     if partition_of(key, partitions) != partition:
         return Unreadable(record, None, ParkReason.WRONG_PARTITION)
-    patient = key.decode()
     try:
         value = framing.from_topic(record.value)
         event = decode(value)
@@ -92,6 +93,12 @@ def item_of(record: Record, partition: int, partitions: int, framing: Framing) -
         return Unreadable(record, patient, ParkReason.WRONG_KEY)
     digest = digest_of(event)
     return Readable(record, patient, entry_of(event, record.offset, digest, cast("bytes", value)))
+
+
+@lru_cache(maxsize=65_536)
+def _patient_of(key: bytes) -> str | None:
+    """The pseudonym that a key is, None if it is none."""
+    return key.decode() if len(key) == PATIENT_KEY_BYTES and _HEX.issuperset(key) else None
 
 
 def judged(partition: int, patient: Patient, item: Item, load: Callable[[str], None]) -> tuple[Item, Judgement]:
@@ -132,7 +139,8 @@ def ids_of(issued: PrescriptionIssued) -> tuple[str, ...]:
 
 def due_of(item: Readable, judgement: Judgement) -> tuple[Effect, ...]:
     """What a judged record sends out: its effects, and the receipt if it came as a submission."""
-    return (*judgement.effects, *_receipt_of(item, judgement))
+    receipt = _receipt_of(item, judgement)
+    return judgement.effects if receipt is None else (*judgement.effects, receipt)
 
 
 @dataclass(slots=True)
@@ -308,10 +316,12 @@ def _named(work: PartitionWork) -> list[Wanted]:
         if isinstance(item, Unreadable):
             names[META] = None
             continue
-        names.update(dict.fromkeys(named_by(item.entry.event.body)))
-        remembered[item.entry.own_key] = None
-        if item.entry.natural_key is not None:
-            remembered[item.entry.natural_key] = None
+        entry = item.entry
+        for name in named_by(entry.event.body):
+            names[name] = None
+        remembered[entry.own_key] = None
+        if entry.natural_key is not None:
+            remembered[entry.natural_key] = None
     return [Wanted(patient, tuple(names), tuple(keys[patient])) for patient, names in fields.items()]
 
 
@@ -345,21 +355,19 @@ def _take(work: PartitionWork, patient_key: str, judgement: Judgement) -> None:
     work.outcomes[outcome] = work.outcomes.get(outcome, 0) + 1
 
 
-def _receipt_of(item: Readable, judgement: Judgement) -> Iterable[ReceiptDue]:
+def _receipt_of(item: Readable, judgement: Judgement) -> ReceiptDue | None:
     message_id = next((value for name, value in item.record.headers if name == SUBMISSION_HEADER), None)
     if message_id is None:
-        return ()
+        return None
     verdict, event = judgement.verdict, item.entry.event
-    return (
-        ReceiptDue(
-            event.source.system,
-            message_id.decode(),
-            event.event_id,
-            verdict.outcome,
-            verdict.reason,
-            verdict.flags,
-            verdict.named,
-        ),
+    return ReceiptDue(
+        event.source.system,
+        message_id.decode(),
+        event.event_id,
+        verdict.outcome,
+        verdict.reason,
+        verdict.flags,
+        verdict.named,
     )
 
 

@@ -161,6 +161,8 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
     before = usage(prescription)
     flags = [] if is_holder else [Flag.DISPENSED_WITHOUT_CLAIM]
     flags += _flags_about_the_world(prescription, treatment, meta, event, draft.place)
+    if _was_completed_before(before, event.occurred_at_ms):
+        flags.append(Flag.DISPENSED_AFTER_COMPLETION)
     flags += _flags_about_quantity(prescription, before, amount)
     verdict = applied(*flags)
     hand_out = HandOut(
@@ -281,8 +283,6 @@ def _flags_about_the_world(
     )
     if at_ms >= prescription.valid_until_ms:
         flags.append(Flag.DISPENSED_AFTER_EXPIRY)
-    if _was_completed_before(prescription, at_ms):
-        flags.append(Flag.DISPENSED_AFTER_COMPLETION)
     if _is_after_death(meta, at_ms, place):
         flags.append(Flag.DISPENSED_AFTER_DEATH)
     if is_paused(treatment, at_ms):
@@ -307,9 +307,9 @@ def _flag_after(recall: Recall) -> Flag:
     return Flag.DISPENSED_AFTER_WITHDRAWAL if recall.reason == "withdrawn" else Flag.DISPENSED_AFTER_RECALL
 
 
-def _was_completed_before(prescription: PrescriptionState, at_ms: int) -> bool:
+def _was_completed_before(before: Usage, at_ms: int) -> bool:
     """Whether a hand-out that completed it had happened by then."""
-    return any(hand_out.occurred_at_ms < at_ms for hand_out in usage(prescription).completions)
+    return any(hand_out.occurred_at_ms < at_ms for hand_out in before.completions)
 
 
 def _flags_about_quantity(prescription: PrescriptionState, before: Usage, amount: Decimal) -> list[Flag]:

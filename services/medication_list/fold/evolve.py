@@ -260,9 +260,13 @@ def _tell_changed_outcome(draft: Draft, event: Event[Body], verdict: Verdict) ->
 
 
 def judge(draft: Draft, event: Event[Any]) -> Verdict:  # noqa: C901, PLR0911, PLR0912 - one line an event, no default branch
-    """Every event type, and the function that knows its rule."""
+    """Every event type, and the function that knows its rule; the commonest come first."""
     body: Body = event.body
     match body:
+        case ClaimRequested():
+            return dispensing.claim_requested(draft, event)
+        case MedicationDispensed():
+            return dispensing.medication_dispensed(draft, event)
         case PrescriptionIssued():
             return prescribing.prescription_issued(draft, event)
         case PrescriptionRecalled():
@@ -297,14 +301,10 @@ def judge(draft: Draft, event: Event[Any]) -> Verdict:  # noqa: C901, PLR0911, P
             return patient.patient_died(draft, event)
         case DeathRetracted():
             return patient.death_retracted(draft, event)
-        case ClaimRequested():
-            return dispensing.claim_requested(draft, event)
         case ClaimAborted():
             return dispensing.claim_aborted(draft, event)
         case ClaimReleased():
             return dispensing.claim_released(draft, event)
-        case MedicationDispensed():
-            return dispensing.medication_dispensed(draft, event)
         case DispenseReversed():
             return dispensing.dispense_reversed(draft, event)
         case DispatchRequested():

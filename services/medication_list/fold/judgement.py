@@ -1,6 +1,6 @@
 """What judging one event yields, and the draft in which a judgement is made."""
 
-from typing import Literal, cast
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -32,6 +32,9 @@ EVERYTHING = "*"
 """Asked for when a judgement must see every field of the patient (a death, a reconciliation)."""
 
 
+NOTHING_WAITS = Waiting()
+
+
 class NotLoadedError(Exception):
     """The judgement needs a field that was not read with the state. Read it at the same offset and epoch; judge again."""
 
@@ -51,7 +54,9 @@ class Verdict(Struct, frozen=True, gc=False):
 
 def applied(*flags: Flag, named: tuple[str, str] | None = None) -> Verdict:
     """The event took effect, with these flags (each once, in the vocabulary's order)."""
-    return Verdict("applied", tuple(sorted(set(flags), key=lambda flag: flag.code)), None, named)
+    if len(flags) > 1:
+        flags = tuple(sorted(set(flags), key=lambda flag: flag.code))
+    return Verdict("applied", flags, None, named) if flags or named else APPLIED
 
 
 def refused(reason: Reason, named: tuple[str, str] | None = None) -> Verdict:
@@ -136,8 +141,8 @@ class Draft:
         self.rejudged: list[Rejudged] = []
         self.moved = False
 
-    def get(self, field: str) -> State | None:
-        """A field's value, None where there is none. Raises NotLoadedError when it was not read."""
+    def get(self, field: str) -> Any:
+        """A field's value, None where there is none; the field's name tells its type. Raises NotLoadedError when it was not read."""
         if field in self.puts:
             return self.puts[field]
         try:
@@ -164,19 +169,23 @@ class Draft:
 
     def meta(self) -> Meta:
         """What concerns the patient as a whole."""
-        return cast("Meta | None", self.get(META)) or Meta()
+        found: Meta | None = self.get(META)
+        return found or Meta()
 
     def allergies(self) -> Allergies:
         """All that is recorded about allergies."""
-        return cast("Allergies | None", self.get(ALLERGIES)) or Allergies()
+        found: Allergies | None = self.get(ALLERGIES)
+        return found or Allergies()
 
     def prescription(self, prescription: str) -> PrescriptionState | None:
         """A prescription by its id."""
-        return cast("PrescriptionState | None", self.get(prescription_field(prescription)))
+        found: PrescriptionState | None = self.get(prescription_field(prescription))
+        return found
 
     def treatment(self, treatment: str) -> TreatmentState | None:
         """A treatment by its id."""
-        return cast("TreatmentState | None", self.get(treatment_field(treatment)))
+        found: TreatmentState | None = self.get(treatment_field(treatment))
+        return found
 
     def treatment_of(self, prescription: PrescriptionState) -> TreatmentState:
         """The treatment that a known prescription belongs to."""
@@ -186,15 +195,18 @@ class Draft:
 
     def hand_out(self, dispense: str) -> HandOutPointer | None:
         """Where a hand-out belongs."""
-        return cast("HandOutPointer | None", self.get(hand_out_field(dispense)))
+        found: HandOutPointer | None = self.get(hand_out_field(dispense))
+        return found
 
     def renewal_request(self, request: str) -> RenewalState | None:
         """A request for renewal."""
-        return cast("RenewalState | None", self.get(request_field(request)))
+        found: RenewalState | None = self.get(request_field(request))
+        return found
 
     def waiting(self, awaited: str) -> Waiting:
         """What waits for an id that nobody has seen."""
-        return cast("Waiting | None", self.get(waiting_field(awaited))) or Waiting()
+        found: Waiting | None = self.get(waiting_field(awaited))
+        return found or NOTHING_WAITS
 
     def notify(self, kind: NoticeKind, organisation: str, event: Event[Body], **about: object) -> None:
         """Tell an organisation something; keywords as the fields of NoticeDue."""

@@ -45,15 +45,15 @@ from services.medication_list.fold.state import (
 def named_by(body: Body) -> tuple[str, ...]:  # noqa: C901, PLR0911 - one line a shape of event
     """Fields that the event itself names."""
     match body:
-        case PrescriptionIssued():
-            return _named_by_issued(body)
-        case PrescriptionRecalled() | ClaimRequested() | RenewalRequested() | DispatchWithdrawn():
+        case ClaimRequested() | PrescriptionRecalled() | RenewalRequested() | DispatchWithdrawn():
             return META, prescription_field(body.prescription)
-        case DispatchRequested():
-            return META, ALLERGIES, prescription_field(body.prescription), signed_field(body.prescription)
         case MedicationDispensed():
             own = hand_out_field(body.dispense), waiting_field(body.dispense)
             return META, prescription_field(body.prescription), *own
+        case PrescriptionIssued():
+            return _named_by_issued(body)
+        case DispatchRequested():
+            return META, ALLERGIES, prescription_field(body.prescription), signed_field(body.prescription)
         case DispenseReversed():
             return META, hand_out_field(body.dispense)
         case ClaimAborted() | ClaimReleased():

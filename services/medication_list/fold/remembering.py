@@ -21,6 +21,7 @@ from services.medication_list.fold.state import Remembered
 SHORT = 8
 """Bytes of a short id. Two of a patient's thousand events meet by chance once in some ten thousand billion patients."""
 EVENT, NATURAL, PARKED = b"e", b"n", b"p"
+_PLACES = {outcome: place for place, outcome in enumerate(OUTCOMES)}
 
 
 def event_key(event_id: str) -> bytes:
@@ -36,11 +37,11 @@ def parked_key(offset: int) -> bytes:
 def natural_key(event: Event[Body]) -> bytes | None:
     """Where the thing that an event makes known is remembered: prescription, dispense, claim, ...; None if none."""
     match event.body:
-        case PrescriptionIssued(prescription=natural):
+        case ClaimRequested(claim=natural):
             pass
         case MedicationDispensed(dispense=natural):
             pass
-        case ClaimRequested(claim=natural):
+        case PrescriptionIssued(prescription=natural):
             pass
         case DispenseReversed(reversal=natural):
             pass
@@ -63,9 +64,9 @@ def remembered(verdict: Verdict, offset: int, digest: bytes) -> Remembered:
     return Remembered(
         offset,
         digest,
-        OUTCOMES.index(verdict.outcome),
+        _PLACES[verdict.outcome],
         verdict.reason.code if verdict.reason else 0,
-        bytes(flag.code for flag in verdict.flags),
+        bytes([flag.code for flag in verdict.flags]) if verdict.flags else b"",
         verdict.named,
     )
 

@@ -1,6 +1,6 @@
 """Where a prescription stands: its status is computed from holder, hand-outs and recalls, never stepped."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -27,26 +27,31 @@ class Usage(NamedTuple):
         return min((each.place for each in self.completions), default=NEVER)
 
 
+UNUSED = Usage(0, NOTHING)
+
+
 def usage(prescription: PrescriptionState) -> Usage:
     """Walks the standing hand-outs in the order in which they happened: the same ones, reported in any order, use the same.
 
     A hand-out that says completed completes, and so does the one with whose report the last period was used up.
     """
     standing = [each for each in prescription.hand_outs if not each.reversed]
+    if not standing:
+        return UNUSED
     periods, amount = _used(prescription, standing)
     used_up_by = _report_that_used_up(prescription, standing) if periods > prescription.refills else None
     completions = tuple(each for each in standing if each.completed or each is used_up_by)
     return Usage(min(periods, prescription.refills + 1), amount, completions)
 
 
-def _used(prescription: PrescriptionState, standing: Iterable[HandOut]) -> tuple[int, Decimal]:
+def _used(prescription: PrescriptionState, standing: Sequence[HandOut]) -> tuple[int, Decimal]:
     """Periods used up, and the amount in all.
 
     An exact or larger amount uses up the period, and what is over counts towards the next. Up to 10 % short, or not
     comparable, the pharmacist's `period_completed` decides.
     """
     periods, total, current = 0, NOTHING, NOTHING
-    for hand_out in sorted(standing, key=_when_it_happened):
+    for hand_out in sorted(standing, key=_when_it_happened) if len(standing) > 1 else standing:
         before = periods
         total += hand_out.amount
         current += hand_out.amount
