@@ -21,7 +21,7 @@ from fastavro import parse_schema, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from schemas.compiled import Reader, reader_of
-from schemas.events import BODIES, EFFECTS, Body, Event, PrescriptionIssued, Submission
+from schemas.events import BODIES, EFFECTS, EVERY_BODY, Body, Event, PrescriptionIssued, Submission
 from schemas.reasons import ParkReason
 
 AVRO_FOLDER = Path(__file__).parent / "avro"
@@ -68,8 +68,9 @@ class Release:
 def contract_types() -> dict[str, Any]:
     """Name -> Python type, of everything that travels over a topic."""
     named: dict[str, Any] = {effect.__name__: effect for effect in EFFECTS}
-    for body in BODIES:
+    for body in EVERY_BODY:
         named[body.__name__] = Event[body]  # type: ignore[valid-type]  # a type for each member of a closed union
+    for body in BODIES:
         named[f"Submission{body.__name__}"] = Submission[body]  # type: ignore[valid-type]  # as above
     return named
 
@@ -203,5 +204,5 @@ def _with_defaults_as_such(body: Body) -> Body:
 
 _TEXT_DEFAULTS: Mapping[type[Body], tuple[tuple[str, str], ...]] = {
     body: tuple((each.name, each.default) for each in msgspec.structs.fields(body) if isinstance(each.default, str))
-    for body in BODIES
+    for body in EVERY_BODY
 }

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from schemas.events import BODIES, EFFECTS, Event, Submission
+from schemas.events import BODIES, EFFECTS, EVERY_BODY, Event, Submission
 from schemas.fields import Rule
 
 type_hints = typing.get_type_hints
@@ -20,8 +20,9 @@ _PLAIN: dict[object, object] = {str: "string", int: "long", bool: "boolean", byt
 def contract() -> dict[str, dict[str, Any]]:
     """Name -> Avro schema, for every event, every submission and everything that goes out."""
     schemas: dict[str, dict[str, Any]] = {}
-    for body in BODIES:
+    for body in EVERY_BODY:
         schemas[body.__name__] = _named(Event[body], body.__name__, {"body": f"{body.__name__}Body"})  # type: ignore[valid-type]
+    for body in BODIES:
         name = f"Submission{body.__name__}"
         schemas[name] = _named(Submission[body], name, {"bodies": f"{body.__name__}Body"})  # type: ignore[valid-type]
     for effect in EFFECTS:

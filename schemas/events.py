@@ -461,6 +461,14 @@ class RenewalDeclined(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     reason: Line
 
 
+class ParkedRecordClosed(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """An operator closes a record of this patient that nobody can judge: the list waits for it no longer."""
+
+    offset: int
+    """Where it lies, in the partition that all of the patient's records lie in."""
+    reason: Line
+
+
 Body = (
     PrescriptionIssued
     | PrescriptionRecalled
@@ -488,8 +496,12 @@ Body = (
     | DispatchWithdrawn
     | RenewalRequested
     | RenewalDeclined
+    | ParkedRecordClosed
 )
-BODIES: tuple[type[Body], ...] = Body.__args__
+EVERY_BODY: tuple[type[Body], ...] = Body.__args__
+"""Of everything that the log of medication events can hold."""
+BODIES: tuple[type[Body], ...] = tuple(each for each in EVERY_BODY if each is not ParkedRecordClosed)
+"""Of what prescribers, pharmacies and citizens report, by HTTP or as a submission; the rest is the operators' alone."""
 
 B_co = TypeVar("B_co", covariant=True)
 

@@ -10,9 +10,11 @@ from typing import Final
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.events import Event, ParkedRecordClosed
 from schemas.framing import PLAIN, Framing
 from services.canonical_log import configure
 from services.casework.access_record import AccessRecord
+from services.casework.appending import kafka_append
 from services.clock import Clock, SystemClock
 from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.fold import VERSION
@@ -70,6 +72,8 @@ class Desk:
     clock: Clock
     accesses: AccessRecord
     pseudonymiser: Pseudonymiser | None
+    append: Callable[[Event[ParkedRecordClosed]], int]
+    """Appends an operator's own event to the log; gives its offset."""
     framing: Framing = PLAIN
     kafka: str = ""
     topic: str = EVENTS_TOPIC
@@ -146,6 +150,7 @@ def open_desk() -> Iterator[Desk]:
             clock=clock,
             accesses=AccessRecord(settings.access_record, clock),
             pseudonymiser=None if key is None else Pseudonymiser(bytes.fromhex(key.get_secret_value())),
+            append=kafka_append(settings.kafka, EVENTS_TOPIC, framing),
             framing=framing,
             kafka=settings.kafka,
         )

@@ -10,12 +10,13 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
+from services.casework.closing import Closing, close, closing_of
 from services.casework.desk import CaseRefusedError, Desk, open_desk
 from services.casework.event import place_at
 from services.casework.looking import AsJson, Operator, Reason, Yes, note_look
 from services.casework.parking import ParkedRecord, ShownRecord, note_at, parked_records, shown
 from services.casework.refold_answer import RefoldTold, page, told
-from services.casework.telling import answered, instant, tell
+from services.casework.telling import Exit, answered, instant, tell
 from services.medication_list.mending import note_in
 
 PlaceArgument = Annotated[str, typer.Argument(metavar="PLACE", help="Partition and offset, as the list says: 3-1042.")]
@@ -49,6 +50,7 @@ def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.T
         schema: Annotated[str | None, typer.Option("--schema", help="Only those written with it.")] = None,
         older_than_min: OlderThan = 0,
         *,
+        all_: Annotated[bool, typer.Option("--all", help="Those that were closed, too.")] = False,
         as_json: AsJson = False,
     ) -> None:
         """Everything that is parked: where, why, from whom, since when, and whether this release can judge it."""
@@ -56,7 +58,8 @@ def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.T
             found = _listed(
                 each
                 for each in parked_records(desk)
-                if (park_reason is None or each.reason == park_reason)
+                if (all_ or not each.closed)
+                and (park_reason is None or each.reason == park_reason)
                 and (sender is None or each.sender == sender)
                 and (schema is None or each.schema == schema)
                 and each.age_ms >= older_than_min * 60_000
@@ -100,6 +103,35 @@ def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.T
             found = tuple(documents)
             tell(found, lambda out: _refold_page(out, found), as_json=as_json)
 
+    @app.command("close")
+    def close_(
+        place: PlaceArgument,
+        reason: Reason,
+        organisation: Annotated[
+            str | None, typer.Option("--organisation", help="Whose operator closes it: it stands in the log.")
+        ] = None,
+        operator: Operator = None,
+        *,
+        although_mendable: Annotated[
+            bool, typer.Option("--although-mendable", help="Close what a newer release may be able to judge.")
+        ] = False,
+        yes: Yes = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Close a record that will never be judged: the list waits for it no longer; with --yes."""
+        with answered(as_json=as_json), desk_opened() as desk:
+            at = place_at(desk, place)
+            patient = note_at(desk, at).patient
+            note_look(desk, "parked close", reason, operator, position=place, patient=patient, changes=yes)
+            closing = closing_of(desk, at, although_mendable=although_mendable)
+            if yes:
+                if closing.by_event and organisation is None:
+                    raise CaseRefusedError("Say --organisation: the closing stands in the log, and who is behind it.")
+                closing = close(desk, at, closing, reason, organisation or "")
+            tell(closing, lambda out: _close_page(out, closing), as_json=as_json)
+            if closing.done and closing.outcome not in (None, "applied", "duplicate"):
+                raise typer.Exit(int(Exit.NOT_WELL))
+
     return app
 
 
@@ -117,7 +149,7 @@ def _patients(desk: Desk, place: str | None) -> list[str]:
         for partition in range(desk.partitions)
         for _, packed in sorted(desk.store.parked(partition).items())
     )
-    return list(dict.fromkeys(note.patient for note in notes if note.patient is not None))
+    return list(dict.fromkeys(note.patient for note in notes if note.patient is not None and note.closed is None))
 
 
 def _listed(records: Iterable[ParkedRecord]) -> ParkedList:
@@ -155,6 +187,16 @@ def _show_page(out: Console, found: ShownRecord) -> None:
         out.print(f"  {name}: {value}", markup=False)
     if found.content is not None:
         out.print_json(data=found.content, default=str)
+
+
+def _close_page(out: Console, found: Closing) -> None:
+    how = "by an event in the log" if found.by_event else "by a note, since nobody can tell whose it is"
+    if not found.done:
+        out.print(f"{found.position}, parked({found.park_reason}), would be closed {how}.", markup=False)
+        out.print("Nothing was written. Say --yes to do it.")
+        return
+    at = f" at {found.closed_at}: {found.outcome}" if found.closed_at else ""
+    out.print(f"{found.position} was closed {how}{at}", markup=False)
 
 
 def _refold_page(out: Console, found: tuple[RefoldTold, ...]) -> None:

@@ -42,6 +42,7 @@ class ParkedRecord(Struct, frozen=True, omit_defaults=True):
     type: str | None = None
     schema: str | None = None
     mendable: bool = False
+    closed: bool = False
 
 
 class ShownRecord(Struct, frozen=True, omit_defaults=True):
@@ -116,6 +117,7 @@ def _parked(desk: Desk, place: Place, note: ParkedNote, record: StoredRecord | N
         sender=headers.get("ce_source"),
         type=headers.get("ce_type"),
         schema=note.schema,
+        closed=note.closed is not None,
         mendable=isinstance(item, Readable) and note.reason != ParkReason.NOT_JUDGED,
     )
 

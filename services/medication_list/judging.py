@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from schemas.codec import UndecodableError, decode, digest_of
-from schemas.events import Event, PrescriptionIssued
+from schemas.events import Event, ParkedRecordClosed, PrescriptionIssued
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
 from services.canonical_log import get_logger
@@ -47,6 +47,8 @@ class ParkedNote(msgspec.Struct, frozen=True, array_like=True):
     patient: str | None
     at_ms: int
     schema: str | None = None
+    closed: int | None = None
+    """The offset of the event with which an operator closed it."""
 
 
 class Readable(NamedTuple):
@@ -124,6 +126,17 @@ def judged(partition: int, patient: Patient, item: Item, load: Callable[[str], N
 def note_of(item: Unreadable) -> bytes:
     """What a parked record is listed by."""
     return msgspec.msgpack.encode(ParkedNote(item.reason, item.patient, item.record.timestamp, item.schema))
+
+
+def closed_by(patient: Patient, item: Readable, judgement: Judgement) -> dict[int, bytes]:
+    """The note of a parked record that an operator closed just now; `patient` is as it was before."""
+    body = item.entry.event.body
+    if judgement.verdict.outcome != "applied" or not isinstance(body, ParkedRecordClosed):
+        return {}
+    meta = cast("Meta", patient.fields[META])
+    parked = next(each for each in meta.parked if each.place == body.offset)
+    note = ParkedNote(ParkReason.from_code(parked.reason), item.patient, parked.at_ms, None, item.entry.offset)
+    return {body.offset: msgspec.msgpack.encode(note)}
 
 
 def opened_by(item: Readable, judgement: Judgement) -> tuple[str, ...]:
@@ -282,6 +295,8 @@ class Judge:
         item, judgement = judged(
             work.batch.partition, work.patients[whose], item, lambda missing: self._load(work, whose, missing)
         )
+        if isinstance(item, Readable):
+            work.parked |= closed_by(work.patients[whose], item, judgement)
         _take(work, whose, judgement)
         if isinstance(item, Unreadable):
             self._note_parked(work, item)

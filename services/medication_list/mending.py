@@ -105,8 +105,10 @@ def note_in(packed: bytes) -> ParkedNote:
 
 def _is_hopeful(note: ParkedNote) -> bool:
     """Whether it waits for a schema that may be there now; one of a registry can only be told by reading the record."""
-    if note.reason != ParkReason.UNKNOWN_SCHEMA or note.patient is None or note.schema is None:
+    if note.reason != ParkReason.UNKNOWN_SCHEMA or note.patient is None:
         return False
+    if note.schema is None:
+        return True
     try:
         mark = bytes.fromhex(note.schema)
     except ValueError:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import msgspec
 
-from schemas.events import BODIES, Event
+from schemas.events import EVERY_BODY, Event
 from services.medication_list.answered import ANSWERED, Answered
 from services.medication_list.fold import Memory
 from services.medication_list.fold.judgement import Effect, OrderDue
@@ -67,7 +67,7 @@ _TYPES: Mapping[str, Any] = {
     ANSWERED: Answered,
 }
 _encode = msgspec.msgpack.Encoder().encode
-_EVENTS = {body.__name__: msgspec.msgpack.Decoder(Event[body]) for body in BODIES}  # type: ignore[valid-type]  # one decoder for each member of a closed union
+_EVENTS = {body.__name__: msgspec.msgpack.Decoder(Event[body]) for body in EVERY_BODY}  # type: ignore[valid-type]  # one decoder for each member of a closed union
 _DECODERS = {kind: msgspec.msgpack.Decoder(of) for kind, of in _TYPES.items()}
 _memory_decoder = msgspec.msgpack.Decoder(Remembered)
 _waiting_decoder = msgspec.msgpack.Decoder(WaitingEffect)

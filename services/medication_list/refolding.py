@@ -46,6 +46,7 @@ from services.medication_list.judging import (
     Item,
     Readable,
     Unreadable,
+    closed_by,
     due_of,
     ids_of,
     item_of,
@@ -173,6 +174,8 @@ class PatientFold:
     effects: list[tuple[Readable, Effect]] = field(default_factory=list)
     opened: dict[str, bytes] = field(default_factory=dict)
     parked: dict[int, Unreadable] = field(default_factory=dict)
+    closed: dict[int, bytes] = field(default_factory=dict)
+    """Parked records that an operator closed, with their notes."""
 
     @classmethod
     def empty(cls) -> "PatientFold":
@@ -219,6 +222,8 @@ def _nothing_is_missing(field_name: str) -> None:
 
 
 def _take(fold: PatientFold, item: Item, judgement: Judgement) -> None:
+    if isinstance(item, Readable):
+        fold.closed |= closed_by(fold.patient, item, judgement)
     fold.patient.fields.update(judgement.puts)
     fold.patient.memory.update(judgement.remember)
     if isinstance(item, Unreadable):
@@ -262,7 +267,7 @@ class _Anew:
             records=len(items),
             changes=changes,
             unparked=unparked,
-            parked=list(fold.parked),
+            parked=[offset for offset in fold.parked if offset not in fold.closed],
             effects=[due for _, due in effects],
             before=self.whole.fields,
             rewrite=rewrite,
@@ -404,7 +409,7 @@ class _Anew:
             opened=fold.opened,
             closed=dict.fromkeys(sorted(ids - fold.opened.keys()), owner),
             unparked=unparked,
-            parked={offset: note_of(item) for offset, item in fold.parked.items()},
+            parked={offset: note_of(item) for offset, item in fold.parked.items()} | fold.closed,
             forget=[key for key in stood if key not in index],
             unchanged={META: self.whole.fields[META]} if META in self.whole.fields else {},
         )

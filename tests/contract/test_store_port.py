@@ -350,6 +350,15 @@ def test_a_rewrite_forgets_entries_and_notes_what_is_still_parked(place: Place) 
     assert dict(store.read_whole(0, ANNA, with_index=True).remembered) == {b"e1": b"z", b"p2": b"y"}
 
 
+def test_a_parked_record_gets_another_note_and_the_epoch_is_raised(place: Place) -> None:
+    store = place.begin()
+    store.write([PartitionWrite(0, 0, 0, 3, parked={1: b"no_key"})])
+    assert store.note_parked(0, 1, {1: b"closed"}) == Refused(RefusedWhy.EPOCH, 3, 0, None)
+    assert store.note_parked(0, 0, {1: b"closed", 2: b"was never parked"}) == Written(3, {})
+    assert store.parked(0) == {1: b"closed"}
+    assert store.write([PartitionWrite(0, 3, 0, 4)])[0] == Refused(RefusedWhy.EPOCH, 3, 1, None)
+
+
 def test_a_store_in_memory_fails_as_it_is_told() -> None:
     server = MemoryServer()
     MemoryRoles(server).begin({0: Beginning(G1, 1, 0, 0)})

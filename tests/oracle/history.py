@@ -192,7 +192,7 @@ def named_by(body: ev.Body) -> list[Key]:  # noqa: C901, PLR0911  # one line for
             return [("request", body.request)]
         case ev.ListReconciled() | ev.MultidoseAssigned() | ev.MultidoseEnded():
             return [PATIENT]
-        case ev.PatientDied() | ev.DeathRetracted():
+        case ev.PatientDied() | ev.DeathRetracted() | ev.ParkedRecordClosed():
             return [PATIENT]
         case _:
             return [("t", body.treatment)]

@@ -168,10 +168,20 @@ def _apply(chart: Chart, record: LogRecord, event: ev.Event[ev.Body]) -> Verdict
     if isinstance(event.body, ev.TreatmentDiscontinued):
         _flag_the_newer(chart, verdict, event.body)
     telling.tell(chart, before, entry)
+    if isinstance(event.body, ev.ParkedRecordClosed):
+        _close(chart, record.offset, event.body.offset)
     subject = _moves(chart, event.body, verdict.flags)
     if subject is not None:
         chart.moves.append((record.offset, subject))
     return verdict
+
+
+def _close(chart: Chart, place: int, closed: int) -> None:
+    """The list waits for it no longer; it moves if it says now that it is complete, or incomplete since later."""
+    since_ms = min(record.broker_time_ms for record in chart.parked)
+    chart.parked = [record for record in chart.parked if record.offset != closed]
+    if min((record.broker_time_ms for record in chart.parked), default=None) != since_ms:
+        chart.moves.append((place, "parked"))
 
 
 def _hand_out(chart: Chart, entry: Entry[ev.Body], body: ev.MedicationDispensed) -> None:

@@ -54,7 +54,7 @@ def refusal(chart: Chart, event: AnyEvent) -> Refusal | None:  # noqa: PLR0911  
             return _of_whole_list(chart, event)
 
 
-def _of_whole_list(chart: Chart, event: AnyEvent) -> Refusal | None:
+def _of_whole_list(chart: Chart, event: AnyEvent) -> Refusal | None:  # noqa: PLR0911  # as above
     match event.body:
         case ev.ListReconciled() as body:
             return _of_reconciled(chart, event, body)
@@ -64,10 +64,18 @@ def _of_whole_list(chart: Chart, event: AnyEvent) -> Refusal | None:
             return _of_multidose(chart, event, body)
         case ev.MultidoseEnded():
             return _of_multidose_end(chart, event)
+        case ev.ParkedRecordClosed() as body:
+            return _of_closing(chart, event, body)
         case ev.DeathRetracted():
             return refuse(Reason.NOT_DECEASED) if death_of(chart) is None else None
         case _:
             return None
+
+
+def _of_closing(chart: Chart, event: AnyEvent, body: ev.ParkedRecordClosed) -> Refusal | None:
+    if event.source.role != "operator":
+        return refuse(Reason.NOT_PERMITTED)
+    return None if any(record.offset == body.offset for record in chart.parked) else refuse(Reason.UNKNOWN)
 
 
 # --- At the pharmacy --------------------------------------------------------------------------------------------------

@@ -340,6 +340,11 @@ def reconciled(version: int, by: str = "A", at_ms: int | None = None, read_ms: i
     return Said(by, ev.ListReconciled(read_token="checked at the door", version=version, read_at_ms=read), moment)  # noqa: S106 - no secret: the door verified it
 
 
+def closed(offset: int, by: str = "operator") -> Said:
+    """A parked record is closed."""
+    return Said(by, ev.ParkedRecordClosed(offset=offset, reason="cut off, and reported again"))
+
+
 # --- The world ---------------------------------------------------------------------------------------------------
 
 

@@ -64,9 +64,16 @@ class RefoldWorld:
         self.judge([self.records[0, offset]])
         return offset
 
+    def add(self, record: Stored) -> None:
+        """Append and judge a record as it is."""
+        self.records[0, record.offset] = record
+        self.judge([record])
+
     def judge(self, records: Iterable[Stored]) -> None:
         """As the processor does."""
         batch = list(records)
+        if not batch:
+            return
         first, last = batch[0].offset, batch[-1].offset
         verdicts = Judge(self.store, 1).process(Fetch((PartitionBatch(0, first, last + 1, batch, 0),)))
         assert verdicts == {0: Applied(last + 1)}

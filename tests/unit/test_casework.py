@@ -18,6 +18,7 @@ from services.casework.desk import Desk
 from services.clock import ManualClock
 from services.identity.national_id import NationalId, synthetic
 from services.identity.pseudonym import Pseudonymiser
+from services.identity.registers import organisation_number
 from services.medication_list.source_log import MemorySourceLog
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles
 from tests.unit.fold_world import MINUTE_MS, PATIENT, at, claimed, discontinued, dispensed, id_of, issued, recalled
@@ -48,6 +49,7 @@ class Stand:
             clock=self.clock,
             accesses=AccessRecord(self.record, self.clock),
             pseudonymiser=Pseudonymiser(b"k" * 32),
+            append=lambda event: world.append(event, event.received_at_ms),
             framing=PLAIN,
         )
 
@@ -317,6 +319,69 @@ def test_a_parked_record_is_shown_as_far_as_it_can_be_read_without_identities(st
     assert found["content"]["body"]["treatment"] == id_of("T1")
     assert "identity" not in found["content"]["body"]
     assert stand.run(parked, "show", "0-9", *WHY).exit_code == 2
+
+
+CLOSE = (*WHY, "--organisation", organisation_number(5), "--yes")
+
+
+def damaged_for_ever(stand: Stand) -> None:
+    """A record of the patient that is no Avro of ours."""
+    stand.story.say(issued("R1"))
+    record = stand.story.world.records[0, 0]
+    stand.story.world.add(record._replace(offset=1, value=b"no Avro of ours"))
+
+
+def test_a_closed_record_makes_no_list_incomplete_and_stays_closed_in_a_view_made_anew(stand: Stand) -> None:
+    damaged_for_ever(stand)
+    assert stand.told(patient, "list", *WHO, *WHY)["complete"] is False
+    shown = stand.told(parked, "close", "0-1", *WHY)
+    assert (shown["by_event"], shown.get("done")) == (True, None)
+    assert len(stand.story.world.records) == 2, "nothing was written"
+    done = stand.told(parked, "close", "0-1", *CLOSE)
+    assert (done["outcome"], done["closed_at"]) == ("applied", "0-2")
+    assert stand.told(patient, "list", *WHO, *WHY)["complete"] is True
+    assert stand.told(parked, "list")["total"] == 0
+    assert [each["closed"] for each in stand.told(parked, "list", "--all")["records"]] == [True]
+    assert stand.story.world.afresh().server.content() == stand.story.world.server.content()
+    assert stand.told(patient, "refold", *WHO, *WHY)["needed"] is False
+    assert stand.looks()[-3]["changes"] is True
+    refused = stand.run(parked, "close", "0-1", *CLOSE)
+    assert refused.exit_code == 2
+    assert "closed already" in refused.output
+
+
+def test_a_record_that_can_be_mended_is_not_closed_by_mistake(stand: Stand) -> None:
+    stand.story.say(issued("R1"), damaged=True)
+    assert "can be mended" in stand.run(parked, "close", "0-0", *CLOSE).output
+    assert stand.told(parked, "close", "0-0", *CLOSE, "--although-mendable")["outcome"] == "applied"
+    stand.story.world.mend([0])
+    assert stand.told(patient, "refold", *WHO, *WHY, "--yes")["unparked"] == ["0-0"]
+    assert stand.story.outcome() == "refused(unknown)", "it takes effect after all, and there is nothing left to close"
+    stand.story.say(issued("R2", "T2"), damaged=True)
+    stand.story.world.mend([2])
+    refused = stand.run(parked, "close", "0-2", *CLOSE)
+    assert (refused.exit_code, "refold it instead" in refused.output) == (2, True)
+
+
+def test_a_record_of_nobody_is_closed_by_a_note_and_marks_no_list(stand: Stand) -> None:
+    stand.story.say(issued("R1"))
+    stand.story.world.add(stand.story.world.records[0, 0]._replace(offset=1, key=b""))
+    done = stand.told(parked, "close", "0-1", *WHY, "--yes")
+    assert (done["by_event"], done["done"], done["park_reason"]) == (False, True, "no_key")
+    assert stand.told(parked, "list")["total"] == 0
+    assert stand.run(parked, "refold", "0-1", *WHY, "--yes").exit_code == 2
+    stand.story.say(claimed("R1", "C1", by="P"))
+    assert stand.story.outcome() == "applied", "the epoch was raised, and the processor read again"
+
+
+@pytest.mark.parametrize("organisation", [None, "123456789"])
+def test_whoever_closes_a_record_of_a_patient_says_for_whom(stand: Stand, organisation: str | None) -> None:
+    damaged_for_ever(stand)
+    words = ["--organisation", organisation] if organisation else []
+    said = stand.run(parked, "close", "0-1", *WHY, *words, "--yes")
+    assert said.exit_code == 2
+    assert "organisation" in said.output
+    assert len(stand.story.world.records) == 2
 
 
 def test_what_is_parked_is_refolded_once_it_is_mended(stand: Stand) -> None:

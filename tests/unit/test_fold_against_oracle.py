@@ -1,13 +1,16 @@
 """The production fold and view against the oracle, on histories made by chance: in everything they come to the same."""
 
+import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final, cast
 
 import pytest
+from msgspec.structs import replace
 
 from schemas.codec import digest_of, encode
-from schemas.events import DispenseReversed
+from schemas.events import Body, DispenseReversed, Event, ParkedRecordClosed
+from schemas.reasons import ParkReason
 from services.medication_list.fold import Judgement, Memory, Patient, entry_of, evolve, park
 from services.medication_list.fold.judgement import NoticeDue, OrderDue
 from services.medication_list.fold.remembering import event_key, recollect
@@ -25,6 +28,7 @@ from tests.oracle.comparing import comparable, differences
 from tests.oracle.histories import history
 from tests.oracle.history import LogRecord, Unreadable, Verdict
 from tests.oracle.naive import Ownership, Told, show_told
+from tests.oracle.story import WHO, named
 
 DAY_MS: Final = 86_400_000
 LATER_MS: Final = (0, 45 * DAY_MS, 400 * DAY_MS)
@@ -123,6 +127,36 @@ def test_fold_and_oracle_come_to_the_same(seed: int, length: int) -> None:
     for at_ms in (end_ms + later_ms for later_ms in LATER_MS):
         expected = comparable(show_told(oracle, folded.records, at_ms, Ownership()))
         assert list(differences(expected, comparable(show(standing, at_ms)))) == []
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_fold_and_oracle_close_parked_records_alike(seed: int) -> None:
+    """Each parked record once and some twice, others that are not parked, by operators and by others."""
+    dice, records = random.Random(seed), history(seed, 40)
+    folded, oracle = Folded(), Told()
+    for record in _with_closings(records, dice):
+        judgement, verdict = folded.take(record), oracle.go_on(record)
+        assert (judgement.verdict.outcome, judgement.verdict.reason) == _expected(verdict)[:2], record
+        assert folded.meta is not None
+        assert folded.meta.version == oracle.chart.version, record
+        assert folded.meta.incomplete_since_ms == min((each.broker_time_ms for each in oracle.chart.parked), default=0)
+
+
+def _with_closings(records: Sequence[LogRecord], dice: random.Random) -> Iterator[LogRecord]:
+    offset = 0
+    for record in records:
+        event = Unreadable(ParkReason.UNREADABLE) if dice.random() < 0.2 else record.event
+        yield LogRecord(0, offset, record.broker_time_ms, event)
+        offset += 1
+        if dice.random() < 0.3 and isinstance(record.event, Event):
+            closing: Event[Body] = replace(
+                record.event,
+                event_id=named(f"closing {offset}"),
+                source=WHO[dice.choice(("operator", "operator", "operator", "A"))],
+                body=ParkedRecordClosed(offset=dice.randrange(offset), reason="cut off"),
+            )
+            yield LogRecord(0, offset, record.broker_time_ms, closing)
+            offset += 1
 
 
 def _compare_memory(folded: Folded, verdicts: Sequence[Verdict]) -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from schemas.events import Body, Event
+from schemas.events import Body, Event, ParkedRecordClosed
 from schemas.reasons import ParkReason
 from services.medication_list.answered import ANSWERED
 from services.medication_list.fold.judgement import NoticeDue, ReceiptDue
@@ -17,6 +18,7 @@ from services.medication_list.read_api.view import show_treatment
 from services.medication_list.refolding import Refold, RefoldRefusedError
 from tests.oracle.histories import history
 from tests.unit.fold_world import (
+    ACTORS,
     PATIENT,
     at,
     claimed,
@@ -58,6 +60,8 @@ def test_a_refold_after_the_mend_gives_what_a_fold_of_the_mended_log_gives(
     patient = story[0][0].patient
     for number, (event, at_ms) in enumerate(story):
         world.append(event, at_ms, damaged=dice.random() < share, submission=dice.random() < 0.2)
+        if dice.random() < 0.1:
+            world.append(a_closing(event, dice.randrange(len(world.records)), number), at_ms)
         if number in (length // 3, 2 * length // 3):
             world.mend([offset for offset in list(world.good) if dice.random() < 0.5])
             world.refolder.refold(patient)
@@ -69,6 +73,12 @@ def test_a_refold_after_the_mend_gives_what_a_fold_of_the_mended_log_gives(
     again = world.refolder.refold(patient)
     assert again is not None
     assert not again.is_needed
+
+
+def a_closing(event: Event[Body], offset: int, number: int) -> Event[Body]:
+    """An operator's, of a record that may or may not be parked."""
+    body = ParkedRecordClosed(offset=offset, reason="cut off")
+    return replace(event, event_id=id_of(f"closing {number}"), source=ACTORS["operator"], body=body)
 
 
 @settings(max_examples=60)

@@ -21,6 +21,7 @@ from tests.unit.fold_world import (
     at,
     changed,
     claimed,
+    closed,
     death_retracted,
     died,
     discontinued,
@@ -242,6 +243,9 @@ EVENTS: Final[dict[str, Callable[[World], Said]]] = {
     "DispatchWithdrawn: of none": lambda _: dispatch_withdrawn(),
     "RenewalRequested: of A": lambda _: renewal_requested(),
     "RenewalDeclined: of none": lambda _: renewal_declined(),
+    "ParkedRecordClosed: what is parked": lambda world: closed(world.meta.parked[0].place if world.meta.parked else 0),
+    "ParkedRecordClosed: what is not parked": lambda _: closed(999),
+    "ParkedRecordClosed: by a doctor": lambda _: closed(0, by="A"),
 }
 CELLS: Final = tuple(Cell(event, rx, treatment) for event in EVENTS for rx, treatment in SITUATIONS)
 
@@ -300,7 +304,7 @@ def test_no_cell_is_missing_or_stands_twice(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_type_of_event_stands_in_the_table() -> None:
-    assert {event.partition(":")[0] for event in EVENTS} == {body.__name__ for body in ev.BODIES}
+    assert {event.partition(":")[0] for event in EVENTS} == {body.__name__ for body in ev.EVERY_BODY}
 
 
 def test_every_row_stands_for_a_cell() -> None:

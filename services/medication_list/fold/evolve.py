@@ -21,6 +21,7 @@ from schemas.events import (
     MedicationDispensed,
     MultidoseAssigned,
     MultidoseEnded,
+    ParkedRecordClosed,
     PatientDied,
     PrescriptionIssued,
     PrescriptionRecalled,
@@ -44,6 +45,7 @@ from services.medication_list.fold.state import (
     Conflict,
     HandOutPointer,
     Meta,
+    ParkedPlace,
     Remembered,
     State,
     dosed_field,
@@ -129,10 +131,11 @@ def evolve(before: Patient, entry: LogEntry) -> Judgement:
 def park(meta: Meta | None, offset: int, at_ms: int, reason_code: int) -> Judgement:
     """A record of this patient that cannot be read: the list says that it is incomplete, and since when."""
     meta = meta or Meta()
+    parked = (*meta.parked, ParkedPlace(offset, at_ms, reason_code))
     since_ms = meta.incomplete_since_ms or at_ms
     version = meta.version if meta.incomplete_since_ms else offset
     puts: dict[str, State | None] = {
-        META: replace(meta, incomplete_since_ms=since_ms, version=version, position=offset + 1)
+        META: replace(meta, incomplete_since_ms=since_ms, version=version, position=offset + 1, parked=parked)
     }
     memory = Remembered(offset, b"", 3, reason_code)
     return Judgement(Verdict("parked"), puts, {parked_key(offset): memory})
@@ -315,5 +318,7 @@ def judge(draft: Draft, event: Event[Any]) -> Verdict:  # noqa: C901, PLR0911, P
             return patient.renewal_requested(draft, event)
         case RenewalDeclined():
             return patient.renewal_declined(draft, event)
+        case ParkedRecordClosed():
+            return patient.parked_record_closed(draft, event)
         case _ as never:
             assert_never(never)

@@ -10,6 +10,7 @@ from schemas.events import (
     ListReconciled,
     MultidoseAssigned,
     MultidoseEnded,
+    ParkedRecordClosed,
     PatientDied,
     RenewalDeclined,
     RenewalRequested,
@@ -162,6 +163,20 @@ def list_reconciled(draft: Draft, event: Event[ListReconciled]) -> Verdict:
         return refused(Reason.STALE, ("moved", ",".join(_moved_since(draft, body.version))))
     reconciled = Reconciliation(event.occurred_at_ms, by(event.source), body.version)
     draft.put(META, replace(meta, reconciled=reconciled))
+    return APPLIED
+
+
+def parked_record_closed(draft: Draft, event: Event[ParkedRecordClosed]) -> Verdict:
+    """An operator's word that a record will never be judged: the list waits for it no longer."""
+    meta, closed = draft.meta(), event.body.offset
+    if event.source.role != "operator":
+        return refused(Reason.NOT_PERMITTED)
+    left = tuple(each for each in meta.parked if each.place != closed)
+    if left == meta.parked:
+        return refused(Reason.UNKNOWN)
+    since_ms = min((each.at_ms for each in left), default=0)
+    moved = meta.moved_otherwise if since_ms == meta.incomplete_since_ms else draft.move_version()
+    draft.put(META, replace(meta, parked=left, incomplete_since_ms=since_ms, moved_otherwise=moved))
     return APPLIED
 
 

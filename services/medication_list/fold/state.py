@@ -343,10 +343,18 @@ class Reconciliation(Struct, frozen=True, array_like=True, gc=False):
     version: int
 
 
+class ParkedPlace(Struct, frozen=True, array_like=True, gc=False):
+    """A record of the patient that could not be judged, and when the broker took it."""
+
+    place: int
+    at_ms: int
+    reason: int
+
+
 class Meta(Struct, frozen=True, array_like=True, gc=False):
     """What concerns the patient as a whole. `version` is the offset of the last event that moved what the list shows.
 
-    position: the offset after the patient's last event.
+    position: the offset after the patient's last event. parked: what the list waits for, in log order.
     """
 
     version: int = -1
@@ -357,6 +365,7 @@ class Meta(Struct, frozen=True, array_like=True, gc=False):
     reconciled: Reconciliation | None = None
     moved_otherwise: int = -1
     """The version at which something moved that no longer stands: a multi-dose ended, a death retracted."""
+    parked: tuple[ParkedPlace, ...] = ()
 
 
 class Remembered(Struct, frozen=True, array_like=True, gc=False):

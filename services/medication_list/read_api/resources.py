@@ -22,6 +22,7 @@ from schemas.events import (
     MedicationDispensed,
     MultidoseAssigned,
     MultidoseEnded,
+    ParkedRecordClosed,
     PatientDied,
     PrescriptionIssued,
     PrescriptionRecalled,
@@ -127,6 +128,8 @@ def resource_of(  # noqa: C901, PLR0911 - one line a kind of resource, no defaul
             return ShownAllergies(shown.allergy_status, shown.allergies)
         case MultidoseAssigned() | MultidoseEnded():
             return show(fields, at_ms).multidose
+        case ParkedRecordClosed():
+            return None
         case PatientDied() | DeathRetracted():
             return RegisteredDeath(show(fields, at_ms).deceased_on)
         case _ as never:

@@ -167,6 +167,26 @@ class MemoryStore:
             held = content.hashes.get(GenerationKeys(self.generation, partition).parked, {})
             return {int(offset): note for offset, note in held.items()}
 
+    def note_parked(self, partition: int, epoch: int, notes: Mapping[int, bytes]) -> Written | Refused:
+        """See `port.Store.note_parked`."""
+        with self._server.call() as content:
+            role = _role(content, partition)
+            if role is None:
+                raise ViewLostError(partition)
+            offset, stands = self._stands(content, partition)
+            limit = self._limit(content, partition, role)
+            why = RefusedWhy.ROLE if role.live == self.generation and limit is not None else None
+            if why is None and stands != epoch:
+                why = RefusedWhy.EPOCH
+            if why is not None:
+                return Refused(why, offset, stands, limit)
+            keys = GenerationKeys(self.generation, partition)
+            held = content.hashes.get(keys.parked, {})
+            named = {str(each).encode(): note for each, note in notes.items()}
+            _put(content, keys.parked, {name: note for name, note in named.items() if name in held})
+            _put(content, keys.offset, {b"epoch": str(stands + 1).encode()})
+            return Written(offset, {})
+
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
         """See `port.Store.rewrite`."""
         with self._server.call() as content:

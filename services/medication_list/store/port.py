@@ -164,6 +164,10 @@ class Store(Protocol):
         """Put a patient that was folded anew in the place of what stands, and raise the epoch, in one step."""
         ...
 
+    def note_parked(self, partition: int, epoch: int, notes: Mapping[int, bytes]) -> Written | Refused:
+        """Put other notes to records that are parked already, and raise the epoch; those that are not are left out."""
+        ...
+
     def write(self, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:
         """Each partition's write whole or not at all; one round trip for all partitions.
 

@@ -25,6 +25,7 @@ from services.medication_list.store.port import (
 
 _WRITE: Final = function("write")
 _REWRITE: Final = function("rewrite")
+_NOTE_PARKED: Final = function("note_parked")
 _pack_counts = msgspec.msgpack.Encoder().encode
 # A role can turn while we ask, but not again and again.
 _ATTEMPTS: Final = 4
@@ -109,6 +110,20 @@ class RedisStore:
             if self._standing(partition, reply) is not None:
                 return {int(offset): note for offset, note in _pairs(reply[3]).items()}
         raise _restless(partition)
+
+    def note_parked(self, partition: int, epoch: int, notes: Mapping[int, bytes]) -> Written | Refused:
+        """See `port.Store.note_parked`."""
+
+        def pack(each: int) -> bytes:
+            at = self._at(each)
+            keys = (at.common.role, at.own.offset, at.live_offset, at.own.parked)
+            values: list[Word] = []
+            for offset, note in notes.items():
+                values += (offset, note)
+            return packed(("FCALL", _NOTE_PARKED, len(keys), *keys, self.generation, at.live, epoch, *values))
+
+        reply = self._call([partition], pack)[partition]
+        return _answer(int(reply[2]), reply)
 
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
         """See `port.Store.rewrite`."""

@@ -261,6 +261,32 @@ local function rewrite(keys, args)
   return {'ok', taken, now.offset}
 end
 
+-- Puts other notes to records that are parked already, and raises the epoch as every write of a patient does.
+-- KEYS: role, offset, the live generation's offset, parked. ARGV: generation, believed live one, epoch, then offsets and
+-- notes. Answers as `rewrite`.
+local function note_parked(keys, args)
+  local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
+  if not now then
+    return other
+  end
+  local why = false
+  if now.own and now.limit then
+    why = 'role'
+  elseif now.epoch ~= args[3] then
+    why = 'epoch'
+  end
+  if why then
+    return {why, now.offset, now.epoch, now.limit}
+  end
+  for i = 4, #args - 1, 2 do
+    if redis.call('HEXISTS', keys[4], args[i]) == 1 then
+      redis.call('HSET', keys[4], args[i], args[i + 1])
+    end
+  end
+  redis.call('HINCRBY', keys[2], 'epoch', 1)
+  return {'ok', {}, now.offset}
+end
+
 -- KEYS: role, offset, then the hashes to look into. ARGV: generation, packed counts of fields per hash (-1: all of it),
 -- then the fields. Answers 'ok', offset, epoch, state, the offset it must reach to turn live, then a list per hash.
 local function look(keys, args)
@@ -362,6 +388,7 @@ end
 redis.register_function{function_name='look_@RELEASE@', callback=look, flags={'no-writes'}}
 redis.register_function{function_name='write_@RELEASE@', callback=write}
 redis.register_function{function_name='rewrite_@RELEASE@', callback=rewrite}
+redis.register_function{function_name='note_parked_@RELEASE@', callback=note_parked}
 redis.register_function{function_name='begin_@RELEASE@', callback=begin}
 redis.register_function{function_name='turn_@RELEASE@', callback=turn}
 redis.register_function{function_name='point_@RELEASE@', callback=point}
