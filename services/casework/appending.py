@@ -9,17 +9,19 @@ from schemas.events import Event, ParkedRecordClosed
 from schemas.framing import Framing
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import Log, cloud_event_headers
-from services.topics.registry import load
+from services.topics.registry import EVENTS_TOPIC
 
 SYSTEM: Final = "medchain-casework"
 """The system that such an event comes from."""
 
 
-def kafka_append(kafka: str, topic: str, framing: Framing) -> Callable[[Event[ParkedRecordClosed]], int]:
-    """Appends an event to the log; gives the offset."""
+def kafka_append(
+    kafka: str, partitions: Callable[[str], int], framing: Framing, topic: str = EVENTS_TOPIC
+) -> Callable[[Event[ParkedRecordClosed]], int]:
+    """Appends an event to the log; gives the offset. `partitions`: the declared number for a topic."""
 
     def append(event: Event[ParkedRecordClosed]) -> int:
-        return asyncio.run(_append(KafkaLog(kafka, load().partitions, client_id=SYSTEM, framing=framing), topic, event))
+        return asyncio.run(_append(KafkaLog(kafka, partitions, client_id=SYSTEM, framing=framing), topic, event))
 
     return append
 

@@ -150,7 +150,7 @@ def open_desk() -> Iterator[Desk]:
             clock=clock,
             accesses=AccessRecord(settings.access_record, clock),
             pseudonymiser=None if key is None else Pseudonymiser(bytes.fromhex(key.get_secret_value())),
-            append=kafka_append(settings.kafka, EVENTS_TOPIC, framing),
+            append=kafka_append(settings.kafka, load().partitions, framing),
             framing=framing,
             kafka=settings.kafka,
         )
