@@ -17,6 +17,7 @@ from deploy.local.artifacts import CannotSetUpError
 from deploy.local.layout import BUILD
 from deploy.local.program import ProgramDiedError
 from deploy.local.waiting import NeverCameTrueError
+from tests.chaos.checker import Kind, Violation
 from tests.chaos.faults import FAULTS
 from tests.chaos.mutants import MUTANTS
 from tests.chaos.report import as_plain, fault_table, summary
@@ -85,9 +86,12 @@ def _played(plan: Plan, tell: Tell) -> Outcome:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         return play(plan, folder, tell)
-    except (ProgramDiedError, NeverCameTrueError, CannotSetUpError, RuntimeError) as error:
+    except CannotSetUpError as error:
         err.print(f"[bold red]Seed {plan.seed} could not be played:[/bold red] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from error
+    except (ProgramDiedError, NeverCameTrueError, RuntimeError) as error:
+        # A platform that does not start, or that the clients could not use, is a finding like any other.
+        return Outcome(plan.seed, folder, violations=[Violation(Kind.UNRECOVERED, "the round", str(error))])
 
 
 def _tell_round(outcome: Outcome) -> None:

@@ -207,6 +207,10 @@ def inject(stand: Stand, together: Sequence[Fault], dice: random.Random, outcome
                 standing.enter_context(fault.inject(stand, dice))
         except NotPossibleHereError as error:
             return [Injected(fault.name, None, str(error)) for fault in together]
+        except NeverCameTrueError as error:
+            names = " + ".join(fault.name for fault in together)
+            outcome.violations.append(Violation(Kind.UNRECOVERED, names, str(error)))
+            return [Injected(fault.name, None, alone=alone) for fault in together]
         if alone and together[0].measured_inside:
             recovered = _recovered(stand, dice, began_s, outcome, together)
     if recovered is None:

@@ -26,8 +26,8 @@ from services.medication_list.store.roles import Pointer, Roles
 from tests.chaos.faults.registry import PROCESSOR_MS, fault, let_pass
 from tests.chaos.stand import Stand
 
-_BUILT_WITHIN_S: Final = 90.0
-_FROZEN_AT_MOST_S: Final = 20.0
+_BUILT_WITHIN_S: Final = 180.0
+_FROZEN_AT_MOST_S: Final = 60.0
 
 
 @fault(bound_ms=PROCESSOR_MS, weight=2)

@@ -38,7 +38,7 @@ def another_fold(stand: Stand, _dice: random.Random) -> Iterator[None]:
     stranger = stand.another_processor("processor-another-fold", release="another_fold")
     stranger.start()
     try:
-        wait_until(lambda: not stranger.alive, within_s=30, what="a processor of another fold is refused")
+        wait_until(lambda: not stranger.alive, within_s=120, what="a processor of another fold is refused")
         said = stranger.program.log.read_text(errors="replace")
         if "of the fold" not in said:
             raise RuntimeError("a processor of another fold ended without saying why")
