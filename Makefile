@@ -1,7 +1,7 @@
 # Every command a person needs, and the order in which they need each other; `make` alone lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo up down status bench chaos lock clean
+.PHONY: help setup test lint demo up down status bench chaos mutants lock clean
 
 BUILD := build
 BIN := $(BUILD)/venv/bin
@@ -49,6 +49,9 @@ bench: setup ## the measurements, which a busy machine makes worthless
 
 chaos: setup ## break the platform under load and check what came of it; build/chaos.json (ROUNDS=2 SEED=7 EVENTS=20000)
 	$(BIN)/medchain chaos --rounds $(ROUNDS) --seed $(SEED) --events $(EVENTS)
+
+mutants: setup ## take one protection after the other out of the processes: chaos must catch each
+	$(BIN)/pytest tests/chaos -o python_files='caught_*.py' $(ONLY)
 
 lock: setup ## choose versions anew from pyproject.toml (with hashes, for every platform and Python)
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

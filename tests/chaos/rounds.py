@@ -24,6 +24,7 @@ from tests.chaos import records
 from tests.chaos.checker import Kind, Violation, violations
 from tests.chaos.evidence import Evidence, collect
 from tests.chaos.faults import Fault, NotPossibleHereError
+from tests.chaos.faults.registry import let_pass
 from tests.chaos.generations import differing
 from tests.chaos.schedule import schedule
 from tests.chaos.stand import Stand
@@ -205,14 +206,16 @@ def inject(stand: Stand, together: Sequence[Fault], dice: random.Random, outcome
             for fault in together:
                 began_s = time.monotonic()
                 standing.enter_context(fault.inject(stand, dice))
+            until_s = time.monotonic() + max(dice.uniform(*fault.holds_s) for fault in together)
+            if alone and together[0].measured_inside:
+                recovered = _recovered(stand, dice, began_s, outcome, together)
+            let_pass(until_s - time.monotonic())
         except NotPossibleHereError as error:
             return [Injected(fault.name, None, str(error)) for fault in together]
         except NeverCameTrueError as error:
             names = " + ".join(fault.name for fault in together)
             outcome.violations.append(Violation(Kind.UNRECOVERED, names, str(error)))
             return [Injected(fault.name, None, alone=alone) for fault in together]
-        if alone and together[0].measured_inside:
-            recovered = _recovered(stand, dice, began_s, outcome, together)
     if recovered is None:
         recovered = _recovered(stand, dice, time.monotonic(), outcome, together)
     return [Injected(fault.name, recovered if alone else None, alone=alone) for fault in together]

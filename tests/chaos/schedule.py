@@ -8,8 +8,8 @@ from tests.chaos.faults import FAULTS, Fault
 
 TOGETHER: Final = 0.25
 """The share of places in which a second fault begins while the first one stands."""
-_EXCLUSIVE: Final = ("broker_", "redis_", "records_", "started_", "switch")
-"""What stops the servers, or needs them there."""
+_SERVERS: Final = ("broker_", "redis_", "started_")
+_NEEDS_SERVERS: Final = ("another_fold", "records_", "switch")
 
 
 def schedule(seed: int, places: int, only: Sequence[str] = ()) -> list[tuple[Fault, ...]]:
@@ -38,9 +38,14 @@ def _draw(dice: random.Random, used: set[str]) -> Fault:
 
 
 def _can_stand_together(first: Fault, second: Fault) -> bool:
-    """Whether at most one of them has the servers stopped and started: the end of one must not be the other's."""
-    return not (_is_exclusive(first) and _is_exclusive(second))
+    """Not two of one server, since the end of one would be the other's; and none that needs what the other takes away."""
+    servers = {_server(first), _server(second)}
+    needs = any(each.name.startswith(_NEEDS_SERVERS) for each in (first, second))
+    return _server(first) != _server(second) if None not in servers else not (needs and servers != {None})
 
 
-def _is_exclusive(fault: Fault) -> bool:
-    return fault.name.startswith(_EXCLUSIVE)
+def _server(fault: Fault) -> str | None:
+    """The server that a fault stops, or takes its data or its room from."""
+    if not fault.name.startswith(_SERVERS):
+        return None
+    return "redis" if fault.name.startswith("redis_") else "broker"

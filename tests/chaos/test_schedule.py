@@ -24,12 +24,23 @@ def test_a_round_has_a_fault_only_once() -> None:
         assert len(several) == len(set(several))
 
 
-def test_two_faults_of_the_servers_never_stand_together() -> None:
-    for seed in range(200):
+def test_two_faults_of_one_server_never_stand_together() -> None:
+    for seed in range(300):
         for together in names(seed):
-            assert (
-                sum(name.startswith(("broker_", "redis_", "records_", "started_", "switch")) for name in together) < 2
-            )
+            assert sum(name.startswith("redis_") for name in together) < 2
+            assert sum(name.startswith(("broker_", "started_")) for name in together) < 2
+
+
+def test_what_needs_the_servers_does_not_stand_while_one_is_away() -> None:
+    for seed in range(300):
+        for together in names(seed):
+            needs = any(name.startswith(("another_fold", "records_", "switch")) for name in together)
+            assert not (needs and any(name.startswith(("redis_", "broker_", "started_")) for name in together))
+
+
+def test_broker_and_redis_can_be_away_at_once() -> None:
+    pairs = [together for seed in range(300) for together in names(seed) if len(together) == 2]
+    assert any({name.partition("_")[0] for name in pair} == {"broker", "redis"} for pair in pairs)
 
 
 def test_faults_that_are_asked_for_come_in_their_order() -> None:

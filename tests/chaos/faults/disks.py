@@ -11,27 +11,26 @@ from tests.chaos.faults.registry import (
     PROCESSOR_MS,
     NotPossibleHereError,
     fault,
-    let_pass,
 )
 from tests.chaos.stand import Stand
 
 
-@fault(bound_ms=PROCESSOR_MS)
+@fault(bound_ms=PROCESSOR_MS, holds_s=(5.0, 5.0))
 def redis_disk_full(stand: Stand, _dice: random.Random) -> Iterator[None]:
     """The disk of Redis' file is full for a while: Redis refuses writes."""
     with _full(stand.redis.directory):
-        let_pass(5.0)
-    yield
+        yield
 
 
-@fault(bound_ms=BROKER_MS)
+@fault(bound_ms=BROKER_MS, holds_s=(5.0, 5.0))
 def broker_disk_full(stand: Stand, _dice: random.Random) -> Iterator[None]:
     """The disk of the log is full: the broker gives up; there is room again, and it is started."""
-    with _full(stand.broker.directory):
-        let_pass(5.0)
-    stand.broker.stop()
-    stand.broker.start()
-    yield
+    try:
+        with _full(stand.broker.directory):
+            yield
+    finally:
+        stand.broker.stop()
+        stand.broker.start()
 
 
 @contextmanager

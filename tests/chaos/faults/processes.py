@@ -4,13 +4,12 @@ import contextlib
 import functools
 import random
 import signal
-import time
 from collections.abc import Iterator, Mapping
 
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from tests.chaos.faults.registry import (
     ALL_MS,
-    PAST_THE_SESSION_S,
+    PAST_THE_SESSION,
     PROCESSOR_MS,
     RELAY_MS,
     SERVICE_MS,
@@ -94,13 +93,13 @@ def service_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
     yield
 
 
-@fault(bound_ms=PROCESSOR_MS, weight=3, measured_inside=True)
+@fault(bound_ms=PROCESSOR_MS, weight=3, holds_s=PAST_THE_SESSION, measured_inside=True)
 def processor_sigstop(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGSTOP of a processor past its session, then SIGCONT: a worker that does not know that it is none any more."""
-    yield from _stopped(stand, dice.choice(stand.names("processor")), PAST_THE_SESSION_S)
+    yield from _stopped(stand, dice.choice(stand.names("processor")))
 
 
-@fault(bound_ms=PROCESSOR_MS, weight=4, measured_inside=True)
+@fault(bound_ms=PROCESSOR_MS, weight=4, holds_s=PAST_THE_SESSION, measured_inside=True)
 def processor_sigstop_at_a_point(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGSTOP of a processor past its session between its read and its write of Redis, or after that; then SIGCONT."""
     name = dice.choice(stand.names("processor"))
@@ -110,27 +109,25 @@ def processor_sigstop_at_a_point(stand: Stand, dice: random.Random) -> Iterator[
         wait_until(lambda: stand.is_stopped(name), within_s=10, what="a processor stops")
     except NeverCameTrueError:  # it has no partition just now
         stand.withdraw_order(name, point)
-    yield from _stopped(stand, name, PAST_THE_SESSION_S)
+    yield from _stopped(stand, name)
 
 
-@fault(bound_ms=PROCESSOR_MS, measured_inside=True)
+@fault(bound_ms=PROCESSOR_MS, holds_s=(13.0, 13.0), measured_inside=True)
 def relay_sigstop(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGSTOP of a relay past its lease, then SIGCONT."""
-    yield from _stopped(stand, dice.choice(stand.names("relay")), 13.0)
+    yield from _stopped(stand, dice.choice(stand.names("relay")))
 
 
-@fault(bound_ms=PROCESSOR_MS)
+@fault(bound_ms=PROCESSOR_MS, holds_s=(11.0, 11.0))
 def inbox_sigstop(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGSTOP of an inbox past its session of ten seconds, then SIGCONT."""
-    yield from _stopped(stand, dice.choice(stand.names("prescriber-inbox", "pharmacy-inbox")), 11.0)
+    yield from _stopped(stand, dice.choice(stand.names("prescriber-inbox", "pharmacy-inbox")))
 
 
-def _stopped(stand: Stand, name: str, for_s: float) -> Iterator[None]:
+def _stopped(stand: Stand, name: str) -> Iterator[None]:
     stand.send_signal(name, signal.SIGSTOP)
-    until = time.monotonic() + for_s
     try:
         yield
-        let_pass(until - time.monotonic())
     finally:
         stand.send_signal(name, signal.SIGCONT)
 

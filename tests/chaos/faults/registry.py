@@ -26,7 +26,8 @@ REDIS_MS: Final = 3_000
 BROKER_MS: Final = 10_000
 RELAY_MS: Final = 20_000
 """A lease of twelve seconds; partitions and reads do not wait for it."""
-PAST_THE_SESSION_S: Final = 8.5
+PAST_THE_SESSION: Final = (8.5, 8.5)
+"""Seconds; the session is six."""
 HOUR_MS: Final = 3_600_000
 
 
@@ -44,12 +45,16 @@ class Inject(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. `weight`: how often it is drawn beside others; 0: only when it is asked for by name."""
+    """One fault. `weight`: how often it is drawn beside others; 0: only when it is asked for by name.
+
+    `holds_s`: for how long it stands, at least and at most.
+    """
 
     name: str
     inject: Callable[[Stand, random.Random], AbstractContextManager[None]]
     bound_ms: int | None
     weight: int
+    holds_s: tuple[float, float]
     measured_inside: bool
     about: str
 
@@ -58,13 +63,19 @@ FAULTS: dict[str, Fault] = {}
 """Every fault by its name."""
 
 
-def fault(*, bound_ms: int | None, weight: int = 1, measured_inside: bool = False) -> Callable[[Inject], Inject]:
+def fault(
+    *,
+    bound_ms: int | None,
+    weight: int = 1,
+    holds_s: tuple[float, float] = (0.0, 0.0),
+    measured_inside: bool = False,
+) -> Callable[[Inject], Inject]:
     """Register a fault under the name of its function."""
 
     def register(inject: Any) -> Any:
         name = inject.__name__
         about = (inject.__doc__ or "").strip().splitlines()[0]
-        FAULTS[name] = Fault(name, contextmanager(inject), bound_ms, weight, measured_inside, about)
+        FAULTS[name] = Fault(name, contextmanager(inject), bound_ms, weight, holds_s, measured_inside, about)
         return inject
 
     return register

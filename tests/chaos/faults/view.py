@@ -16,13 +16,14 @@ from tests.chaos.stand import Stand
 from tests.chaos.under_test import POINTS
 
 
-@fault(bound_ms=REDIS_MS, weight=3)
-def redis_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
+@fault(bound_ms=REDIS_MS, weight=3, holds_s=(0.0, 4.0))
+def redis_sigkill(stand: Stand, _dice: random.Random) -> Iterator[None]:
     """SIGKILL of Redis, which reads its append-only file when it starts again."""
     stand.redis.kill()
-    let_pass(dice.uniform(0, 4))
-    stand.redis.start()
-    yield
+    try:
+        yield
+    finally:
+        stand.redis.start()
 
 
 @fault(bound_ms=None)
@@ -78,27 +79,25 @@ def redis_restored_older(stand: Stand, dice: random.Random) -> Iterator[None]:
     yield
 
 
-@fault(bound_ms=REDIS_MS)
-def redis_read_only(stand: Stand, dice: random.Random) -> Iterator[None]:
+@fault(bound_ms=REDIS_MS, holds_s=(2.0, 5.0))
+def redis_read_only(stand: Stand, _dice: random.Random) -> Iterator[None]:
     """Redis is the replica of nobody: it answers reads and refuses writes."""
     stand.tell_redis("REPLICAOF", "127.0.0.1", "1")
     try:
-        let_pass(dice.uniform(2, 5))
         yield
     finally:
         stand.tell_redis("REPLICAOF", "NO", "ONE")
 
 
-@fault(bound_ms=REDIS_MS)
-def redis_out_of_memory(stand: Stand, dice: random.Random) -> Iterator[None]:
+@fault(bound_ms=REDIS_MS, holds_s=(2.0, 5.0))
+def redis_out_of_memory(stand: Stand, _dice: random.Random) -> Iterator[None]:
     """Redis is at its limit and, as it must, refuses writes instead of evicting."""
     used = int(stand.view.info("memory")["used_memory"])
     stand.view.config_set("maxmemory", used // 2)
     try:
-        let_pass(dice.uniform(2, 5))
+        yield
     finally:
         stand.view.config_set("maxmemory", 0)
-    yield
 
 
 @fault(bound_ms=REDIS_MS)

@@ -24,12 +24,11 @@ def clocks_jump(stand: Stand, dice: random.Random) -> Iterator[None]:
     yield
 
 
-@fault(bound_ms=PROCESSOR_MS)
+@fault(bound_ms=PROCESSOR_MS, holds_s=(6.0, 6.0))
 def two_releases(stand: Stand, _dice: random.Random) -> Iterator[None]:
     """A processor of the next release works beside the others: the same fold, another text of the store's functions."""
     with stand.another_processor("processor-next", release="next"):
-        let_pass(6.0)
-    yield
+        yield
 
 
 @fault(bound_ms=REDIS_MS)
