@@ -12,6 +12,7 @@ from typing import Final
 from services.identity.national_id import NationalId
 
 PSEUDONYM_BYTES: Final = 16
+PSEUDONYM_CHARACTERS: Final = 32
 _KEY_BYTES: Final = range(32, 65)
 
 

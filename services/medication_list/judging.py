@@ -168,7 +168,7 @@ class PartitionWork:
     changed: dict[str, dict[str, State | None]] = field(default_factory=dict)
     remember: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     effects: list[bytes] = field(default_factory=list)
-    opened: dict[str, bytes] = field(default_factory=dict)
+    opened: dict[tuple[str, bytes], None] = field(default_factory=dict)
     parked: dict[int, bytes] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
 
@@ -302,7 +302,7 @@ class Judge:
             self._note_parked(work, item)
             return
         for name in opened_by(item, judgement):
-            work.opened.setdefault(name, whose.encode())
+            work.opened[name, whose.encode()] = None
         for effect in due_of(item, judgement):
             work.effects.append(pack_effect(item.entry.offset, whose, effect))
 
@@ -400,7 +400,7 @@ def _write_of(work: PartitionWork) -> PartitionWrite:
         next_offset=work.next_offset,
         changes=[_change(work, patient, changed) for patient, changed in work.changed.items()],
         effects=work.effects,
-        opened=work.opened,
+        opened=tuple(work.opened),
         parked=work.parked,
     )
 

@@ -293,7 +293,7 @@ def _evidence(stand: Stand, town: Town) -> Evidence:
     patients = {each.index: pseudonymiser.patient_key(each.national_id) for each in town.patients}
     evidence = collect(stand.broker.address, stand.partitions, stand.parties, stand.folder, patients)
     now_ms = time.time_ns() // 1_000_000
-    with open_redis(stand.redis.address, stand.partitions) as held:
+    with open_redis(stand.redis.address, stand.partitions, stand.broker.address) as held:
         evidence.report = compare(evidence.log, held, [now_ms, now_ms + FAR_MS])
     return evidence
 

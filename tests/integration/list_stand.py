@@ -5,9 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import httpx
+import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
@@ -31,7 +33,7 @@ from services.medication_list.store.redis_store import RedisStore
 from services.publishing.log import cloud_event_headers
 from services.publishing.partitioning import partition_of
 from tests.integration.services_stand import DOOR, SEALER, a_caller, served
-from tests.unit.fold_world import ACTORS, MINUTE_MS, Said, at
+from tests.unit.fold_world import ACTORS, MINUTE_MS, Said, at, id_of
 
 PARTITIONS: Final = 8
 
@@ -43,6 +45,10 @@ class Patient:
         self.national_id = synthetic(number)
         self.key = DOOR.patient_key(self.national_id)
         self.partition = partition_of(self.key.encode(), PARTITIONS)
+
+    def id_of(self, name: str) -> str:
+        """The id of a prescription of this patient: another patient's of the same name has another one."""
+        return str(uuid.uuid5(uuid.UUID(id_of(name)), self.key))
 
     def body(self, **more: Any) -> dict[str, Any]:
         """The body of a request about this patient."""
@@ -91,12 +97,21 @@ class ListStand:
         self._minutes += 1
         now_ms = self.clock.now_ms() + MINUTE_MS
         self.clock.set(now_ms)
+        said = replace(said, body=_of_this_patient(said.body, patient), event_id=event_id)
+        return self._append_said(patient, said, now_ms, judge=judge)
+
+    def say_anothers(self, patient: Patient, said: Said) -> Place:
+        """As `say`, with the ids as they are: another patient's, perhaps."""
+        self.clock.set(self.clock.now_ms() + MINUTE_MS)
+        return self._append_said(patient, said, self.clock.now_ms(), judge=True)
+
+    def _append_said(self, patient: Patient, said: Said, now_ms: int, *, judge: bool) -> Place:
         body = said.body
         if isinstance(body, ev.PrescriptionIssued):
             sealed = SEALER.seal(SealedIdentityContent(patient.national_id, "Ola Nordmann"), patient.key)
             body = _with_identity(body, sealed)
         event = ev.Event(
-            event_id=event_id or str(uuid.uuid4()),
+            event_id=said.event_id or str(uuid.uuid4()),
             patient=patient.key,
             occurred_at_ms=said.at_ms if said.at_ms is not None else now_ms,
             received_at_ms=now_ms,
@@ -175,6 +190,15 @@ class ListStand:
         self.producer.close()
         self.consumer.close()
         self.link.close()
+
+
+def _of_this_patient(body: ev.Body, patient: Patient) -> ev.Body:
+    """The prescription that a body names by the world's id, as this patient's own."""
+    named = getattr(body, "prescription", None)
+    if named is None:
+        return body
+    own = str(uuid.uuid5(uuid.UUID(named), patient.key))
+    return msgspec.structs.replace(body, prescription=own)
 
 
 def _with_identity(body: ev.PrescriptionIssued, sealed: bytes) -> ev.PrescriptionIssued:

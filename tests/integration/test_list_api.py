@@ -7,17 +7,19 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
 from kafka import KafkaAdminClient
+from msgspec.structs import replace as with_fields
 from openapi_spec_validator import validate
 
 from deploy.local.waiting import wait_until
 from services.medication_list.read_api.event_places import KEPT_S
 from services.medication_list.read_api.positions import Place
-from tests.integration.list_stand import PARTITIONS, ListStand, a_list_stand, position
+from tests.integration.list_stand import PARTITIONS, ListStand, Patient, a_list_stand, position
 from tests.integration.services_stand import SEALER
 from tests.unit.fold_world import (
     MINUTE_MS,
@@ -80,7 +82,7 @@ def test_what_was_issued_claimed_and_handed_out_stands_in_the_list(stand: ListSt
     read = stand.read(patient)
     (treatment,) = read["treatments"]
     (prescription,) = treatment["prescriptions"]
-    assert prescription["prescription"] == id_of("R1")
+    assert prescription["prescription"] == patient.id_of("R1")
     assert (prescription["status"], prescription["handed_out"], prescription["total"]) == ("E", 100, 400)
     assert prescription["issued"]["issued_at"].endswith("Z")
     assert "identity" not in prescription["issued"]
@@ -245,7 +247,7 @@ def test_the_same_prescription_under_a_new_event_id_is_a_duplicate_with_the_pres
     stand.say(patient, issued("R1"))
     again = stand.say(patient, issued("R1"))
     told = stand.outcome(patient, again, stand.last_event_id).json()
-    assert (told["outcome"], told["resource"]["prescription"]) == ("duplicate", id_of("R1"))
+    assert (told["outcome"], told["resource"]["prescription"]) == ("duplicate", patient.id_of("R1"))
 
 
 def test_a_claim_is_answered_with_all_that_a_pharmacy_needs(stand: ListStand) -> None:
@@ -273,16 +275,16 @@ def test_a_claim_that_was_given_back_leads_to_its_prescription(stand: ListStand,
         stand.say(patient, allergic(f"A{number}"), judge=False)
     place = stand.say(patient, giving_back)
     resource = stand.outcome(patient, place, stand.last_event_id).json()["resource"]
-    assert (resource["prescription"], resource["status"]) == (id_of("R1"), "E")
+    assert (resource["prescription"], resource["status"]) == (patient.id_of("R1"), "E")
 
 
 def test_every_kind_of_event_is_answered_with_what_it_is_about(stand: ListStand) -> None:
     patient = stand.a_patient()
     about = [
-        (issued("R1"), "prescription", id_of("R1")),
+        (issued("R1"), "prescription", patient.id_of("R1")),
         (changed(), "treatment", id_of("T1")),
         (paused(), "status", "paused"),
-        (renewal_requested(), "prescription", id_of("R1")),
+        (renewal_requested(), "prescription", patient.id_of("R1")),
         (allergic(), "allergy_status", "recorded"),
         (multidose(), "pharmacy", organisation("P")),
         (dispensed("D1", "R1"), "dispenses_done", 1),
@@ -453,10 +455,15 @@ def test_a_search_finds_what_can_be_dispensed_and_all_if_asked(stand: ListStand)
     stand.say(patient, claimed("R2"))
     stand.say(patient, recalled("R3", by="B"))
     stand.say(patient, dispensed("D4", "R4", completed=True))
-    assert found(stand, patient=patient.key) == [id_of("R1"), id_of("R2")]
+    assert found(stand, patient=patient.key) == [patient.id_of("R1"), patient.id_of("R2")]
     everything = stand.http.post("/internal/prescriptions", json={"patient": patient.key, "all": True}).json()
     states = [(each["prescription"], each["status"]) for each in everything["prescriptions"]]
-    assert states == [(id_of("R1"), "E"), (id_of("R2"), "U"), (id_of("R3"), "T"), (id_of("R4"), "R")]
+    assert states == [
+        (patient.id_of("R1"), "E"),
+        (patient.id_of("R2"), "U"),
+        (patient.id_of("R3"), "T"),
+        (patient.id_of("R4"), "R"),
+    ]
     assert everything["prescriptions"][1]["holder"] == organisation("P")
     assert everything["prescriptions"][2]["recalls"][0]["reason"] == "other"
 
@@ -472,7 +479,11 @@ def test_a_search_goes_on_after_its_cursor(stand: ListStand) -> None:
         answer = stand.http.post("/internal/prescriptions", json={"patient": patient.key, "limit": 2, **more}).json()
         pages.append([each["prescription"] for each in answer["prescriptions"]])
         cursor = answer.get("cursor")
-    assert pages == [[id_of("R4"), id_of("R3")], [id_of("R2"), id_of("R1")], [id_of("R0")]]
+    assert pages == [
+        [patient.id_of("R4"), patient.id_of("R3")],
+        [patient.id_of("R2"), patient.id_of("R1")],
+        [patient.id_of("R0")],
+    ]
     wrong = stand.http.post("/internal/prescriptions", json={"patient": patient.key, "cursor": "???"})
     assert pointers(wrong) == [("/cursor", "wrong_format")]
 
@@ -482,32 +493,85 @@ def test_a_locked_prescription_is_found_through_its_reference_number_alone(stand
     locked, unlocked = f"locked {number}", f"open {number}"
     stand.say(patient, issued(locked, "T1", locked=True, reference_number=number))
     stand.say(patient, issued(unlocked, "T2", reference_number=open_number))
-    assert found(stand, patient=patient.key) == found(stand, patient=patient.key, all=True) == [id_of(unlocked)]
-    assert found(stand, reference_number=number) == [id_of(locked)]
-    assert found(stand, reference_number=open_number) == [id_of(unlocked)]
+    assert found(stand, patient=patient.key) == found(stand, patient=patient.key, all=True) == [patient.id_of(unlocked)]
+    assert found(stand, reference_number=number) == [patient.id_of(locked)]
+    assert found(stand, reference_number=open_number) == [patient.id_of(unlocked)]
     assert found(stand, reference_number="never given") == []
     shown = [each["prescriptions"][0] for each in stand.read(patient)["treatments"]]
-    assert [each["issued"]["locked"] for each in shown if each["prescription"] == id_of(locked)] == [True]
+    assert [each["issued"]["locked"] for each in shown if each["prescription"] == patient.id_of(locked)] == [True]
 
 
 def test_owners_are_told_of_what_is_known(stand: ListStand) -> None:
     patient, name, number = stand.a_patient(), uuid.uuid4().hex, uuid.uuid4().hex
     stand.say(patient, issued(name, reference_number=number))
-    asked = {"prescriptions": [id_of(name), id_of("nobody's")], "reference_numbers": [number, "nobody's"]}
+    asked = {"prescriptions": [patient.id_of(name), id_of("nobody's")], "reference_numbers": [number, "nobody's"]}
     told = stand.http.post("/internal/owners", json=asked).json()
-    assert told == {id_of(name): patient.key, number: patient.key}
+    assert told == {patient.id_of(name): patient.key, number: patient.key}
     assert stand.http.post("/internal/owners", json={}).json() == {}
 
 
 def test_a_status_is_told_of_a_known_prescription_as_it_is_now(stand: ListStand) -> None:
     patient, name = stand.a_patient(), uuid.uuid4().hex
     stand.say(patient, issued(name))
-    path = f"/v1/prescriptions/{id_of(name)}/status"
+    path = f"/v1/prescriptions/{patient.id_of(name)}/status"
     assert stand.get(path).json()["status"] == "E"
     stand.say(patient, claimed(name))
     assert stand.get(path).json()["status"] == "U"
     assert stand.get(f"/v1/prescriptions/{uuid.uuid4()}/status").status_code == 404
     assert stand.get("/v1/prescriptions/none/status").status_code == 404
+
+
+# --- One number, two patients -------------------------------------------------------------------------------------
+
+
+def of_other_partition(stand: ListStand, patient: Patient, *, same: bool = False) -> Patient:
+    """Another patient, of another partition unless told otherwise."""
+    others = (stand.a_patient() for _ in range(1_000))
+    return next(each for each in others if (each.partition == patient.partition) is same)
+
+
+@pytest.mark.parametrize("same_partition", [False, True])
+def test_a_prescription_under_two_patients_stays_with_the_first_flagged_and_is_shown_to_nobody_else(
+    stand: ListStand, *, same_partition: bool
+) -> None:
+    first = stand.a_patient()
+    second = of_other_partition(stand, first, same=same_partition)
+    stand.say(second, allergic())
+    before = stand.read(second)
+    said = issued("R1", "T1")
+    stand.say(first, said)
+    place = stand.say_anothers(second, replace(said, body=with_fields(said.body, prescription=first.id_of("R1"))))
+    (treatment,) = stand.read(first)["treatments"]
+    assert "prescription_number_conflict" in treatment["flags"]
+    assert treatment["prescriptions"][0]["flags"] == ["prescription_number_conflict"]
+    after = stand.read(second)
+    assert after["treatments"] == []
+    assert after["version"] == place.offset
+    assert {name for name in after if after[name] != before[name]} == {"as_of", "position", "read_token", "version"}
+    assert found(stand, patient=second.key, all=True) == []
+    assert found(stand, patient=first.key) == [first.id_of("R1")]
+    assert stand.get(f"/v1/prescriptions/{first.id_of('R1')}/status").json()["issued"]["treatment"] == id_of("T1")
+    asked = {"prescriptions": [first.id_of("R1")], "reference_numbers": []}
+    assert stand.http.post("/internal/owners", json=asked).json() == {first.id_of("R1"): first.key}
+
+
+def test_the_first_is_the_one_that_the_broker_took_first_whatever_its_partition(stand: ListStand) -> None:
+    one = stand.a_patient()
+    other = of_other_partition(stand, one)
+    number = uuid.uuid4().hex
+    for patient in (other, one) if one.partition < other.partition else (one, other):
+        stand.say(patient, issued(f"R {patient.key}", "T1", reference_number=number))
+    early, late = (other, one) if one.partition < other.partition else (one, other)
+    assert found(stand, reference_number=number) == [early.id_of(f"R {early.key}")]
+    assert stand.read(late)["treatments"] == []
+    assert [each["flags"] for each in stand.read(early)["treatments"]] == [["prescription_number_conflict"]]
+
+
+def test_two_prescriptions_of_one_patient_with_one_number_are_no_conflict(stand: ListStand) -> None:
+    patient, number = stand.a_patient(), uuid.uuid4().hex
+    for name in ("R1", "R2"):
+        stand.say(patient, issued(name, f"T {name}", reference_number=number))
+    assert ["flags" in each for each in stand.read(patient)["treatments"]] == [False, False]
 
 
 # --- The whole of it ----------------------------------------------------------------------------------------------

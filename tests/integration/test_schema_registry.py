@@ -462,7 +462,7 @@ def test_told_of_a_registry_the_whole_chain_carries_its_framing_and_reads_both(
     wait_until(lambda: len(outcomes()) == 3, within_s=30, what="the recall is judged")
     assert outcomes() == ["applied"] * 3
     assert [each.value[0] for each in chain.log()] == [0, 0xC3, 0]
-    with open_redis(chain.platform.redis_url, load().partitions(EVENTS_TOPIC)) as held:
+    with open_redis(chain.platform.redis_url, load().partitions(EVENTS_TOPIC), chain.kafka) as held:
         log = read_log(chain.kafka, load().partitions(EVENTS_TOPIC), framing=framing)
         assert len(log) == 3
         assert compare(log, held, [signed.occurred_at_ms]).is_clean

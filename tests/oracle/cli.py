@@ -24,8 +24,8 @@ FAR: Final = timedelta(days=120) // timedelta(milliseconds=1)
 SHOWN: Final = 200
 """Differences printed; all of them are in the JSON."""
 
-OpenHeld = Callable[[str], AbstractContextManager[Held]]
-"""Opens what the platform holds, from the URL of the list's store."""
+OpenHeld = Callable[[str, str], AbstractContextManager[Held]]
+"""Opens what the platform holds, from the URL of the list's store and the bootstrap servers of its log."""
 Kafka = Annotated[
     str | None, typer.Option("--kafka", help="Bootstrap servers; else the platform that `make up` started.")
 ]
@@ -62,7 +62,7 @@ def make_app(open_held: OpenHeld, clock: Clock) -> typer.Typer:
             raise typer.Exit(2)
         framing = framing_at_start(schema_registry or (running.schema_registry if running else None))
         now_ms = clock.now_ms()
-        with open_held(held_at) as held:
+        with open_held(held_at, bootstrap) as held:
             log = read_log(bootstrap, load().partitions(TOPIC), framing=framing)
             report = compare(log, held, [now_ms, now_ms + FAR], sample)
         if as_json is not None:
@@ -89,4 +89,4 @@ def tell(report: Report, out: Console) -> None:
     out.print(table)
 
 
-app = make_app(lambda url: open_redis(url, load().partitions(TOPIC)), SystemClock())
+app = make_app(lambda url, kafka: open_redis(url, load().partitions(TOPIC), kafka), SystemClock())

@@ -226,7 +226,7 @@ def test_the_command_ends_with_one_on_any_difference(kafka: str, scratch: Path) 
     held = MemoryHeld(read_log(kafka, partitions))
 
     @contextmanager
-    def opened(_url: str) -> Iterator[MemoryHeld]:
+    def opened(_url: str, _kafka: str) -> Iterator[MemoryHeld]:
         yield held
 
     app, report = make_app(opened, SystemClock()), scratch / "check.json"

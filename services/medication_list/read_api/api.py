@@ -27,6 +27,7 @@ from services.medication_list.read_api.event_places import EventPlaces
 from services.medication_list.read_api.history import page_of
 from services.medication_list.read_api.list_answer import ListAnswer, answered
 from services.medication_list.read_api.log_lookup import LogLookup
+from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import NotInLogError, Outcomes
 from services.medication_list.read_api.positions import InvalidPositionError, Place, place_of, position_of
 from services.medication_list.read_api.presenting import to_json
@@ -42,7 +43,6 @@ from services.medication_list.read_api.requests import (
     wrong,
 )
 from services.medication_list.read_api.searching import InvalidCursorError, Search, search
-from services.medication_list.read_api.stored_events import unpacked
 from services.medication_list.read_api.view import show, show_prescription
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError, ViewReader
@@ -64,6 +64,7 @@ class Parts(NamedTuple):
 
     reader: ViewReader
     log: LogLookup
+    numbers: NumberConflicts
     outcomes: Outcomes
     places: EventPlaces
     door: Door
@@ -99,8 +100,8 @@ async def read_list(request: Request, _: AnyCaller) -> Response:
 
 
 async def _present(parts: Parts, patient: str, now_ms: int) -> ListAnswer:
-    found = await parts.reader.read_list(patient)
-    shown = show(unpacked(found.values), now_ms)
+    found, fields, flagged = await parts.numbers.shown(patient)
+    shown = show(fields, now_ms, flagged)
     return answered(
         shown,
         as_of_ms=now_ms,
@@ -200,11 +201,11 @@ async def read_status(request: Request, prescription_id: str, _: AnyCaller) -> R
     """One prescription, as it is now."""
     parts = _parts(request)
     prescription = _id(prescription_id)
-    owner = (await parts.reader.owner_of([prescription])).get(prescription)
+    owner = (await parts.numbers.owners_of([prescription])).get(prescription)
     if owner is None:
         raise not_found()
-    found = await parts.reader.read_list(owner.decode())
-    shown = show_prescription(unpacked(found.values), prescription, parts.clock.now_ms())
+    view = await parts.numbers.shown(owner, [prescription])
+    shown = show_prescription(view.fields, prescription, parts.clock.now_ms(), view.flagged)
     if shown is None:
         raise not_found()
     return _answer(shown)
@@ -235,7 +236,7 @@ async def find_prescriptions(request: Request) -> Response:
         raise wrong(("limit",), DoorReason.OUT_OF_RANGE)
     wanted = Search(asked.patient, asked.reference_number, asked.all, asked.limit, asked.cursor)
     try:
-        return _answer(await search(parts.reader, wanted, parts.clock.now_ms()))
+        return _answer(await search(parts.numbers, wanted, parts.clock.now_ms()))
     except InvalidCursorError:
         raise wrong(("cursor",), DoorReason.WRONG_FORMAT) from None
 
@@ -245,8 +246,7 @@ async def find_owners(request: Request) -> Response:
     """The patient (pseudonym) of each prescription id and reference number that is known."""
     asked = asked_from_within(OwnersAsked, await request.body())
     ids = (*asked.prescriptions, *asked.reference_numbers)
-    owners = await _parts(request).reader.owner_of(ids) if ids else {}
-    return _answer({name: owner.decode() for name, owner in owners.items()})
+    return _answer(await _parts(request).numbers.owners_of(ids) if ids else {})
 
 
 # --- Health -------------------------------------------------------------------------------------------------------

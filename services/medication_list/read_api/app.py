@@ -29,6 +29,7 @@ from services.medication_list.read_api.api import (
 from services.medication_list.read_api.documents import describe
 from services.medication_list.read_api.event_places import EventPlaces
 from services.medication_list.read_api.log_lookup import LogLookup
+from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import Outcomes
 from services.medication_list.record_log import LogLookupError
 from services.medication_list.settings import MedicationListSettings
@@ -84,7 +85,19 @@ def opened(
             }
         )
         try:
-            yield Parts(reader, log, Outcomes(reader, short), places, door, tokens, clock, partitions, readiness)
+            numbers = NumberConflicts(reader, short)
+            yield Parts(
+                reader,
+                log,
+                numbers,
+                Outcomes(reader, short, numbers),
+                places,
+                door,
+                tokens,
+                clock,
+                partitions,
+                readiness,
+            )
         finally:
             broker_check.close()
             store_check.close()

@@ -15,9 +15,10 @@ from services.medication_list.fold.remembering import event_key, parked_key, rec
 from services.medication_list.fold.state import Remembered
 from services.medication_list.packing import unpack_memory
 from services.medication_list.read_api.log_lookup import LogLookup
+from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.resources import resource_of
-from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of, unpacked
+from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of
 from services.medication_list.record_log import StoredRecord
 from services.medication_list.store.reading import ViewReader
 
@@ -57,8 +58,9 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
 class Outcomes:
     """Looks outcomes up, in the view and, for what the view does not keep, in the log."""
 
-    def __init__(self, reader: ViewReader, log: LogLookup) -> None:
+    def __init__(self, reader: ViewReader, log: LogLookup, numbers: NumberConflicts) -> None:
         self._reader = reader
+        self._numbers = numbers
         self._log = log
 
     async def of(self, event_id: str, place: Place) -> Outcome | None:
@@ -85,9 +87,11 @@ class Outcomes:
         event = event_of(record)
         if outcome is None or event is None or outcome.outcome not in ("applied", "duplicate"):
             return outcome
-        fields = unpacked((await self._reader.read_list(patient)).values)
         claimed = await self._claimed(patient, place, event.body)
-        return replace(outcome, resource=resource_of(fields, event.body, outcome.flags, now_ms(), claimed=claimed))
+        named = claimed or getattr(event.body, "prescription", None)
+        _, fields, flagged = await self._numbers.shown(patient, () if named is None else (named,))
+        about = resource_of(fields, event.body, outcome.flags, now_ms(), claimed=claimed, flagged=flagged)
+        return replace(outcome, resource=about)
 
     async def _record(self, event_id: str, place: Place) -> StoredRecord:
         record = (await self._log.read(place.partition, [place.offset])).get(place.offset)

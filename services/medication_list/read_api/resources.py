@@ -1,6 +1,7 @@
 """What an event is about, as it is now: the prescription, the treatment, or the part of the list that it concerns."""
 
 import base64
+from collections.abc import Collection
 from typing import Any, assert_never, cast
 
 from msgspec import Struct
@@ -86,15 +87,22 @@ class RegisteredDeath(Struct, frozen=True):
 
 
 def resource_of(  # noqa: C901, PLR0911 - one line a kind of resource, no default branch
-    fields: Fields, body: Body, flags: tuple[str, ...], at_ms: int, *, claimed: str | None = None
+    fields: Fields,
+    body: Body,
+    flags: tuple[str, ...],
+    at_ms: int,
+    *,
+    claimed: str | None = None,
+    flagged: Collection[str] = (),
 ) -> Any:
     """What an event with this body is about; None where the list knows nothing of it (yet).
 
     flags: the event's own. claimed: the prescription of the claim that a ClaimAborted or ClaimReleased names.
+    flagged: prescriptions whose number came under another patient later.
     """
     match body:
         case ClaimRequested(prescription=prescription):
-            return _claim_answer(fields, prescription, flags, at_ms)
+            return _claim_answer(fields, prescription, flags, at_ms, flagged)
         case (
             PrescriptionIssued(prescription=prescription)
             | PrescriptionRecalled(prescription=prescription)
@@ -102,12 +110,12 @@ def resource_of(  # noqa: C901, PLR0911 - one line a kind of resource, no defaul
             | DispatchWithdrawn(prescription=prescription)
             | MedicationDispensed(prescription=prescription)
         ):
-            return show_prescription(fields, prescription, at_ms)
+            return show_prescription(fields, prescription, at_ms, flagged)
         case ClaimAborted() | ClaimReleased():
-            return None if claimed is None else show_prescription(fields, claimed, at_ms)
+            return None if claimed is None else show_prescription(fields, claimed, at_ms, flagged)
         case DispenseReversed(dispense=dispense):
             pointer = cast("HandOutPointer | None", fields.get(hand_out_field(dispense)))
-            return None if pointer is None else show_prescription(fields, pointer.prescription, at_ms)
+            return None if pointer is None else show_prescription(fields, pointer.prescription, at_ms, flagged)
         case (
             TreatmentRecorded(treatment=treatment)
             | TreatmentChanged(treatment=treatment)
@@ -136,8 +144,10 @@ def resource_of(  # noqa: C901, PLR0911 - one line a kind of resource, no defaul
             assert_never(never)
 
 
-def _claim_answer(fields: Fields, prescription_id: str, flags: tuple[str, ...], at_ms: int) -> ClaimAnswer | None:
-    prescription = show_prescription(fields, prescription_id, at_ms)
+def _claim_answer(
+    fields: Fields, prescription_id: str, flags: tuple[str, ...], at_ms: int, flagged: Collection[str]
+) -> ClaimAnswer | None:
+    prescription = show_prescription(fields, prescription_id, at_ms, flagged)
     dosing = show_dosing(fields, prescription_id)
     if prescription is None or dosing is None:
         return None

@@ -10,9 +10,8 @@ from msgspec import Struct
 from schemas.medication_list import ShownPrescription
 from services.medication_list.fold.standing import status
 from services.medication_list.fold.state import META, Meta, PrescriptionState, State
-from services.medication_list.read_api.stored_events import unpacked
+from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.view import show_prescription
-from services.medication_list.store.reading import ViewReader
 
 DISPENSABLE: Final = frozenset({"E", "U"})
 _PREFIX: Final = "rx:"
@@ -39,7 +38,7 @@ class Search(NamedTuple):
     cursor: str | None
 
 
-async def search(reader: ViewReader, asked: Search, at_ms: int) -> PrescriptionsPage:
+async def search(numbers: NumberConflicts, asked: Search, at_ms: int) -> PrescriptionsPage:
     """The first page after the cursor. Raises InvalidCursorError, NotReadyError, StoreUnavailableError.
 
     A locked prescription is found through its reference number alone.
@@ -47,15 +46,13 @@ async def search(reader: ViewReader, asked: Search, at_ms: int) -> Prescriptions
     after = _place_of(asked.cursor) if asked.cursor is not None else None
     patient = asked.patient
     if patient is None and asked.reference_number is not None:
-        owners = await reader.owner_of([asked.reference_number])
-        owner = owners.get(asked.reference_number)
-        patient = None if owner is None else owner.decode()
+        patient = (await numbers.owners_of([asked.reference_number])).get(asked.reference_number)
     if patient is None:
         return PrescriptionsPage(())
-    fields = unpacked((await reader.read_list(patient)).values)
+    _, fields, flagged = await numbers.shown(patient)
     page: list[ShownPrescription] = []
     for prescription in _newest_first(fields, after, at_ms, every=asked.every):
-        shown = show_prescription(fields, prescription, at_ms)
+        shown = show_prescription(fields, prescription, at_ms, flagged)
         if shown is not None and _is_found(shown, asked.reference_number):
             page.append(shown)
         if len(page) > asked.limit:

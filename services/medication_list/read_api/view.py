@@ -4,7 +4,7 @@ What depends on time (status, expiry, courses that end, entries that leave after
 read; nobody has to send anything for it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import cast
@@ -74,14 +74,16 @@ Fields = Mapping[str, State]
 """Every field of a patient that stands, by name."""
 
 
-def show(fields: Fields, at_ms: int) -> MedicationList:
-    """The whole list at that time."""
-    return _Reader(fields, at_ms).whole()
+def show(fields: Fields, at_ms: int, flagged: Collection[str] = ()) -> MedicationList:
+    """The whole list at that time. `flagged`: prescriptions whose number came under another patient later."""
+    return _Reader(fields, at_ms, flagged).whole()
 
 
-def show_prescription(fields: Fields, prescription: str, at_ms: int) -> ShownPrescription | None:
+def show_prescription(
+    fields: Fields, prescription: str, at_ms: int, flagged: Collection[str] = ()
+) -> ShownPrescription | None:
     """One prescription at that time, None where it was never seen."""
-    reader = _Reader(fields, at_ms)
+    reader = _Reader(fields, at_ms, flagged)
     state = fields.get(f"rx:{prescription}")
     return reader.prescription(prescription, state) if isinstance(state, PrescriptionState) else None
 
@@ -105,8 +107,9 @@ def show_dosing(fields: Fields, prescription: str) -> ShownDosing | None:
 class _Reader:
     """One reading of one patient."""
 
-    def __init__(self, fields: Fields, at_ms: int) -> None:
+    def __init__(self, fields: Fields, at_ms: int, flagged: Collection[str] = ()) -> None:
         self.fields = fields
+        self.flagged = flagged
         self.at_ms = at_ms
         self.meta = cast("Meta | None", fields.get(META)) or Meta()
         self.documents: dict[str, object] = {}
@@ -260,6 +263,8 @@ class _Reader:
             yield Flag.OUTCOME_CHANGED
         if conflicts:
             yield Flag.CONFLICTING_REPORT
+        if any(Flag.PRESCRIPTION_NUMBER_CONFLICT in each.flags for each in prescriptions):
+            yield Flag.PRESCRIPTION_NUMBER_CONFLICT
         if dosing.texts_differ:
             yield Flag.DOSING_TEXT_DIFFERS
 
@@ -309,13 +314,17 @@ class _Reader:
             holder=state.claim.pharmacy if state.claim else None,
             claim=state.claim.claim if state.claim else None,
             dispatched_to=dispatch.pharmacy if dispatch and dispatch.bound else None,
-            flags=self._prescription_flags(state, death),
+            flags=self._prescription_flags(prescription_id, state, death),
             recalls=_recalls(state, death),
             hand_outs=hand_outs,
         )
 
-    def _prescription_flags(self, state: PrescriptionState, death: Death | None) -> tuple[str, ...]:
+    def _prescription_flags(
+        self, prescription_id: str, state: PrescriptionState, death: Death | None
+    ) -> tuple[str, ...]:
         flags = {Flag.from_code(code) for code in state.flags}
+        if prescription_id in self.flagged:
+            flags.add(Flag.PRESCRIPTION_NUMBER_CONFLICT)
         if status(state, death, self.at_ms) != "R":
             flags.discard(Flag.RECALLED_AFTER_COMPLETION)
         for hand_out in state.hand_outs:

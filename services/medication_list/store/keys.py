@@ -4,6 +4,11 @@ LIVE = "live"
 """The commit point of switches, the identity of the log, and one record per generation."""
 
 
+def disputed_name(name: str) -> str:
+    """Where the index of prescriptions keeps the patients, end to end, under whom a number came that another had first."""
+    return f"!{name}"
+
+
 class PartitionKeys:
     """The keys of one partition that no generation owns."""
 

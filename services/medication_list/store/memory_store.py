@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from services.medication_list.store.effects import source_offset
-from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
+from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys, disputed_name
 from services.medication_list.store.port import (
     PartitionWrite,
     PatientRewrite,
@@ -22,7 +22,7 @@ from services.medication_list.store.port import (
     Written,
     check_writes,
 )
-from services.medication_list.store.reading import Look, Looked
+from services.medication_list.store.reading import Asked, Look, Looked
 from services.medication_list.store.roles import (
     ROLE_FIELDS,
     Beginning,
@@ -299,9 +299,15 @@ class MemoryStore:
     def _owners(content: Content, key: str, write: PartitionWrite | PatientRewrite) -> dict[str, bytes]:
         held = content.hashes.get(key, {})
         _drop(content, key, [name.encode() for name, who in write.closed.items() if held.get(name.encode()) == who])
-        held = content.hashes.get(key, {})
-        taken = {name: held[name.encode()] for name, who in write.opened.items() if held.get(name.encode(), who) != who}
-        _put(content, key, {name.encode(): who for name, who in write.opened.items() if name not in taken})
+        taken: dict[str, bytes] = {}
+        for name, who in write.opened.items() if isinstance(write, PatientRewrite) else write.opened:
+            held = content.hashes.setdefault(key, {})
+            owner = held.setdefault(name.encode(), who)
+            if owner != who:
+                taken[name] = owner
+                disputed = held.get(disputed_name(name).encode(), b"")
+                if who not in disputed:
+                    held[disputed_name(name).encode()] = disputed + who
         return taken
 
 
@@ -427,8 +433,11 @@ class MemoryViews:
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
 
-    async def look(self, partition: int, generation: str, looks: Sequence[Look]) -> Looked:
+    async def look(self, asked: Sequence[Asked]) -> list[Looked]:
         """See `Views.look`."""
+        return [self._look(*each) for each in asked]
+
+    def _look(self, partition: int, generation: str, looks: Sequence[Look]) -> Looked:
         server = str(self._server.run)
         with self._server.call() as content:
             role = _role(content, partition)

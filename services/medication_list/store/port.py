@@ -68,8 +68,9 @@ class PartitionWrite:
 
     `expected_offset` is the batch's own first offset, `epoch` the one that was read with the state; the write stands
     only if the store still holds both. `effects` are outbox entries (msgpack arrays that begin with the source offset) in log order.
-    `opened` gives a prescription id or reference number its patient: the first one stays. `closed` takes ids back that
-    belong to that patient; it happens before `opened`. `parked` maps an offset to why it was parked.
+    `opened` gives a prescription id or reference number its patient, in log order: the first one stays, and under which
+    others it came is kept beside it (`keys.disputed_name`). `closed` takes ids back that belong to that patient; it
+    happens before `opened`. `parked` maps an offset to why it was parked.
     """
 
     partition: int
@@ -78,7 +79,7 @@ class PartitionWrite:
     next_offset: int
     changes: Sequence[PatientChange] = ()
     effects: Sequence[bytes] = ()
-    opened: Mapping[str, bytes] = field(default_factory=dict)
+    opened: Sequence[tuple[str, bytes]] = ()
     closed: Mapping[str, bytes] = field(default_factory=dict)
     parked: Mapping[int, bytes] = field(default_factory=dict)
 
@@ -185,7 +186,7 @@ def check_writes(writes: Sequence[PartitionWrite]) -> None:
             raise ValueError(
                 f"partition {each.partition}: from {each.expected_offset} to {each.next_offset} is not forwards"
             )
-        if not each.opened.keys().isdisjoint(each.closed):
+        if not each.closed.keys().isdisjoint(name for name, _ in each.opened):
             raise ValueError(f"partition {each.partition}: an id is both opened and closed")
         if len({change.patient for change in each.changes}) != len(each.changes):
             raise ValueError(f"partition {each.partition}: two changes of one patient")

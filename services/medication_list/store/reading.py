@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Map
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
-from services.medication_list.store.keys import GenerationKeys
+from services.identity.pseudonym import PSEUDONYM_CHARACTERS
+from services.medication_list.store.keys import GenerationKeys, disputed_name
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import RoleState
 from services.publishing.partitioning import partition_of
@@ -54,13 +55,21 @@ class Looked(NamedTuple):
     values: Sequence[Sequence[bytes | None]]
 
 
+class Asked(NamedTuple):
+    """Which hashes of a partition to look into, of the generation that is believed to be live."""
+
+    partition: int
+    generation: str
+    looks: Sequence[Look]
+
+
 class Views(Protocol):
     """Where a reader looks. Raises StoreUnavailableError."""
 
-    async def look(self, partition: int, generation: str, looks: Sequence[Look]) -> Looked:
-        """Look into hashes of a generation; if another one is live, `live` names it and there are no values.
+    async def look(self, asked: Sequence[Asked]) -> list[Looked]:
+        """Look into hashes of partitions, each of one moment, all in one round trip.
 
-        An empty generation asks only which one is live.
+        Where another generation is live, `live` names it and there are no values; an empty one asks only which is live.
         """
         ...
 
@@ -133,12 +142,19 @@ class ViewReader:
         """Offset -> reason of everything that is parked in a partition."""
         return (await self._look(partition, lambda keys: [Look(keys.parked, None)]))[0]
 
-    async def owner_of(self, ids: Sequence[str]) -> Mapping[str, bytes]:
-        """The patient of each prescription id or reference number that is known, whichever partition has it."""
-        everywhere = await asyncio.gather(
-            *(self._look(each, lambda keys: [Look(keys.rx, ids)]) for each in range(self._partitions))
-        )
-        return {name.decode(): owner for looked in everywhere for name, owner in looked[0].values.items()}
+    async def owners_of(self, names: Sequence[str]) -> Mapping[str, Collection[str]]:
+        """Every patient under whom each of these prescription ids or reference numbers came.
+
+        A partition that cannot be shown now is left out: that one is lost must not keep the lists of all others back.
+        """
+        asked = (*names, *map(disputed_name, names))
+        owners: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        for looked in await self._look_at(range(self._partitions), lambda keys: [Look(keys.rx, asked)]):
+            if isinstance(looked, NotReadyError):
+                continue
+            for name, packed in looked[0].values.items():
+                owners[name.decode().removeprefix("!")] |= dict.fromkeys(patients_in(packed.decode()))
+        return owners
 
     async def offset_of(self, partition: int) -> int:
         """How far the live generation has come."""
@@ -185,21 +201,43 @@ class ViewReader:
         return (await self._look(self.partition_of(patient), lambda keys: [Look(key(keys, patient), fields)]))[0]
 
     async def _look(self, partition: int, looks: Callable[[GenerationKeys], Sequence[Look]]) -> list[Found]:
+        (answer,) = await self._look_at([partition], looks)
+        if isinstance(answer, NotReadyError):
+            raise answer
+        return answer
+
+    async def _look_at(
+        self, partitions: Sequence[int], looks: Callable[[GenerationKeys], Sequence[Look]]
+    ) -> list[list[Found] | NotReadyError]:
+        """What each partition shows, in this order; where another generation is live than was believed, it asks again."""
+        answers: dict[int, list[Found] | NotReadyError] = {}
         for _ in range(_ATTEMPTS):
-            generation = self._live.get(partition, "")
-            asked = looks(GenerationKeys(generation, partition))
-            looked = await self._views.look(partition, generation, asked)
-            if looked.state is None:
-                raise NotReadyError(partition, None, None)
-            if looked.live != generation:
-                self._live[partition] = looked.live
-                continue
-            await self._refuse_unready(partition, looked)
-            return [
-                Found(generation, partition, looked.offset, looked.epoch, _named(each, values))
-                for each, values in zip(asked, looked.values, strict=True)
-            ]
-        raise StoreUnavailableError(f"the role of partition {partition} does not come to rest")
+            left = [each for each in partitions if each not in answers]
+            asked = [self._asked(each, looks) for each in left]
+            for each, looked in zip(asked, await self._views.look(asked), strict=True):
+                if looked.state is not None and looked.live != each.generation:
+                    self._live[each.partition] = looked.live
+                else:
+                    answers[each.partition] = await self._answer(each, looked)
+            if len(answers) == len(partitions):
+                return [answers[each] for each in partitions]
+        raise StoreUnavailableError("the role of a partition does not come to rest")
+
+    def _asked(self, partition: int, looks: Callable[[GenerationKeys], Sequence[Look]]) -> Asked:
+        generation = self._live.get(partition, "")
+        return Asked(partition, generation, looks(GenerationKeys(generation, partition)))
+
+    async def _answer(self, asked: Asked, looked: Looked) -> list[Found] | NotReadyError:
+        if looked.state is None:
+            return NotReadyError(asked.partition, None, None)
+        try:
+            await self._refuse_unready(asked.partition, looked)
+        except NotReadyError as error:
+            return error
+        return [
+            Found(asked.generation, asked.partition, looked.offset, looked.epoch, _named(each, values))
+            for each, values in zip(asked.looks, looked.values, strict=True)
+        ]
 
     async def _stand(self, partition: int) -> Found:
         return (await self._look(partition, lambda keys: [Look(keys.parked, ())]))[0]
@@ -248,6 +286,11 @@ class ViewReader:
             for woken in waiting:
                 if not woken.done():
                     woken.set_result(None)
+
+
+def patients_in(packed: str) -> list[str]:
+    """The pseudonyms that stand end to end in an entry of the index."""
+    return [packed[at : at + PSEUDONYM_CHARACTERS] for at in range(0, len(packed), PSEUDONYM_CHARACTERS)]
 
 
 def _named(look: Look, values: Sequence[bytes | None]) -> dict[bytes, bytes]:

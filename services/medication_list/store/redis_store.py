@@ -227,7 +227,8 @@ def _pack_write(at: _Places, generation: str, write: PartitionWrite) -> bytes:
         values += drop
         values += chain.from_iterable(remember.items())
     values += write.effects
-    for pairs in (write.opened, write.closed, write.parked):
+    values += chain.from_iterable(write.opened)
+    for pairs in (write.closed, write.parked):
         values += chain.from_iterable(pairs.items())
     head = (generation, at.live, write.expected_offset, write.epoch, write.next_offset, common.announcements)
     return packed(("FCALL", _WRITE, len(keys), *keys, *head, _pack_counts(shape), *values))

@@ -14,7 +14,7 @@ from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.library import CODE, LIBRARY, function
 from services.medication_list.store.link import SOCKET_TIMEOUT_S, Word, packed
 from services.medication_list.store.port import StoreUnavailableError
-from services.medication_list.store.reading import Look, Looked
+from services.medication_list.store.reading import Asked, Looked
 from services.medication_list.store.roles import RoleState
 
 _LOOK: Final = function("look")
@@ -42,26 +42,23 @@ class RedisViews:
             url, protocol=2, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0), health_check_interval=0
         )
 
-    async def look(self, partition: int, generation: str, looks: Sequence[Look]) -> Looked:
+    async def look(self, asked: Sequence[Asked]) -> list[Looked]:
         """See `Views.look`."""
         try:
             connection = await self._pool.get_connection()
             try:
-                await connection.send_packed_command((_pack_look(partition, generation, looks),), check_health=False)
-                reply = await connection.read_response(disable_decoding=True)
+                await connection.send_packed_command(map(_pack_look, asked), check_health=False)
+                replies = [await connection.read_response(disable_decoding=True) for _ in asked]
                 server = self._servers[connection]
-            except ResponseError as error:
-                if "unction not found" in str(error):
-                    await connection.disconnect(nowait=True)  # the next connection loads it
-                raise
             except BaseException:  # interrupted between sending and reading: the connection is out of step
+                # Also where a function was not found: the next connection loads it.
                 await connection.disconnect(nowait=True)
                 raise
             finally:
                 await self._pool.release(connection)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"redis does not answer: {type(error).__name__}") from error
-        return _looked(server, generation, reply)
+        return [_looked(server, each.generation, reply) for each, reply in zip(asked, replies, strict=True)]
 
     async def announcements(self, partitions: Collection[int]) -> AsyncGenerator[tuple[int, int] | None, None]:
         """See `Views.announcements`."""
@@ -99,7 +96,8 @@ class RedisViews:
         self._servers[connection] = info.split(b"run_id:", 1)[1].split(b"\r\n", 1)[0].decode()
 
 
-def _pack_look(partition: int, generation: str, looks: Sequence[Look]) -> bytes:
+def _pack_look(asked: Asked) -> bytes:
+    partition, generation, looks = asked
     keys = [PartitionKeys(partition).role, GenerationKeys(generation, partition).offset, *(each.key for each in looks)]
     counts = [-1 if each.fields is None else len(each.fields) for each in looks]
     names: list[Word] = [name for each in looks for name in each.fields or ()]

@@ -117,6 +117,14 @@ local function close(rx_key, args, first, last)
   end
 end
 
+-- Notes that an id which another patient had first came under this one too; readers hide the later one by it.
+local function dispute(rx_key, id, patient)
+  local others = redis.call('HGET', rx_key, '!' .. id) or ''
+  if not string.find(others, patient, 1, true) then
+    redis.call('HSET', rx_key, '!' .. id, others .. patient)
+  end
+end
+
 -- Gives ids to patients; the first one stays. Answers the ids that another patient has, with that patient.
 local function open(rx_key, args, first, last)
   local taken = {}
@@ -124,6 +132,7 @@ local function open(rx_key, args, first, last)
     if redis.call('HSETNX', rx_key, args[i], args[i + 1]) == 0 then
       local owner = redis.call('HGET', rx_key, args[i])
       if owner ~= args[i + 1] then
+        dispute(rx_key, args[i], args[i + 1])
         taken[#taken + 1] = args[i]
         taken[#taken + 1] = owner
       end

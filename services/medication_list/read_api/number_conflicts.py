@@ -1,0 +1,158 @@
+"""One prescription id or reference number under two patients: the first stays, flagged; the second is shown to nobody.
+
+Each partition's index knows the patients under whom a number came there; readers put all of them together, since no
+partition sees another's records. The first is the one that the broker took first.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, cast
+
+from msgspec.structs import replace
+
+from schemas.codec import decode
+from schemas.events import Event, PrescriptionIssued
+from services.canonical_log import get_logger
+from services.medication_list.fold.state import META, Meta, PrescriptionState, signed_field
+from services.medication_list.read_api.as_of import folded
+from services.medication_list.read_api.log_lookup import LogLookup
+from services.medication_list.read_api.stored_events import places_of, unpacked
+from services.medication_list.read_api.view import Fields
+from services.medication_list.record_log import LogLookupError
+from services.medication_list.store.reading import Found, ViewReader
+
+_ALARMS_REMEMBERED: Final = 10_000
+_PREFIX: Final = "rx:"
+_log = get_logger()
+
+
+class PatientView(NamedTuple):
+    """What may be shown of a patient. `flagged`: prescriptions whose number came under another patient later."""
+
+    found: Found
+    fields: Fields
+    flagged: frozenset[str] = frozenset()
+
+
+class _Issue(NamedTuple):
+    """When and where a prescription came with a number; in this order the first one is the owner's."""
+
+    at_ms: int
+    partition: int
+    offset: int
+    patient: str
+    prescription: str
+
+
+class NumberConflicts:
+    """Finds out whose a number is, and hides what came second. Each conflict is an alarm, once a process."""
+
+    def __init__(self, reader: ViewReader, log: LogLookup) -> None:
+        self._reader = reader
+        self._log = log
+        self._told: dict[str, None] = {}
+
+    async def owners_of(self, names: Sequence[str]) -> Mapping[str, str]:
+        """The patient of each prescription id or reference number that is known: of several, the first one.
+
+        Raises StoreUnavailableError, LogLookupError; NotReadyError only where a conflict cannot be settled.
+        """
+        owners: dict[str, str] = {}
+        disputed: dict[str, Collection[str]] = {}
+        for name, patients in (await self._reader.owners_of(names)).items():
+            if len(patients) > 1:
+                disputed[name] = patients
+            else:
+                owners |= dict.fromkeys([name], *patients)
+        if disputed:
+            owners |= {name: min(issues).patient for name, issues in (await self._issues(disputed)).items()}
+        return owners
+
+    async def shown(self, patient: str, of: Collection[str] | None = None) -> PatientView:
+        """What may be shown of a patient now. `of`: only these prescriptions are looked at for conflicts.
+
+        Raises NotReadyError, StoreUnavailableError, LogLookupError.
+        """
+        found = await self._reader.read_list(patient)
+        fields = unpacked(found.values)
+        names = numbers_of(fields, of)
+        disputed = others_too(patient, await self._reader.owners_of(list(names))) if names else {}
+        if not disputed:
+            return PatientView(found, fields)
+        hidden, flagged = _settled(patient, await self._issues(disputed))
+        if not hidden:
+            return PatientView(found, fields, flagged)
+        return PatientView(found, await self._without(patient, hidden, fields), flagged)
+
+    async def _issues(self, disputed: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[_Issue]]:
+        """Every prescription that came with each of these numbers."""
+        found: defaultdict[str, list[_Issue]] = defaultdict(list)
+        for patient in {patient for patients in disputed.values() for patient in patients}:
+            listed = await self._reader.read_list(patient)
+            fields = unpacked(listed.values)
+            numbers = numbers_of(fields)
+            places = [
+                (name, prescription, cast("PrescriptionState", fields[_PREFIX + prescription]).place)
+                for name in disputed
+                for prescription in numbers.get(name, ())
+            ]
+            records = await self._log.read(listed.partition, {offset for _, _, offset in places})
+            for name, prescription, offset in places:
+                at_ms = records[offset].timestamp
+                found[name].append(_Issue(at_ms, listed.partition, offset, patient, prescription))
+        for name, issues in found.items():
+            if len({issue.patient for issue in issues}) > 1:
+                self._alarm(name, max(issues).partition)
+        return found
+
+    async def _without(self, patient: str, hidden: frozenset[int], stood: Fields) -> Fields:
+        """The patient as if what came at these offsets had never come; the list's version stays."""
+        listed, index = await self._reader.list_and_index(patient)
+        known = places_of(listed, index)
+        wanted = [offset for offset in known if offset not in hidden]
+        records = await self._log.read(index.partition, wanted)
+        if len(records) < len(wanted):
+            raise LogLookupError("the log lacks records that the view was made of")
+        fields = dict(folded((record, known[offset]) for offset, record in sorted(records.items())))
+        meta, anew = cast("Meta", stood[META]), cast("Meta | None", fields.get(META)) or Meta()
+        fields[META] = replace(anew, version=meta.version, position=meta.position)
+        return fields
+
+    def _alarm(self, name: str, partition: int) -> None:
+        if name in self._told:
+            return
+        if len(self._told) >= _ALARMS_REMEMBERED:
+            del self._told[next(iter(self._told))]
+        self._told[name] = None
+        _log.error("prescription_number_conflict", partition=partition, prescription=name)
+
+
+def numbers_of(fields: Fields, of: Collection[str] | None = None) -> Mapping[str, Sequence[str]]:
+    """Prescription ids and reference numbers of a patient, with the prescriptions that have them."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for field, value in fields.items():
+        prescription = field.removeprefix(_PREFIX)
+        if not isinstance(value, PrescriptionState) or (of is not None and prescription not in of):
+            continue
+        found[prescription].append(prescription)
+        signed = cast("Event[PrescriptionIssued]", decode(cast("bytes", fields[signed_field(prescription)])))
+        if signed.body.reference_number is not None:
+            found[signed.body.reference_number].append(prescription)
+    return found
+
+
+def others_too(patient: str, owners: Mapping[str, Collection[str]]) -> Mapping[str, Collection[str]]:
+    """Those of these numbers that came under somebody else as well."""
+    return {name: {patient, *whose} for name, whose in owners.items() if any(each != patient for each in whose)}
+
+
+def _settled(patient: str, issues: Mapping[str, Iterable[_Issue]]) -> tuple[frozenset[int], frozenset[str]]:
+    """Where what is hidden of this patient came, and the prescriptions that came first and are flagged."""
+    hidden: set[int] = set()
+    flagged: set[str] = set()
+    for each in issues.values():
+        first, *later = sorted(each)
+        hidden |= {issue.offset for issue in later if issue.patient == patient != first.patient}
+        if first.patient == patient and any(issue.patient != patient for issue in later):
+            flagged.add(first.prescription)
+    return frozenset(hidden), frozenset(flagged)
