@@ -32,6 +32,13 @@ def event_id_of(system: str, key: str, index: int = 0) -> str:
     return str(uuid5(EVENTS, f"{system}\n{key}\n{index}"))
 
 
+def is_timed(struct: type[Body], given: Mapping[str, Any]) -> bool:
+    """Whether the time of the event becomes content: the sender left a signing or a stop without its own."""
+    return (struct is events.PrescriptionIssued and given["issued_at_ms"] is None) or (
+        struct is events.TreatmentDiscontinued and given["at_ms"] is None
+    )
+
+
 def completed(
     struct: type[Body], given: Mapping[str, Any], *, event_id: str, occurred_at_ms: int, token: ReadToken | None = None
 ) -> Body:

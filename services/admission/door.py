@@ -13,7 +13,7 @@ from schemas import events
 from schemas.events import Body, PatientIdentity, Submission
 from schemas.fields import Instant, Line, Word
 from schemas.reasons import DoorReason
-from services.admission.completion import completed
+from services.admission.completion import completed, is_timed
 from services.admission.errors import Finding, Place, TurnedAway, findings_of
 from services.admission.fields import instant
 from services.admission.models import MOST_ELEMENTS, fields_of, model_of
@@ -48,6 +48,11 @@ class Part(NamedTuple):
     """Where it lies in the message."""
     fields: Mapping[str, Any]
     token: ReadToken | None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the time of the event becomes content of it (see `completion.is_timed`)."""
+        return is_timed(self.struct, self.fields)
 
     def body(self, event_id: str, occurred_at_ms: int) -> Body:
         """The body of the event with this id."""

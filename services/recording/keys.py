@@ -26,19 +26,18 @@ class _Remembered(NamedTuple):
 class KeyMemory:
     """The last keys of this process. What it has forgotten, or never saw, the fold judges by event id and content.
 
-    It also keeps the time that was filled in for a sender who gave none. In a prescription without `issued_at` and a
-    discontinuation without `at` that time is content: repeated to a process that does not know the key, these are
-    other content, which the fold refuses. A sender who wants to repeat beyond that states the time.
+    It also keeps the time that was filled in for a sender who gave none: in a prescription without `issued_at` and a
+    discontinuation without `at` that time is content. Where it is not known here, the log knows it (`Recorder`).
     """
 
     def __init__(self, remembered: int = KEYS_REMEMBERED) -> None:
         self._limit = remembered
         self._keys: OrderedDict[str, _Remembered] = OrderedDict()
 
-    def occurred_at_ms(self, event_id: str, now_ms: int) -> int:
-        """When the event of a key happened whose sender did not say: now, or what was filled in the first time."""
+    def occurred_at_ms(self, event_id: str) -> int | None:
+        """What was filled in the first time for the event of a key whose sender did not say; None for a new key."""
         known = self._keys.get(event_id)
-        return now_ms if known is None else known.occurred_at_ms
+        return None if known is None else known.occurred_at_ms
 
     def remember(self, events: Iterable[Event[Body]]) -> None:
         """Take note of what is about to be appended. Raises a 422 problem if the key came with other content."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -26,6 +27,8 @@ _COURTESY_S: Final = 0.5
 
 _READY_S: Final = 2.5
 """Longer than the list's own checks of a server that is silent."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 NOTHING: Final = msgspec.Raw(b"null")
 
@@ -55,6 +58,12 @@ class First(Struct, frozen=True):
     outcome: str
     reason: str | None = None
     flags: tuple[str, ...] = ()
+
+
+class FirstReport(Struct, frozen=True):
+    """When an event happened, as it came for the first time; None where the list knows none of this id."""
+
+    occurred_at: datetime | None = None
 
 
 class Judgement(Struct, frozen=True):
@@ -114,6 +123,12 @@ class MedicationListClient:
         if answer.status == HTTPStatus.ACCEPTED:
             return None
         return _read(answer, Judgement)
+
+    async def occurred_at_ms(self, patient: str, event_id: str) -> int | None:
+        """When the event of this id happened, as it came the first time; None where it never came. Raises ListUnreachable."""
+        asked = {"patient": patient, "event_id": event_id}
+        first = _read(await self._ask("/internal/first-reports", asked, _COURTESY_S), FirstReport)
+        return None if first.occurred_at is None else (first.occurred_at - _EPOCH) // timedelta(milliseconds=1)
 
     async def owners(self, prescriptions: list[str], reference_numbers: list[str]) -> Mapping[str, str]:
         """The patient (pseudonym) of each of these ids and numbers that is known. Raises ListUnreachable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from schemas.events import Body, Event
@@ -63,7 +64,7 @@ class Recorder:
         """
         began_ms = self.clock.monotonic_ms()
         await turn_away_anothers(admitted, self.medication_list)
-        events = self._events(admitted, asked)
+        events = await self._events(admitted, asked)
         places = await self._appended(events, asked.traceparent)
         # All events of a message share the wait: they lie in one partition, and who waited for one has waited for all.
         until_ms = min(self.clock.monotonic_ms() + OUTCOME_WAIT_MS, began_ms + ANSWER_WITHIN_MS)
@@ -74,11 +75,9 @@ class Recorder:
             recorded.append(Recorded(event, place, None if asked.is_async else judgement))
         return recorded
 
-    def _events(self, admitted: Admitted, asked: Asked) -> list[Event[Body]]:
+    async def _events(self, admitted: Admitted, asked: Asked) -> list[Event[Body]]:
         now_ms = self.clock.now_ms()
-        occurred_at_ms = admitted.occurred_at_ms
-        if occurred_at_ms is None:
-            occurred_at_ms = self._keys.occurred_at_ms(event_id_of(asked.caller.system, asked.key), now_ms)
+        occurred_at_ms = await self._occurred_at_ms(admitted, event_id_of(asked.caller.system, asked.key), now_ms)
         events = events_of(
             admitted,
             source=asked.caller.source,
@@ -89,6 +88,20 @@ class Recorder:
         )
         self._keys.remember(events)
         return events
+
+    async def _occurred_at_ms(self, admitted: Admitted, event_id: str, now_ms: int) -> int:
+        """When it happened: as stated, or else now; of a repetition what was filled in the first time, by whichever process.
+
+        The list is asked only where that time is content, so that the repetition is the same event and no other. Without
+        an answer it is taken for new; the fold then judges by event id and content.
+        """
+        if admitted.occurred_at_ms is not None:
+            return admitted.occurred_at_ms
+        known = self._keys.occurred_at_ms(event_id)
+        if known is None and any(part.is_timed for part in admitted.parts):
+            with suppress(ListUnreachable):
+                known = await self.medication_list.occurred_at_ms(admitted.patient, event_id)
+        return now_ms if known is None else known
 
     async def _appended(self, events: list[Event[Body]], traceparent: str | None) -> list[Position]:
         """One after the other: the order within a message is kept, and a failure leaves the rest unsent."""

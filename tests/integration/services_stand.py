@@ -54,6 +54,7 @@ class ListPlayed:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.outcome: Callable[[dict[str, Any]], Answer] = lambda _: (200, {"outcome": "applied", "flags": []})
         self.owners: dict[str, str] = {}
+        self.happened_at: dict[str, str] = {}
         self.found: dict[str, Any] = {"prescriptions": []}
         self.status = 200
 
@@ -79,6 +80,8 @@ class ListPlayed:
             return self.status, {}
         if resource == "outcomes":
             return self.outcome(asked)
+        if resource == "first-reports":
+            return 200, {"occurred_at": self.happened_at.get(asked["event_id"])}
         if resource == "owners":
             known = asked["prescriptions"] + asked["reference_numbers"]
             return 200, {each: self.owners[each] for each in known if each in self.owners}
@@ -101,6 +104,10 @@ class Stand:
         self.list.forget()
         self.clock = ManualClock(NOW_MS)
         self.log = MemoryLog(load().partitions, self.clock)
+        self._install(self._parts())
+
+    def restart(self) -> None:
+        """As if the service had been started again: its own memory is gone; the log and the list are as they were."""
         self._install(self._parts())
 
     def open_parts(self) -> OpenParts:

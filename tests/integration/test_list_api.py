@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -231,6 +232,17 @@ def test_the_same_event_again_is_a_duplicate_and_tells_its_first_outcome(stand: 
     told = stand.outcome(patient, again, event_id).json()
     assert (told["outcome"], told["position"]) == ("duplicate", position(again))
     assert told["first"] == {"outcome": "refused", "reason": "unknown", "flags": []}
+
+
+def test_a_service_is_told_when_an_event_happened_that_came_before(stand: ListStand) -> None:
+    patient, event_id = stand.a_patient(), str(uuid.uuid4())
+    asked = {"patient": patient.key, "event_id": event_id}
+    assert stand.http.post("/internal/first-reports", json=asked).json() == {"occurred_at": None}
+    stand.say(patient, issued("R1"), event_id=event_id)
+    happened_at_ms = stand.clock.now_ms()
+    stand.say(patient, issued("R1"), event_id=event_id)
+    told = stand.http.post("/internal/first-reports", json=asked).json()
+    assert datetime.fromisoformat(told["occurred_at"]).timestamp() * 1000 == happened_at_ms
 
 
 def test_a_known_event_id_with_other_content_is_refused_and_tells_its_first_outcome(stand: ListStand) -> None:

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
+from schemas.codec import digest_of
 from schemas.events import BODIES, PrescriptionIssued, PrescriptionRecalled
 from services.prescriber.api import WRITES, prescriber_app
 from services.topics.registry import EVENTS_TOPIC
@@ -153,6 +156,27 @@ def test_a_repetition_is_the_same_event_even_where_time_was_filled_in(stand: Sta
     assert answer.json()["first"]["outcome"] == "applied"
     first, again = stand.events()
     assert (first.event_id, first.body, first.occurred_at_ms) == (again.event_id, again.body, again.occurred_at_ms)
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/v1/prescriptions", a_prescription()),
+        (f"/v1/treatments/{uuid4()}/discontinue", {"patient": PATIENT, "reason": "treatment_finished"}),
+    ],
+)
+def test_a_repetition_to_a_service_that_was_started_again_is_the_same_event_at_the_same_time(
+    stand: Stand, path: str, sent: dict[str, Any]
+) -> None:
+    assert stand.post(path, sent).status_code == 201
+    (first,) = stand.events()
+    stand.list.happened_at[first.event_id] = datetime.fromtimestamp(first.occurred_at_ms / 1000, UTC).isoformat()
+    stand.clock.advance(3_600_000)
+    stand.restart()
+    stand.post(path, sent)
+    _, again = stand.events()
+    assert (again.event_id, again.occurred_at_ms) == (first.event_id, first.occurred_at_ms)
+    assert digest_of(again) == digest_of(first)
 
 
 def test_a_key_used_again_with_another_body_is_turned_away(stand: Stand) -> None:

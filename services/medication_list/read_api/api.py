@@ -16,6 +16,7 @@ from services.identity.registers import InvalidIdentifier, parse_uuid
 from services.medication_list.read_api.as_of import past_of
 from services.medication_list.read_api.documents import (
     EVENT,
+    FIRST_REPORTS,
     HISTORY,
     OUTCOMES,
     OWNERS,
@@ -33,6 +34,7 @@ from services.medication_list.read_api.positions import InvalidPositionError, Pl
 from services.medication_list.read_api.presenting import to_json
 from services.medication_list.read_api.requests import (
     MOST_AT_ONCE,
+    FirstReportAsked,
     HistoryRead,
     ListRead,
     OutcomeAsked,
@@ -239,6 +241,13 @@ async def find_prescriptions(request: Request) -> Response:
         return _answer(await search(parts.numbers, wanted, parts.clock.now_ms()))
     except InvalidCursorError:
         raise wrong(("cursor",), DoorReason.WRONG_FORMAT) from None
+
+
+@inside.post("/first-reports", **FIRST_REPORTS)
+async def find_first_report(request: Request) -> Response:
+    """When an event happened that a service may have recorded before."""
+    asked = asked_from_within(FirstReportAsked, await request.body())
+    return _answer(await _parts(request).outcomes.first_report(asked.patient, asked.event_id))
 
 
 @inside.post("/owners", **OWNERS)

@@ -10,9 +10,10 @@ from services.admission.models import model_of
 from services.identity.national_id import synthetic
 from services.medication_list.read_api.history import HistoryPage
 from services.medication_list.read_api.list_answer import ListAnswer
-from services.medication_list.read_api.outcomes import Outcome
+from services.medication_list.read_api.outcomes import FirstReport, Outcome
 from services.medication_list.read_api.presenting import schemas_of
 from services.medication_list.read_api.requests import (
+    FirstReportAsked,
     HistoryRead,
     ListRead,
     OutcomeAsked,
@@ -39,6 +40,8 @@ _SHOWN: Final = (
     OutcomeAsked,
     PrescriptionsAsked,
     OwnersAsked,
+    FirstReport,
+    FirstReportAsked,
     ClaimAnswer,
     RegisteredDeath,
     ShownAllergies,
@@ -168,6 +171,14 @@ PRESCRIPTIONS: Final = _operation(
     "PrescriptionsPage",
     asked="PrescriptionsAsked",
     examples={"by patient": {"patient": "0" * 32, "all": False, "limit": 50}},
+    problems=(422, 503),
+)
+FIRST_REPORTS: Final = _operation(
+    "find_first_report",
+    "When an event happened, as it came for the first time.\n\nA repetition that leaves the time to us gets the same one.",
+    "FirstReport",
+    asked="FirstReportAsked",
+    examples={"a repetition": {"patient": "0" * 32, "event_id": _EVENT_ID}},
     problems=(422, 503),
 )
 OWNERS: Final = _operation(

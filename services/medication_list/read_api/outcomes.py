@@ -55,6 +55,12 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     resource: Any = None
 
 
+class FirstReport(Struct, frozen=True):
+    """When an event happened, as it came for the first time; null where none of this id came."""
+
+    occurred_at_ms: int | None = None
+
+
 class Outcomes:
     """Looks outcomes up, in the view and, for what the view does not keep, in the log."""
 
@@ -92,6 +98,20 @@ class Outcomes:
         _, fields, flagged = await self._numbers.shown(patient, () if named is None else (named,))
         about = resource_of(fields, event.body, outcome.flags, now_ms(), claimed=claimed, flagged=flagged)
         return replace(outcome, resource=about)
+
+    async def first_report(self, patient: str, event_id: str) -> FirstReport:
+        """How this patient's event came for the first time; nothing of an id that never came.
+
+        Raises NotReadyError, StoreUnavailableError, LogLookupError.
+        """
+        key = event_key(event_id)
+        found = await self._reader.remembered(patient, [key])
+        known = unpack_memory(key, found.values[key]) if key in found.values else None
+        if not isinstance(known, Remembered):
+            return FirstReport()
+        record = (await self._log.read(found.partition, [known.offset])).get(known.offset)
+        event = None if record is None else event_of(record)
+        return FirstReport(event.occurred_at_ms if event is not None and event.event_id == event_id else None)
 
     async def _record(self, event_id: str, place: Place) -> StoredRecord:
         record = (await self._log.read(place.partition, [place.offset])).get(place.offset)

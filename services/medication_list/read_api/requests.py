@@ -57,6 +57,13 @@ class PrescriptionsAsked(Struct, frozen=True, kw_only=True):
     cursor: str | None = None
 
 
+class FirstReportAsked(Struct, frozen=True, kw_only=True):
+    """An event of a patient (a pseudonym) of which a service asks how it came for the first time."""
+
+    patient: str
+    event_id: str
+
+
 class OwnersAsked(Struct, frozen=True, kw_only=True):
     """Prescription ids and reference numbers whose patients are asked for."""
 
