@@ -27,6 +27,9 @@ Place = tuple[str, int]
 
 RECORDS_AT_ONCE: Final = 200
 _POLL_MS: Final = 500
+_JOIN_MS: Final = 8_000
+"""How long one poll may take while the inbox is outside its group. Joining takes several requests, with the metadata of
+all topics among them, and a poll that ends before them begins anew: on a busy machine half a second never suffices."""
 _RETRY_AFTER_S: Final = 1.0
 _NEW_TOPICS_SEEN_WITHIN_MS: Final = 5_000
 _SESSION_MS: Final = 10_000
@@ -141,7 +144,11 @@ class Inbox:
             await self._pause()
 
     def _poll(self) -> Mapping[TopicPartition, Sequence[Any]]:
-        polled: Mapping[TopicPartition, Sequence[Any]] = self._connected().poll(timeout_ms=_POLL_MS)
+        consumer = self._connected()
+        # It would also tell of a lost place in the group with the next commit, but there is none while nothing comes.
+        is_outside = consumer._coordinator.need_rejoin()  # noqa: SLF001 - nothing public says it
+        timeout_ms = _JOIN_MS if is_outside else _POLL_MS
+        polled: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(timeout_ms=timeout_ms)
         return polled
 
     def _commit(self, taken: Taken) -> None:
