@@ -16,6 +16,7 @@ from deploy.local.layout import CHECKOUT, KAFKA, KAFKA_JARS, MAVEN_REPOSITORY, R
 
 POM: Final = CHECKOUT / "deploy" / "local" / "pom.xml"
 JAVA_LOCK: Final = CHECKOUT / "deploy" / "local" / "java.lock"
+TRUSTED: Final = Path("/etc/ssl/certs/java/cacerts")
 OLDEST_JAVA: Final = 17
 OLDEST_REDIS: Final = 7
 FETCHED: Final = KAFKA / "fetched"
@@ -102,15 +103,16 @@ def fetch() -> None:
     if not needs_redis and FETCHED.exists() and FETCHED.read_text() == wanted:
         return
     maven = _maven()
+    if _system_java_is_too_old():
+        # Before Maven runs: where no Java is to be had from the system, it runs on this one too.
+        tell("installing a Java of our own into build/venv")
+        _must(sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(JAVA_LOCK))
+        java.cache_clear()
     tell("fetching Apache Kafka" + (" and Redis" if needs_redis else ""))
     shutil.rmtree(KAFKA_JARS, ignore_errors=True)
     _copy_dependencies(maven, KAFKA_JARS, profile=None)
     if needs_redis:
         _fetch_redis(maven)
-    if _system_java_is_too_old():
-        tell("installing a Java of our own into build/venv")
-        _must(sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(JAVA_LOCK))
-        java.cache_clear()
     FETCHED.write_text(wanted)
 
 
@@ -152,7 +154,19 @@ def _copy_dependencies(maven: str, into: Path, *, profile: str | None) -> None:
         *("-q", "-B", "-Dstyle.color=never", "-f", str(POM), f"-Dmaven.repo.local={MAVEN_REPOSITORY}"),
         *(("-P", profile) if profile else ()),
         *("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={into}"),
+        environment=_with_java(),
     )
+
+
+def _with_java() -> dict[str, str]:
+    """What Maven is told: the Java that it finds by itself where the system has one, else ours."""
+    if shutil.which("java") or os.environ.get("JAVA_HOME"):
+        return dict(os.environ)
+    told = {**os.environ, "JAVA_HOME": str(Path(java()).parents[1])}
+    if TRUSTED.exists():
+        # Whom this machine trusts (a proxy of the house, say), our Java does not know by itself.
+        told["MAVEN_OPTS"] = f"{os.environ.get('MAVEN_OPTS', '')} -Djavax.net.ssl.trustStore={TRUSTED}".strip()
+    return told
 
 
 def _fetch_redis(maven: str) -> None:
