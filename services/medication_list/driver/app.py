@@ -160,8 +160,10 @@ def create_app(settings: DriverSettings, positions: Positions) -> faust.App:
         broker_rebalance_timeout=10.0,
         broker_request_timeout=20.0,
         broker_max_poll_records=settings.max_poll_records,
-        # With max_poll_records the bound on memory: so many fetches may wait for the agent.
+        # With max_poll_records, and with the bytes of one fetch, the bound on memory: so many fetches may wait for the agent.
         stream_buffer_maxsize=8,
+        # What is fetched ahead of each partition. A larger batch is fetched all the same, alone.
+        consumer_max_fetch_size=1 << 20,
         # An offset outside the log stops the partition with an alarm. Every other policy skips events or repeats them.
         consumer_auto_offset_reset="none",
         # Metadata is where a changed partition count shows.

@@ -41,6 +41,11 @@ _FETCH_MAX_WAIT_MS = 500
 _IDLE_S = 0.25
 """How long one round waits for records, and so how soon a rewind on a quiet log is noticed."""
 
+_FETCH_BYTES = 4 << 20
+"""How many bytes of records one fetch hands on, give or take one partition's share. With the eight fetches that may wait
+for the agent it bounds what a worker holds while its store is slow or silent: 40 MiB, and for each partition what
+aiokafka fetched ahead (`consumer_max_fetch_size`). Records of usual size reach the bound of their number long before."""
+
 _REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
     (OffsetOutOfRangeError, StopReason.OFFSET_OUT_OF_RANGE),
     (TopicAuthorizationFailedError, StopReason.NOT_READABLE),
@@ -195,13 +200,15 @@ class PartitionReader:
         partition does it fetch more. Then that partition goes to the end of the queue, so that none starves.
         """
         batches: list[PartitionBatch] = []
+        room_bytes = _FETCH_BYTES
         self._queue = [p for p in self._queue if p in turns] + sorted(turns.keys() - set(self._queue))
         for partition in tuple(self._queue):
             batch = await self._take(consumer, partition, turns[partition], max_records)
             if batch is not None:
                 batches.append(batch)
                 max_records -= len(batch.records)
-            if max_records <= 0:
+                room_bytes -= sum(len(record.value or b"") for record in batch.records)
+            if max_records <= 0 or room_bytes <= 0:
                 break
             self._queue.remove(partition)
             self._queue.append(partition)
