@@ -6,9 +6,9 @@ SHELL := /bin/sh
 BUILD := build
 BIN := $(BUILD)/venv/bin
 ONLY ?=
+EVENTS ?=
 ROUNDS ?= 1
 SEED ?= 1
-EVENTS ?= 20000
 
 # Nothing is written outside build/: not caches, not byte code.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(BUILD)/pycache
@@ -35,8 +35,8 @@ lint: setup ## ruff, mypy --strict, import-linter
 demo: setup ## start everything, play the town, follow one patient, check, write build/demo.json
 	$(BIN)/medchain demo
 
-up: setup ## keep the platform running in the background, and print where to find what
-	@$(BIN)/python -m deploy.local up
+up: setup ## keep the platform running with made data in it, and print where to find what (EVENTS=0: without)
+	@$(BIN)/python -m deploy.local up --events=$(or $(EVENTS),2000)
 
 down: ## stop what `make up` started
 	@$(BIN)/python -m deploy.local down
@@ -48,7 +48,7 @@ bench: setup ## the measurements, which a busy machine makes worthless
 	$(BIN)/pytest tests/benchmark -o python_files='bench_*.py' -m benchmark -s $(ONLY)
 
 chaos: setup ## break the platform under load and check what came of it; build/chaos.json (ROUNDS=2 SEED=7 EVENTS=20000)
-	$(BIN)/medchain chaos --rounds $(ROUNDS) --seed $(SEED) --events $(EVENTS)
+	$(BIN)/medchain chaos --rounds $(ROUNDS) --seed $(SEED) --events $(or $(EVENTS),20000)
 
 mutants: setup ## take one protection after the other out of the processes: chaos must catch each
 	$(BIN)/pytest tests/chaos -o python_files='caught_*.py' $(ONLY)

@@ -13,15 +13,20 @@ from rich.table import Table
 
 from deploy.local.artifacts import CannotSetUpError
 from deploy.local.layout import CHECKOUT, PLATFORM, RUN
+from deploy.local.made_data import EVENTS, TownNotPlayedError, play_into_empty, somebody
 from deploy.local.platform import WORKERS, Platform
 from deploy.local.program import ProgramDiedError
 from deploy.local.state import AlreadyRunsError, State, held, running
 from deploy.local.supervisor import end_on_signals
 from deploy.local.waiting import NeverCameTrueError, wait_until
+from services.medication_list.source_log import SourceLogUnavailableError
 
 UP_WITHIN_S: Final = 120.0
 DOWN_WITHIN_S: Final = 60.0
 LOG: Final = RUN / "platform.log"
+WHERE: Final = """\
+How each process is: <where>/health/ready. Its resources: <where>/openapi.json (prescriber, pharmacy, medication-list).
+A town, once more: build/venv/bin/medchain simulate. All of it checked: build/venv/bin/medchain check. Stop: make down."""
 
 app = typer.Typer(
     name="deploy.local",
@@ -35,8 +40,13 @@ Workers = Annotated[int, typer.Option("--workers", min=1, help="How many process
 
 
 @app.command()
-def up(workers: Workers = WORKERS) -> None:
-    """Start the platform in the background, and print where to find what."""
+def up(
+    workers: Workers = WORKERS,
+    events: Annotated[
+        int, typer.Option(min=0, help="How many events a town plays into an empty log; 0: none.")
+    ] = EVENTS,
+) -> None:
+    """Start the platform in the background, with made data in it, and print where to find what."""
     if not held():
         RUN.mkdir(parents=True, exist_ok=True)
         with LOG.open("wb") as log:
@@ -57,7 +67,9 @@ def up(workers: Workers = WORKERS) -> None:
         if not _is_ready():
             sys.stderr.write(f"The platform did not start; {LOG} says:\n{LOG.read_text(errors='replace')[-3000:]}\n")
             raise typer.Exit(1)
+    _fill(events)
     status()
+    out.print(WHERE, highlight=False)
 
 
 @app.command()
@@ -93,6 +105,20 @@ def status() -> None:
         out.print("nothing runs; `make up` starts the platform")
         raise typer.Exit(1)
     out.print(_table(state))
+
+
+def _fill(events: int) -> None:
+    state = running()
+    assert state is not None, "it was ready a moment ago"
+    try:
+        if play_into_empty(state, events):
+            who = somebody(events)
+            out.print(
+                f"The log was empty: a town of made people has lived in it. One of them is {who}.", highlight=False
+            )
+    except (TownNotPlayedError, SourceLogUnavailableError) as error:
+        sys.stderr.write(f"The platform runs, and has no made data: {error}.\n")
+        raise typer.Exit(1) from error
 
 
 def _is_ready() -> bool:
