@@ -24,6 +24,11 @@ def day(at_ms: int) -> date:
     return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(OSLO).date()
 
 
+def starts(on: date) -> int:
+    """The first instant of a day in Norway."""
+    return int(datetime(on.year, on.month, on.day, tzinfo=OSLO).timestamp() * 1000)
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """In the place of an event: why the record could not be judged."""

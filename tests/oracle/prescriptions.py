@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from schemas import events as ev
 from tests.oracle import quantities
-from tests.oracle.history import PATIENT, Chart, Entry, day, first, of
+from tests.oracle.history import PATIENT, Chart, Entry, day, first, of, starts
 
 DISPATCH_LAPSES = timedelta(days=30)
 
@@ -22,8 +22,10 @@ class Recall:
     from_on: date | None = None
     replaced_by: str | None = None
     caused_by: str = "recall"
-    received_at_ms: int = 0
     """recall, replacement, stop, withdrawal or death."""
+    received_at_ms: int = 0
+    through_treatment: bool = False
+    """A replacement because it was signed later in the same treatment, not only because it renews by name."""
 
     def in_effect(self, at_ms: int) -> bool:
         """Whether it closes at that time."""
@@ -138,9 +140,36 @@ def recalls(chart: Chart, rx: str) -> list[Recall]:
     kept: list[Recall] = []
     for recall in sorted(found, key=lambda recall: recall.position):
         came_first = issue is not None and recall.position < issue.position
-        if recall.caused_by in ("recall", "death") or not _adds_nothing(recall, kept, came_first=came_first):
+        stands = recall.caused_by in ("recall", "death") or not _adds_nothing(recall, kept, came_first=came_first)
+        if not stands and issue is not None and not came_first:
+            stands = _happened_first(chart, issue, recall, kept)
+        if stands:
             kept.append(recall)
     return kept
+
+
+def _happened_first(chart: Chart, issue: Entry[ev.PrescriptionIssued], recall: Recall, before: list[Recall]) -> bool:
+    """Whether a replacement of what is closed already closed it, in the world, before all that the log knew before.
+
+    Not once a newer-signed one came while it was closed: then nobody looks back any more.
+    """
+    known = [other for other in before if other.caused_by != "death"]
+    if recall.caused_by != "replacement" or any(_counts_from(other) <= _counts_from(recall) for other in known):
+        return False
+    if not recall.through_treatment:
+        return True
+    between = [each for each in _newer_signed(chart, issue) if issue.position < each.position < recall.position]
+    return not any(
+        (other.from_on or date.min) <= day(each.event.received_at_ms)
+        for each in between
+        for other in known
+        if other.position <= each.position
+    )
+
+
+def _counts_from(recall: Recall) -> int:
+    """The first instant at which a hand-out is one after the recall."""
+    return recall.at_ms + 1 if recall.from_on is None else max(recall.at_ms + 1, starts(recall.from_on))
 
 
 def _adds_nothing(recall: Recall, before: list[Recall], *, came_first: bool) -> bool:
@@ -155,27 +184,26 @@ def _adds_nothing(recall: Recall, before: list[Recall], *, came_first: bool) -> 
 
 
 def _replacements(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Recall]:
-    """By newer-signed prescriptions of the treatment, and by what renews it by name.
-
-    In effect at once where the newer one's earliest date has come when it is received.
-    """
-    found: list[Recall] = []
-    for newer in _replacing(chart, issue):
-        from_on = _replaces_from(newer)
-        by, signed, at_ms = newer.body.prescription, newer.event.source, newer.body.issued_at_ms
-        found.append(
-            Recall(newer.position, "renew", signed, at_ms, from_on, by, "replacement", newer.event.received_at_ms)
+    """By newer-signed prescriptions of the treatment, and by what renews it by name, each from its own earliest date."""
+    signed_later = _newer_signed(chart, issue)
+    return [
+        Recall(
+            newer.position,
+            "renew",
+            newer.event.source,
+            newer.body.issued_at_ms,
+            newer.body.earliest_dispense,
+            newer.body.prescription,
+            "replacement",
+            newer.event.received_at_ms,
+            through_treatment=newer in signed_later,
         )
-    return found
+        for newer in _replacing(chart, issue)
+    ]
 
 
 def _replacing(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Entry[ev.PrescriptionIssued]]:
-    mine, series = signed_order(issue), issue.body.series_id
-    newer = [
-        other
-        for other in of(chart, ("t", issue.body.treatment), ev.PrescriptionIssued)
-        if signed_order(other) > mine and (series is None or other.body.series_id != series)
-    ]
+    newer = _newer_signed(chart, issue)
     here_first = [other for other in newer if other.position < issue.position]
     today = day(issue.event.received_at_ms)
     overtaken = [other for other in here_first if any(_overtakes(another, other, today) for another in here_first)]
@@ -184,15 +212,19 @@ def _replacing(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Entry[
     return kept + [other for other in naming if other not in kept and other is not issue]
 
 
-def _replaces_from(newer: Entry[ev.PrescriptionIssued]) -> date | None:
-    """None: at once."""
-    from_on = newer.body.earliest_dispense
-    return None if from_on is None or from_on <= day(newer.event.received_at_ms) else from_on
+def _newer_signed(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Entry[ev.PrescriptionIssued]]:
+    """Those of its treatment, outside its series."""
+    mine, series = signed_order(issue), issue.body.series_id
+    return [
+        other
+        for other in of(chart, ("t", issue.body.treatment), ev.PrescriptionIssued)
+        if signed_order(other) > mine and (series is None or other.body.series_id != series)
+    ]
 
 
 def _overtakes(one: Entry[ev.PrescriptionIssued], other: Entry[ev.PrescriptionIssued], today: date) -> bool:
     """Signed after it, and in effect today or no later."""
-    in_effect, then = _replaces_from(one) or date.min, _replaces_from(other) or date.min
+    in_effect, then = one.body.earliest_dispense or date.min, other.body.earliest_dispense or date.min
     return signed_order(one) > signed_order(other) and in_effect <= max(then, today)
 
 
@@ -319,7 +351,7 @@ def returned_of(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> Decimal:
     """Goods that came back of standing hand-outs, in the prescription's unit, as far as comparable."""
     total, measured = Decimal(0), quantities.measure(issue.body)
     for entry in standing(chart, issue.body.prescription):
-        content = first(line.content for line in entry.body.lines if line.content is not None)
+        content = quantities.least_content(entry.body.lines)
         for quantity in returns_of(chart, entry.body.dispense):
             if quantity.unit == "package" and content is None and issue.body.quantity.unit == "package":
                 amount: Decimal | None = quantity.value * measured.per_prescribed

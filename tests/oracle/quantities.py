@@ -108,8 +108,32 @@ def is_over(issued: PrescriptionIssued, handed_out: Decimal) -> bool:
     return handed_out > period_of(issued) * (issued.refills + 1) * MAY_BE_OVER
 
 
-def in_unit_of_lines(lines: Iterable[DispensedLine], returned: Quantity) -> Decimal | None:
-    """What was handed out, in the unit of what came back; None when nothing can be compared."""
-    amounts = [in_unit(line.quantity, returned.unit, line.content) for line in lines]
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known, Decimal(0)) if known else None
+def least_content(lines: Iterable[DispensedLine]) -> Quantity | None:
+    """What any package holds at least; None where no line says so, or they say it in several units."""
+    contents = [line.content for line in lines if line.content is not None]
+    if len({content.unit for content in contents}) != 1:
+        return None
+    return min(contents, key=lambda content: content.value)
+
+
+def handed_in(lines: Iterable[DispensedLine], unit: str) -> Decimal | None:
+    """What was handed out in a unit, packages also by what they hold; None when nothing was."""
+    amounts = [line.quantity.value for line in lines if line.quantity.unit == unit]
+    amounts += [
+        line.quantity.value * line.content.value
+        for line in lines
+        if unit != "package"
+        and line.quantity.unit == "package"
+        and line.content is not None
+        and line.content.unit == unit
+    ]
+    return sum(amounts, Decimal(0)) if amounts else None
+
+
+def in_content(returned: Quantity, unit: str, content: Quantity | None) -> Decimal:
+    """What came back in a unit, packages by what one holds at least; nothing where it cannot be compared."""
+    if returned.unit == unit:
+        return returned.value
+    if returned.unit == "package" and content is not None and content.unit == unit:
+        return returned.value * content.value
+    return Decimal(0)

@@ -154,12 +154,17 @@ def _of_reversal(chart: Chart, organisation: str, body: ev.DispenseReversed) -> 
 
 
 def over_returned(handed: Entry[ev.MedicationDispensed], returned: list[ev.Quantity]) -> bool:
-    """Whether more came back than was handed out, in the unit of what came back last, as far as comparable."""
-    newest = returned[-1]
-    most = quantities.in_unit_of_lines(handed.body.lines, newest)
-    content = first(line.content for line in handed.body.lines if line.content is not None)
-    amounts = [quantities.in_unit(quantity, newest.unit, content) for quantity in returned]
-    return most is not None and sum((amount or Decimal(0) for amount in amounts), Decimal(0)) > most
+    """Whether more came back than was handed out: of the unit that came back last, or of what its packages hold."""
+    units = {returned[-1].unit}
+    content = quantities.least_content(handed.body.lines)
+    if content is not None:
+        units.add(content.unit)
+    for unit in units:
+        most = quantities.handed_in(handed.body.lines, unit)
+        amounts = [quantities.in_content(quantity, unit, content) for quantity in returned]
+        if most is not None and sum(amounts, Decimal(0)) > most:
+            return True
+    return False
 
 
 def of_waiting_reversal(chart: Chart, reversal: Entry[ev.DispenseReversed]) -> Reason | None:

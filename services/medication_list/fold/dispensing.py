@@ -254,7 +254,14 @@ def _pointer(event: Event[MedicationDispensed]) -> HandOutPointer:
         quantities[unit] = quantities.get(unit, NOTHING) + value
         if unit == "package" and content is not None:
             quantities[content.unit] = quantities.get(content.unit, NOTHING) + value * content.value
-    return HandOutPointer(event.body.prescription, event.source.organisation, tuple(quantities.items()))
+    body, pharmacy = event.body, event.source.organisation
+    return HandOutPointer(body.prescription, pharmacy, tuple(quantities.items()), _least_content(body))
+
+
+def _least_content(report: MedicationDispensed) -> tuple[str, Decimal] | None:
+    """What any package of a hand-out holds, so that packages and what was in them add up when they come back."""
+    contents = [(line.content.unit, line.content.value) for line in report.lines if line.content is not None]
+    return min(contents) if len({unit for unit, _ in contents}) == 1 else None
 
 
 def _flags_about_the_world(
@@ -390,4 +397,9 @@ def _returned(pointer: HandOutPointer, quantity: Quantity) -> HandOutPointer | N
     returned[unit] = returned.get(unit, NOTHING) + quantity.value
     if unit in handed and returned[unit] > handed[unit]:
         return None
+    if pointer.content is not None:
+        counted, of_a_package = pointer.content
+        packages = returned.get("package", NOTHING)
+        if counted in handed and returned.get(counted, NOTHING) + packages * of_a_package > handed[counted]:
+            return None
     return replace(pointer, returned=tuple(returned.items()))

@@ -90,11 +90,13 @@ def close(draft: Draft, event: Event[Body], prescription_id: str, recall: Recall
     """A replacement or stop closes a known prescription. What is closed already gets the closer without notice."""
     prescription = draft.prescription(prescription_id)
     assert prescription is not None, "only known prescriptions are open"
-    if _is_decided_before(prescription.recalls, recall, event.received_at_ms):
+    is_decided = _is_decided_before(prescription.recalls, recall, event.received_at_ms)
+    if is_decided and not _happened_first(recall, prescription.recalls):
         return
     is_in_effect, death = recall.from_ms <= event.received_at_ms, draft.meta().death
     # A death recalled it already, and whoever must know was told then: a second recall is no second notice.
-    if is_in_effect and death is None and status(prescription, death, event.received_at_ms) in "EU":
+    is_news = is_in_effect and not is_decided and death is None
+    if is_news and status(prescription, death, event.received_at_ms) in "EU":
         tell_of_recall(draft, event, prescription_id, prescription, recall.reason)
     moved = draft.move_version()
     draft.put(prescription_field(prescription_id), replace(with_recall(prescription, recall), moved=moved))
@@ -103,6 +105,19 @@ def close(draft: Draft, event: Event[Body], prescription_id: str, recall: Recall
 def _is_decided_before(recalls: Iterable[Recall], recall: Recall, now_ms: int = 0) -> bool:
     """Whether one before it in the log is in effect already, or will be no later: then this one never comes to decide."""
     return any(each.from_ms <= max(recall.from_ms, now_ms) for each in recalls if each.place <= recall.place)
+
+
+def _happened_first(recall: Recall, known: Iterable[Recall]) -> bool:
+    """Whether a replacement, in the world, closed before all that the log knew before it: hand-outs are flagged by that.
+
+    Of stops the treatment remembers each.
+    """
+    return recall.replaced_by is not None and all(_counts_from_ms(recall) < _counts_from_ms(each) for each in known)
+
+
+def _counts_from_ms(recall: Recall) -> int:
+    """The first instant at which a hand-out is one after the recall."""
+    return max(recall.at_ms + 1, recall.from_ms)
 
 
 # --- Issued ------------------------------------------------------------------------------------------------------
@@ -184,15 +199,8 @@ def earliest_ms(issued: PrescriptionIssued) -> int:
 
 
 def _replacement(draft: Draft, event: Event[PrescriptionIssued]) -> Recall:
-    issued = event.body
-    from_ms = _replaces_from_ms(event)
+    issued, from_ms = event.body, earliest_ms(event.body)
     return Recall(draft.place, "renew", issued.issued_at_ms, from_ms, by(event.source), issued.prescription)
-
-
-def _replaces_from_ms(event: Event[PrescriptionIssued]) -> int:
-    """From when it replaces: 0, at once, where its earliest date has come when it is received."""
-    earliest = earliest_ms(event.body)
-    return earliest if earliest > event.received_at_ms else 0
 
 
 def _close_older(
@@ -328,7 +336,7 @@ def _with_replacer(draft: Draft, treatment: TreatmentState, event: Event[Prescri
         issued.prescription,
         issued.issued_at_ms,
         draft.place,
-        _replaces_from_ms(event),
+        earliest_ms(issued),
         by(event.source),
         issued.series_id,
     )

@@ -254,6 +254,8 @@ class HandOutPointer(Struct, frozen=True, array_like=True, gc=False):
     pharmacy: str
     quantities: tuple[tuple[str, Decimal], ...]
     """What was handed out, by unit; packages also by what they hold."""
+    content: tuple[str, Decimal] | None = None
+    """What a package of it holds at least; None where none says so, or in several units."""
     returned: tuple[tuple[str, Decimal], ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     """Reports under the same id with other content: refused, and shown."""

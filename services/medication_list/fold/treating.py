@@ -159,13 +159,11 @@ def _stopped_by(draft: Draft, event: Event[Body], treatment: TreatmentState, sto
     """Recalls what was signed before the stop; returns the treatment with the stop remembered."""
     reason = "withdrawn" if stop.withdrawn else "discontinued"
     recall = Recall(draft.place, reason, stop.at_ms, 0, stop.by)
-    still_open = []
     for each in treatment.open:
+        # It stays open: what was signed between it and the stop may still come, and have replaced it first.
         if each.issued_at_ms < stop.at_ms:
             close(draft, event, each.prescription, recall)
-        else:
-            still_open.append(each)
-    return replace(treatment, open=tuple(still_open), stops=(*treatment.stops, stop))
+    return replace(treatment, stops=(*treatment.stops, stop))
 
 
 def treatment_reinstated(draft: Draft, event: Event[TreatmentReinstated]) -> Verdict:

@@ -398,13 +398,15 @@ class _Reader:
 
 def _returned_in(state: PrescriptionState, pointer: HandOutPointer) -> Decimal:
     """What came back, in the counting unit; packages convert as the hand-out's own, else as the prescribed ones."""
-    handed = dict(pointer.quantities)
+    content_unit, of_a_package = pointer.content or ("", NOTHING)
     total = NOTHING
     for unit, value in pointer.returned:
         if unit == state.unit:
             total += value
-        elif handed.get(unit) and handed.get(state.unit):
-            total += value * handed[state.unit] / handed[unit]
+        elif unit == "package" and content_unit == state.unit:
+            total += value * of_a_package
+        elif unit == content_unit and state.unit == "package":
+            total += value / of_a_package
         elif unit == "package" and state.package_content is not None:
             total += value * state.package_content
     return total
