@@ -23,6 +23,7 @@ from services.identity.registers import organisation_number
 from services.topics.registry import Parties
 
 SCENARIOS: Final = Path(__file__).with_name("scenarios.yaml")
+MORE_SCENARIOS: Final = Path(__file__).with_name("more_scenarios.yaml")
 OSLO: Final = ZoneInfo("Europe/Oslo")
 D0: Final = date(2026, 3, 2)
 OPENS: Final = time(9)
@@ -34,6 +35,8 @@ ACTORS: Final[Mapping[str, ev.Source]] = {
     "prescriber A": ev.Source(system="ehr-a", organisation=organisation_number(1), role="doctor", person="9144889"),
     "prescriber B": ev.Source(system="ehr-b", organisation=organisation_number(2), role="doctor", person="9144900"),
     "clinician C": ev.Source(system="ehr-c", organisation=organisation_number(3), role="doctor", person="9144927"),
+    "prescriber A2": ev.Source(system="ehr-a", organisation=organisation_number(1), role="doctor", person="9144943"),
+    "nurse N": ev.Source(system="ehr-a", organisation=organisation_number(1), role="nurse", person="9144935"),
     "prescriber system": ev.Source(system="ehr-a", organisation=organisation_number(1), role="system"),
     "citizen": ev.Source(system="portal", organisation=organisation_number(4), role="citizen"),
     "operator": ev.Source(system="desk", organisation=organisation_number(5), role="operator"),
@@ -44,6 +47,7 @@ ORGANISATIONS: Final[Mapping[str, str]] = {
     "OA": ACTORS["prescriber A"].organisation,
     "OB": ACTORS["prescriber B"].organisation,
     "OC": ACTORS["clinician C"].organisation,
+    "portal": ACTORS["citizen"].organisation,
     "P": ACTORS["pharmacy P"].organisation,
     "Q": ACTORS["pharmacy Q"].organisation,
 }
@@ -85,6 +89,16 @@ class Step:
 def scenarios() -> dict[str, dict[str, Any]]:
     """Every scenario by its id."""
     loaded = yaml.safe_load(SCENARIOS.read_text(encoding="utf-8"))
+    return {scenario["id"]: scenario for scenario in loaded["scenarios"]}
+
+
+@cache
+def more_scenarios() -> dict[str, dict[str, Any]]:
+    """Every scenario of our own by its id; their steps are numbered as they come."""
+    loaded = yaml.safe_load(MORE_SCENARIOS.read_text(encoding="utf-8"))
+    for scenario in loaded["scenarios"]:
+        for n, step in enumerate(scenario["steps"], start=1):
+            step["n"] = n
     return {scenario["id"]: scenario for scenario in loaded["scenarios"]}
 
 
@@ -236,12 +250,19 @@ def _dosing(fields: Fields) -> ev.Dosing:
     dose = ev.Dose(low=DOSES[fields.get("dosing", "1 tablet morning")], unit="tablet")
     start, end = (calendar_day(fields[name]) if name in fields else None for name in ("start", "end"))
     period = ev.DosingPeriod(start=start, end=end, fixed=(ev.FixedDose(dose=dose, times_of_day=("morning",)),))
-    return ev.Dosing(periods=(period,))
+    return ev.Dosing(periods=(period,), text=fields.get("dosing_text"))
 
 
-MEDICATION: Final = ev.Medication(
-    product=ev.Substance(name="Metformin"), form="tablet", atc="A10BA02", strength="500 mg"
-)
+def _medication(fields: Fields) -> ev.Medication:
+    """Metformin tablets; `package`: what one package of the prescribed product holds."""
+    product: ev.Substance | ev.Package = ev.Substance(name="Metformin")
+    if "package" in fields:
+        product = ev.Package(item_number="123456", name="Metformin", content=quantity(fields["package"]))
+    atc, strength = fields.get("atc", "A10BA02"), fields.get("strength", "500 mg")
+    return ev.Medication(product=product, form="tablet", atc=atc, strength=strength)
+
+
+MEDICATION: Final = _medication({})
 
 
 def _issue(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
@@ -264,13 +285,14 @@ def _prescription(
     issued_ms = instant(fields["issued_at"]) if "issued_at" in fields else envelope.occurred_ms
     issued_on = datetime.fromtimestamp(issued_ms / 1000, UTC).astimezone(OSLO).date()
     until, earliest, series = (fields.get(name) for name in ("valid_until", "earliest_dispense", "series_id"))
+    kept = ("locked", "substitution_reserved", "note", "group")
     use = str(fields.get("use", "regular"))
     return ev.PrescriptionIssued(
         prescription=play.id_of(rx),
         treatment=_treatment_id(play, rx, target, renewed),
         issued_at_ms=issued_ms,
         valid_until=calendar_day(until) if until else year_later(issued_on),
-        medication=MEDICATION,
+        medication=_medication(fields),
         quantity=quantity(fields.get("quantity", "100 tablets")),
         refills=fields.get("refills", 3),
         dosing=_dosing(fields),
@@ -280,6 +302,7 @@ def _prescription(
         renews=play.id_of(renewed) if renewed else None,
         series_id=play.id_of(series) if series else None,
         multidose=fields.get("multi_dose", False),
+        **{name: fields[name] for name in kept if name in fields},
     )
 
 
@@ -287,12 +310,28 @@ def _recall(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iter
     yield envelope.around(ev.PrescriptionRecalled(prescription=play.id_of(target), reason=fields["reason"]))
 
 
-def _dispatch(play: Play, envelope: Envelope, target: str, _fields: Fields) -> Iterator[AnyEvent]:
+def _dispatch(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
     rx, pharmacy = target.split(" to ")
     body = ev.DispatchRequested(
-        dispatch=play.id_of(f"dispatch of {target}"), prescription=play.id_of(rx), pharmacy=ORGANISATIONS[pharmacy]
+        dispatch=play.id_of(fields.get("dispatch", f"dispatch of {target}")),
+        prescription=play.id_of(rx),
+        pharmacy=ORGANISATIONS[pharmacy],
+        every=fields.get("every", False),
     )
     yield envelope.around(body)
+
+
+def _withdraw_dispatch(play: Play, envelope: Envelope, target: str, _fields: Fields) -> Iterator[AnyEvent]:
+    yield envelope.around(ev.DispatchWithdrawn(prescription=play.id_of(target), reason="will fetch it elsewhere"))
+
+
+def _ask_renewal(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
+    request, to = play.id_of(fields["request"]), ORGANISATIONS[fields["to"]]
+    yield envelope.around(ev.RenewalRequested(request=request, prescription=play.id_of(target), to=to))
+
+
+def _decline_renewal(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
+    yield envelope.around(ev.RenewalDeclined(request=play.id_of(target), reason=fields["reason"]))
 
 
 # --- At the pharmacy --------------------------------------------------------------------------------------------------
@@ -308,7 +347,12 @@ def _abort(play: Play, envelope: Envelope, target: str, fields: Fields) -> Itera
     claims = play.claims
     mine = claims.pop((envelope.source.organisation, target), None)
     others = (claim for (_, rx), claim in claims.items() if rx == target)
-    yield envelope.around(ev.ClaimAborted(claim=mine or next(others), reason=fields["reason"]))
+    named = play.id_of(fields["claim"]) if "claim" in fields else mine or next(others)
+    yield envelope.around(ev.ClaimAborted(claim=named, reason=fields["reason"]))
+
+
+def _release(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
+    yield envelope.around(ev.ClaimReleased(claim=play.id_of(target), reason=fields["reason"]))
 
 
 def _dispense(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
@@ -321,7 +365,14 @@ def _dispense(play: Play, envelope: Envelope, target: str, fields: Fields) -> It
     body = ev.MedicationDispensed(
         dispense=play.id_of(fields["dispense"]),
         prescription=play.id_of(target),
-        lines=(ev.DispensedLine(quantity=handed),),
+        lines=(
+            ev.DispensedLine(
+                quantity=handed,
+                content=quantity(fields["content"]) if "content" in fields else None,
+                strength=fields.get("strength"),
+                substituted=fields.get("substituted", False),
+            ),
+        ),
         period_completed=fields.get("period_completed", fills),
         completed=fields["completed"],
         claim=play.claims.pop((envelope.source.organisation, target), None),
@@ -333,13 +384,14 @@ def _dispense(play: Play, envelope: Envelope, target: str, fields: Fields) -> It
 
 def _reverse(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
     returned = quantity(fields["returned"]) if "returned" in fields else None
+    name = fields.get("reversal", f"reversal of {target} by {envelope.source.organisation}")
     body = ev.DispenseReversed(
-        reversal=play.id_of(fields.get("reversal", f"reversal of {target} by {envelope.source.organisation}")),
+        reversal=play.id_of(name),
         dispense=play.id_of(target),
         reason="returned" if returned else "reported by mistake",
         quantity=returned,
     )
-    yield envelope.around(body)
+    yield envelope.around(body, name)
 
 
 # --- Treatments and the whole list ------------------------------------------------------------------------------------
@@ -347,8 +399,39 @@ def _reverse(play: Play, envelope: Envelope, target: str, fields: Fields) -> Ite
 
 def _discontinue(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
     reason = STOP_REASONS[fields["reason"]]
-    body = ev.TreatmentDiscontinued(treatment=play.id_of(target), at_ms=envelope.occurred_ms, reason=reason)
-    yield envelope.around(body)
+    stopped_ms = instant(fields["stops"]) if "stops" in fields else envelope.occurred_ms
+    yield envelope.around(ev.TreatmentDiscontinued(treatment=play.id_of(target), at_ms=stopped_ms, reason=reason))
+
+
+def _record(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
+    body = ev.TreatmentRecorded(
+        treatment=play.id_of(target),
+        kind=fields["kind"],
+        medication=_medication(fields),
+        dosing=_dosing(fields),
+        paper_prescription=fields.get("paper_prescription"),
+    )
+    yield envelope.around(body, target)
+
+
+def _pause(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
+    until = calendar_day(fields["until"]) if "until" in fields else None
+    start = calendar_day(fields["from"])
+    yield envelope.around(
+        ev.TreatmentPaused(treatment=play.id_of(target), start=start, until=until, reason=fields["reason"])
+    )
+
+
+def _resume(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
+    yield envelope.around(ev.TreatmentResumed(treatment=play.id_of(target), reason=fields["reason"]))
+
+
+def _reinstate(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
+    yield envelope.around(ev.TreatmentReinstated(treatment=play.id_of(target), reason=fields["reason"]))
+
+
+def _use(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
+    yield envelope.around(ev.UseReported(treatment=play.id_of(target), use=fields["use"], by=fields["by"]))
 
 
 def _withdraw(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
@@ -357,7 +440,9 @@ def _withdraw(play: Play, envelope: Envelope, target: str, fields: Fields) -> It
 
 
 def _change(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
-    body = ev.TreatmentChanged(treatment=play.id_of(target), reason=fields["reason"], dosing=_dosing(fields))
+    kept = {name: fields[name] for name in ("indication_text", "substitution_reserved") if name in fields}
+    dosing = _dosing(fields) if "dosing" in fields or not kept else None
+    body = ev.TreatmentChanged(treatment=play.id_of(target), reason=fields["reason"], dosing=dosing, **kept)
     yield envelope.around(body)
 
 
@@ -366,16 +451,34 @@ def _reconcile(play: Play, envelope: Envelope, _target: str, fields: Fields) -> 
     yield envelope.around(ev.ListReconciled(read_token=fields["read_token"], version=version, read_at_ms=at_ms))
 
 
-def _multidose(_play: Play, envelope: Envelope, target: str, _fields: Fields) -> Iterator[AnyEvent]:
+def _multidose(_play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
     doctor, pharmacy = envelope.source.person, ORGANISATIONS[target.split(" to ")[1]]
     assert doctor is not None, "multi-dose is assigned by a doctor"
-    yield envelope.around(ev.MultidoseAssigned(doctor=doctor, pharmacy=pharmacy, start=D0, packing_days=14))
+    days = fields.get("packing_days", 14)
+    yield envelope.around(ev.MultidoseAssigned(doctor=doctor, pharmacy=pharmacy, start=D0, packing_days=days))
+
+
+def _end_multidose(_play: Play, envelope: Envelope, _target: str, fields: Fields) -> Iterator[AnyEvent]:
+    yield envelope.around(ev.MultidoseEnded(reason=fields["reason"]))
+
+
+def _death(_play: Play, envelope: Envelope, _target: str, fields: Fields) -> Iterator[AnyEvent]:
+    yield envelope.around(ev.PatientDied(on=calendar_day(fields["day"])))
+
+
+def _retract_death(_play: Play, envelope: Envelope, _target: str, fields: Fields) -> Iterator[AnyEvent]:
+    yield envelope.around(ev.DeathRetracted(reason=fields["reason"]))
 
 
 def _allergy(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
-    body = ev.AllergyRecorded(
-        allergy=play.id_of(fields["id"]), substance=target, reaction=fields["reaction"], severity=fields["severity"]
-    )
+    """To a substance; or none known, where the target says so."""
+    if target == "none known":
+        body = ev.AllergyRecorded(allergy=play.id_of(fields["id"]), none_known=True)
+    else:
+        reaction, severity = fields.get("reaction"), fields.get("severity")
+        body = ev.AllergyRecorded(
+            allergy=play.id_of(fields["id"]), substance=target, reaction=reaction, severity=severity
+        )
     yield envelope.around(body, fields["id"])
 
 
@@ -389,10 +492,14 @@ def _redeliver(play: Play, _envelope: Envelope, target: str, _fields: Fields) ->
 
 
 def _redeliver_changed(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
+    """The natural id once more under a new event id: a hand-out of another quantity, else with another note or sender."""
     body = play.sent[target].body
-    assert isinstance(body, ev.MedicationDispensed), "only a hand-out is changed in the scenarios"
-    line = msgspec.structs.replace(body.lines[0], quantity=quantity(fields["quantity"]))
-    yield envelope.around(msgspec.structs.replace(body, lines=(line,)))
+    if isinstance(body, ev.MedicationDispensed) and "quantity" in fields:
+        line = msgspec.structs.replace(body.lines[0], quantity=quantity(fields["quantity"]))
+        body = msgspec.structs.replace(body, lines=(line,))
+    elif isinstance(body, ev.PrescriptionIssued) and "note" in fields:
+        body = msgspec.structs.replace(body, note=fields["note"])
+    yield envelope.around(body)
 
 
 MAKERS: Final[Mapping[str, Maker]] = {
@@ -404,11 +511,23 @@ MAKERS: Final[Mapping[str, Maker]] = {
     "abort_claim": _abort,
     "dispense": _dispense,
     "reverse_dispense": _reverse,
+    "withdraw_dispatch": _withdraw_dispatch,
+    "request_renewal": _ask_renewal,
+    "decline_renewal": _decline_renewal,
+    "release_claim": _release,
+    "record": _record,
+    "pause": _pause,
+    "resume": _resume,
+    "reinstate": _reinstate,
+    "use": _use,
     "discontinue": _discontinue,
     "withdraw": _withdraw,
     "change": _change,
     "reconcile": _reconcile,
     "multidose_assign": _multidose,
+    "multidose_end": _end_multidose,
+    "death": _death,
+    "retract_death": _retract_death,
     "record_allergy": _allergy,
     "refute_allergy": _refute,
     "redeliver": _redeliver,
