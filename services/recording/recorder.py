@@ -124,7 +124,7 @@ class Recorder:
             wait_ms = 0
         self._waiting += 1
         try:
-            return await self.medication_list.outcome(event.patient, event.event_id, at, wait_ms)
+            return await self.medication_list.outcome(event, at, wait_ms)
         except ListUnreachable:
             return None  # it is in the log; the caller is told where to ask
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -75,6 +76,7 @@ class ListStand:
             read_token_key=SecretStr((b"r" * 32).hex()),
         )
         self.http: httpx.Client
+        self.appended: dict[Place, bytes] = {}
         self._patients = 0
         self._minutes = 0
         self.begin()
@@ -134,7 +136,9 @@ class ListStand:
         ).get(10)
         if judge:
             self.judge()
-        return Place(sent.partition, sent.offset)
+        place = Place(sent.partition, sent.offset)
+        self.appended[place] = value
+        return place
 
     def judge(self) -> None:
         """Fold what is in the log and not yet in the view."""
@@ -181,9 +185,15 @@ class ListStand:
         return dict(answer.json())
 
     def outcome(self, patient: Patient, place: Place, event_id: str, wait_ms: int = 2_000) -> httpx.Response:
-        """What the services ask."""
+        """What the services ask: without the record, and with it, as they do, which must come to the same."""
         asked = {"patient": patient.key, "event_id": event_id, **place._asdict(), "wait_ms": wait_ms}
-        return self.http.post("/internal/outcomes", json=asked)
+        answer = self.http.post("/internal/outcomes", json=asked)
+        record = self.appended.get(place, b"")
+        if is_event(record):
+            told = {"record": base64.b64encode(record).decode()}
+            with_record = self.http.post("/internal/outcomes", json=asked | told)
+            assert (with_record.status_code, with_record.content) == (answer.status_code, answer.content)
+        return answer
 
     def close(self) -> None:
         """Let everything go."""
@@ -205,6 +215,14 @@ def _with_identity(body: ev.PrescriptionIssued, sealed: bytes) -> ev.Prescriptio
     return ev.PrescriptionIssued(
         **{name: getattr(body, name) for name in body.__struct_fields__ if name != "identity"}, identity=sealed
     )
+
+
+def is_event(record: bytes) -> bool:
+    """Whether these bytes are what a service would append."""
+    try:
+        return isinstance(codec.decode(record), ev.Event)
+    except codec.UndecodableError:
+        return False
 
 
 def position(place: Place) -> str:

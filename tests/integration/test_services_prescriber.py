@@ -1,5 +1,6 @@
 """The prescriber service over HTTP: every answer of the interface, and nothing in the log that was turned away."""
 
+import base64
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -259,6 +260,7 @@ def test_the_outcome_is_asked_for_the_record_that_was_appended(stand: Stand) -> 
         "event_id": event.event_id,
         "partition": record.position.partition,
         "offset": record.position.offset,
+        "record": base64.b64encode(record.value).decode(),  # so that the list need not ask the log
         "wait_ms": 1700,  # so that the list's own answer comes within two seconds
     }
 

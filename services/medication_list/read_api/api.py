@@ -224,7 +224,7 @@ async def outcome(request: Request) -> Response:
     place = Place(asked.partition, asked.offset)
     _, judged = await asyncio.gather(
         parts.places.remember(asked.event_id, place),
-        _existing(parts.outcomes.awaited(asked.event_id, place, asked.patient, asked.wait_ms, parts.clock.now_ms)),
+        _existing(parts.outcomes.awaited(asked, parts.clock.now_ms)),
     )
     return _answer({}, 202, {"Retry-After": str(RETRY_AFTER_S)}) if judged is None else _answer(judged)
 

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas.codec import digest_of
-from schemas.events import Body, ClaimAborted, ClaimReleased, ClaimRequested
+from schemas.codec import UndecodableError, decode, digest_of
+from schemas.events import Body, ClaimAborted, ClaimReleased, ClaimRequested, Event
 from schemas.reasons import ParkReason, Reason
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import event_key, parked_key, recollect
@@ -17,10 +17,11 @@ from services.medication_list.packing import unpack_memory
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.positions import Place, position_of
+from services.medication_list.read_api.requests import OutcomeAsked
 from services.medication_list.read_api.resources import resource_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of
 from services.medication_list.record_log import StoredRecord
-from services.medication_list.store.reading import ViewReader
+from services.medication_list.store.reading import Found, ViewReader
 
 _LOOKED_BACK: Final = 20
 """Records of a patient that are looked through at once for a claim; it was made shortly before it ended."""
@@ -75,22 +76,22 @@ class Outcomes:
         Raises NotInLogError, NotReadyError, StoreUnavailableError, LogLookupError.
         """
         record = await self._record(event_id, place)
-        return await self._judged(event_id, place, _owner_of(record), record)
+        found = await self._reader.remembered(_owner_of(record), _keys(event_id, place))
+        return await self._judged(event_id, place, found)
 
-    async def awaited(
-        self, event_id: str, place: Place, patient: str, wait_ms: int, now_ms: Callable[[], int]
-    ) -> Outcome | None:
-        """The outcome of this patient's event, once it is judged, with what it is about at that time.
+    async def awaited(self, asked: OutcomeAsked, now_ms: Callable[[], int]) -> Outcome | None:
+        """The outcome of a patient's event, once it is judged, with what it is about at that time.
 
-        None when it was not judged within `wait_ms`. Raises as `of` does.
+        None when it was not judged in time. Raises as `of` does.
         """
-        is_judged, record = await asyncio.gather(
-            self._reader.await_offset(place.partition, place.offset + 1, wait_ms), self._record(event_id, place)
+        event_id, place, patient = asked.event_id, Place(asked.partition, asked.offset), asked.patient
+        is_judged, event = await asyncio.gather(
+            self._reader.await_offset(place.partition, place.offset + 1, asked.wait_ms), self._event(asked)
         )
-        if _owner_of(record) != patient:
-            raise NotInLogError
-        outcome = await self._judged(event_id, place, patient, record) if is_judged else None
-        event = event_of(record)
+        if not is_judged:
+            return None
+        found = await self._reader.remembered(patient, _keys(event_id, place))
+        outcome = await self._judged(event_id, place, found)
         if outcome is None or event is None or outcome.outcome not in ("applied", "duplicate"):
             return outcome
         claimed = await self._claimed(patient, place, event.body)
@@ -113,6 +114,25 @@ class Outcomes:
         event = None if record is None else event_of(record)
         return FirstReport(event.occurred_at_ms if event is not None and event.event_id == event_id else None)
 
+    async def _event(self, asked: OutcomeAsked) -> Event[Body] | None:
+        """The event that is asked about, as it came along or as it lies in the log; None if it cannot be read there.
+
+        Raises NotInLogError where it is not this patient's, or has another id.
+        """
+        if asked.record:
+            try:
+                event = decode(asked.record)
+            except UndecodableError:
+                raise NotInLogError from None
+            is_as_said = isinstance(event, Event) and (event.event_id, event.patient) == (asked.event_id, asked.patient)
+            if not is_as_said or self._reader.partition_of(asked.patient) != asked.partition:
+                raise NotInLogError
+            return cast("Event[Body]", event)
+        record = await self._record(asked.event_id, Place(asked.partition, asked.offset))
+        if _owner_of(record) != asked.patient:
+            raise NotInLogError
+        return event_of(record)
+
     async def _record(self, event_id: str, place: Place) -> StoredRecord:
         record = (await self._log.read(place.partition, [place.offset])).get(place.offset)
         if record is None or event_id_of(record) != event_id:
@@ -121,9 +141,9 @@ class Outcomes:
             raise NotInLogError
         return record
 
-    async def _judged(self, event_id: str, place: Place, patient: str, record: StoredRecord) -> Outcome | None:
-        keys = (parked_key(place.offset), event_key(event_id))
-        found = await self._reader.remembered(patient, keys)
+    async def _judged(self, event_id: str, place: Place, found: Found) -> Outcome | None:
+        """What the patient's index says of the record; the log is asked only for one whose event id was known before."""
+        keys = _keys(event_id, place)
         if found.offset <= place.offset:
             return None
         parked, known = (unpack_memory(key, found.values[key]) if key in found.values else None for key in keys)
@@ -135,7 +155,7 @@ class Outcomes:
             raise NotInLogError
         if known.offset == place.offset:
             return told(event_id, position, recollect(known))
-        return _again(event_id, position, known, record)
+        return _again(event_id, position, known, await self._record(event_id, place))
 
     async def _claimed(self, patient: str, place: Place, body: Body) -> str | None:
         """The prescription of the claim that was given back; the view forgets it, the patient's own events tell it."""
@@ -149,6 +169,10 @@ class Outcomes:
                 if event is not None and isinstance(event.body, ClaimRequested) and event.body.claim == body.claim:
                     return event.body.prescription
         return None
+
+
+def _keys(event_id: str, place: Place) -> tuple[bytes, bytes]:
+    return parked_key(place.offset), event_key(event_id)
 
 
 def _owner_of(record: StoredRecord) -> str:

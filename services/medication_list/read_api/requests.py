@@ -38,13 +38,17 @@ class HistoryRead(Struct, frozen=True, kw_only=True):
 
 
 class OutcomeAsked(Struct, frozen=True, kw_only=True):
-    """Which record's outcome, and how long to wait for it."""
+    """Which record's outcome, and how long to wait for it.
+
+    record: its bytes, in single-object encoding, from whoever appended it; without them the log is asked.
+    """
 
     patient: str
     event_id: str
     partition: int
     offset: int
     wait_ms: int = 0
+    record: bytes = b""
 
 
 class PrescriptionsAsked(Struct, frozen=True, kw_only=True):

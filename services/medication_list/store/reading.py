@@ -107,7 +107,7 @@ class ViewReader:
         self._required: dict[int, int] = {}
         self._noting = asyncio.Lock()
         self._live: dict[int, str] = {}
-        self._waiting: defaultdict[int, dict[asyncio.Future[None], int]] = defaultdict(dict)
+        self._waiting: defaultdict[int, dict[asyncio.Future[bool], int]] = defaultdict(dict)
         self._listener: asyncio.Task[None] | None = None
 
     def partition_of(self, patient: str) -> int:
@@ -169,13 +169,14 @@ class ViewReader:
         """Wait until the live generation has come to `offset` (its next one), at most so long; tell whether it has.
 
         Whoever waits is subscribed first and reads then, again when the subscription was renewed, and each second: an
-        announcement can be lost, a stored offset cannot.
+        announcement can be lost, a stored offset cannot. One that came is believed: what is read next tells its own
+        offset.
         """
         self._listen()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_ms / 1000
         while True:
-            woken: asyncio.Future[None] = loop.create_future()
+            woken: asyncio.Future[bool] = loop.create_future()  # whether it has come, or only may have
             self._waiting[partition][woken] = offset
             try:
                 if (await self._stand(partition)).offset >= offset:
@@ -184,6 +185,8 @@ class ViewReader:
                 if left <= 0:
                     return False
                 await asyncio.wait([woken], timeout=min(left, _READ_AGAIN_S))
+                if woken.done() and woken.result():
+                    return True
             finally:
                 del self._waiting[partition][woken]
 
@@ -279,13 +282,13 @@ class ViewReader:
     def _wake(self, partition: int, offset: int) -> None:
         for woken, wanted in self._waiting[partition].items():
             if offset >= wanted and not woken.done():
-                woken.set_result(None)
+                woken.set_result(True)
 
     def _wake_all(self) -> None:
         for waiting in self._waiting.values():
             for woken in waiting:
                 if not woken.done():
-                    woken.set_result(None)
+                    woken.set_result(False)
 
 
 def patients_in(packed: str) -> list[str]:
