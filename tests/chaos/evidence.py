@@ -1,6 +1,5 @@
 """What the checker judges by: the log, the topics, the view and the clients' record, each read by itself and laid side by side."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -176,11 +175,3 @@ def _progress(records: Iterable[Any]) -> Iterator[Progressed]:
         noted = decode(record.value)
         assert isinstance(noted, RelayProgress)
         yield Progressed(record.timestamp, noted.partition, noted.source_offset)
-
-
-def by_patient(records: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
-    """Things by the patient that they are about."""
-    found: dict[str, list[Any]] = defaultdict(list)
-    for patient, each in records:
-        found[patient].append(each)
-    return found

@@ -246,6 +246,7 @@ def await_pulse(stand: Stand, dice: random.Random, within_s: float = RECOVERED_W
             ]
             places.update({at.partition: at.offset for at in (each.get(timeout=10) for each in sent)})
         except KafkaError:
+            stand.forget_producer()
             return False
         return True
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 import httpx
 import redis
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from deploy.local.broker import Broker
@@ -70,7 +70,10 @@ class Stand:
         small: bool = False,
         small_disks: bool = False,
     ) -> None:
-        """`small`: without the services that record. `small_disks`: broker and Redis get file systems of their own, where this machine allows it; they end with it."""
+        """`small`: without the services that record.
+
+        `small_disks`: broker and Redis get file systems of their own, where this machine allows it; they end with the stand.
+        """
         self.folder = folder.resolve()
         self.parties = parties
         self.partitions = load().partitions(EVENTS_TOPIC)
@@ -127,8 +130,7 @@ class Stand:
         for pid in self.supervisor.pids.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-        if self._producer is not None:
-            self._producer.close(timeout=1)
+        self.forget_producer()
         for stop in (self.supervisor.stop, self.redis.stop, self.broker.stop, self.proxies.close):
             stop()
         self.http.close()
@@ -266,22 +268,6 @@ class Stand:
             return sum(int(self.view.xlen(PartitionKeys(each).outbox)) for each in range(self.partitions))
         return None
 
-    def ends(self) -> dict[int, int] | None:
-        """Where the log ends; None while the broker does not say."""
-        return self._ends_of([TopicPartition(EVENTS_TOPIC, each) for each in range(self.partitions)])
-
-    def _ends_of(self, places: list[Any]) -> dict[int, int] | None:
-        from kafka import KafkaConsumer  # noqa: PLC0415  as heavy as the admin client, and seldom used
-
-        with (
-            contextlib.suppress(KafkaError, OSError),
-            contextlib.closing(
-                KafkaConsumer(bootstrap_servers=self.broker.address, group_id=None, bootstrap_timeout_ms=3000)
-            ) as consumer,
-        ):
-            return {place.partition: end for place, end in consumer.end_offsets(places).items()}
-        return None
-
     def inboxes_are_behind(self) -> bool:
         """Whether an inbox has submissions that it has not answered; True while the broker does not say."""
         with (
@@ -295,8 +281,6 @@ class Stand:
             committed: dict[Any, int] = {}
             for group in self.names("prescriber-inbox", "pharmacy-inbox"):
                 committed |= {place: told.offset for place, told in admin.list_group_offsets(group)[group].items()}
-            from kafka import KafkaConsumer  # noqa: PLC0415  as above
-
             with contextlib.closing(KafkaConsumer(bootstrap_servers=self.broker.address, group_id=None)) as consumer:
                 ends = consumer.end_offsets(places)
             return any(committed.get(place, 0) < end for place, end in ends.items())
@@ -329,6 +313,13 @@ class Stand:
                 reconnect_backoff_max_ms=200,
             )
         return self._producer.send(EVENTS_TOPIC, key=key.encode(), value=value, partition=partition)
+
+    def forget_producer(self) -> None:
+        """The next append has a new one: one that failed may have failed for good."""
+        if self._producer is not None:
+            with contextlib.suppress(KafkaError):  # it may wait in vain for what a broker never confirmed
+                self._producer.close(timeout=0)
+            self._producer = None
 
     def told(self) -> dict[str, Any]:
         """Where everything is, for the client's process."""
