@@ -38,7 +38,7 @@ def all_processors_sigkill(stand: Stand, _dice: random.Random) -> Iterator[None]
 @fault(bound_ms=PROCESSOR_MS, weight=4)
 def processor_crash_point(stand: Stand, dice: random.Random) -> Iterator[None]:
     """SIGKILL of a processor before or after its read or write of Redis, or before it publishes its offsets."""
-    yield from _at_a_point(stand, dice, stand.names("processor"), "processor")
+    yield from _at_a_point(stand, dice, [dice.choice(stand.names("processor"))], "processor")
 
 
 @fault(bound_ms=PROCESSOR_MS, weight=3)
