@@ -4,11 +4,13 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from enum import StrEnum
 from typing import Final
 
 import msgspec
 
 from services.medication_list.source_log import LogIdentity, SourceLog
+from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import Beginning, Pointer, Role, Roles, RoleState
 
 NAME: Final = re.compile(r"g([1-9][0-9]*)-[0-9a-f]{6}")
@@ -19,12 +21,28 @@ class GenerationRefusedError(Exception):
     """This process must not work on this store; the text is the one sentence that an operator needs."""
 
 
+class GenerationGoneError(GenerationRefusedError):
+    """What this process worked on was retired, and there is nothing else for its release: it may end."""
+
+
+class GenerationState(StrEnum):
+    """How far a generation is, apart from being live, which the pointer alone says."""
+
+    FILLING = "filling"
+    """A replay makes it: it is fed by that replay alone, and cannot become live."""
+    WHOLE = "whole"
+    """It has been where the live one was: its release's processors feed it, and it can become live."""
+    RETIRED = "retired"
+    """It is being deleted, or gone. Its name stays known, so that no other one gets it."""
+
+
 class GenerationRecord(msgspec.Struct, frozen=True):
-    """What is known of a generation: which fold made it, of which release, and when."""
+    """What is known of a generation: which fold made it, of which release, when, and how far it is."""
 
     fold_version: int
     release: str
     made_at_ms: int
+    state: GenerationState = GenerationState.WHOLE
 
 
 def random_name(number: int) -> str:
@@ -38,27 +56,50 @@ def enter(
     record: GenerationRecord,
     generation: str | None = None,
     name: Callable[[int], str] = random_name,
+    *,
+    may_begin: bool = True,
 ) -> str:
-    """The generation that a worker of this release works on: the given one, or the live one, begun where nothing stands.
+    """The generation that a worker of this release works on, begun where nothing stands: see `generation_for`.
 
     Any number of workers may enter at once, and again after a loss; the first one begins and the others join. A
     partition without a role begins at offset 0 and is not shown before it reaches the end that the log has now.
+    One that may not begin waits for one that may, in an empty store: whoever chased the live view does not get to
+    say what is live next.
 
     Raises:
         GenerationRefusedError: the store may evict keys, holds the view of another log or reaches beyond this one, or
-            the generation was made by another version of the fold.
+            holds no generation for this version of the fold.
         StoreUnavailableError, SourceLogUnavailableError: ask again.
     """
     if not roles.keeps_everything():
         raise GenerationRefusedError("Redis may evict keys: set maxmemory-policy to noeviction.")
     identity = log.identity()
+    if not may_begin and roles.pointer() is None:
+        raise StoreUnavailableError("the store is empty, and this worker waits for the live view to be begun")
     pointer = _pointer(roles, log, identity, record, name)
-    wanted = generation or pointer.generation
+    wanted = generation or generation_for(pointer, record.fold_version) or pointer.generation
     _refuse_misfit(pointer, identity, wanted, record)
     ends = log.ends()
     _refuse_beyond(roles, wanted, ends)
     _begin_missing(roles, log, pointer, wanted, ends)
     return wanted
+
+
+def generation_for(pointer: Pointer, fold_version: int) -> str | None:
+    """What a release's processors feed: the live generation if its fold made it, else the newest whole one of its fold.
+
+    So two releases beside one another feed each its own, whichever is live, before a switch and after it; and a
+    restart of either changes nothing.
+    """
+    records = {name: record_of(pointer, name) for name in pointer.records}
+    fitting = [
+        name
+        for name, record in records.items()
+        if record.fold_version == fold_version and record.state == GenerationState.WHOLE
+    ]
+    if pointer.generation in fitting:
+        return pointer.generation
+    return max(fitting, key=_number, default=None)
 
 
 def refuse_another_log(roles: Roles, log: SourceLog) -> None:
@@ -95,6 +136,26 @@ def begin_beside(
     raise GenerationRefusedError("Others keep changing the generations: try again.")
 
 
+def mark(roles: Roles, generation: str, state: GenerationState) -> None:
+    """Note how far a generation is. While a switch is under way nothing is noted.
+
+    Raises GenerationRefusedError for the live one, an unknown one, and while a switch is under way.
+    """
+    for _ in range(_ATTEMPTS):
+        pointer = roles.pointer()
+        if pointer is None:
+            raise GenerationRefusedError("There is no generation in this store.")
+        record = record_of(pointer, generation)
+        if pointer.generation == generation and state != GenerationState.WHOLE:
+            raise GenerationRefusedError(f"Generation {generation} is the live one.")
+        if is_announced(pointer.token):
+            raise GenerationRefusedError("A switch is under way: let it finish, or give it up.")
+        noted = msgspec.msgpack.encode(msgspec.structs.replace(record, state=state))
+        if roles.point(pointer, replace(pointer, records={generation: noted})):
+            return
+    raise GenerationRefusedError("Others keep changing the generations: try again.")
+
+
 def record_of(pointer: Pointer, generation: str) -> GenerationRecord:
     """What is known of a generation. Raises GenerationRefusedError for an unknown one."""
     encoded = pointer.records.get(generation)
@@ -114,7 +175,7 @@ def freeze(roles: Roles, partitions: int) -> Pointer:
     pointer = roles.pointer()
     if pointer is None:
         raise GenerationRefusedError("There is no live generation to switch from.")
-    if _is_announced(pointer.token):
+    if is_announced(pointer.token):
         raise GenerationRefusedError("Another switch is under way: let it finish, or give it up.")
     announced = replace(pointer, token=f"switch-{secrets.token_hex(6)}", records={})
     if not roles.point(pointer, announced):
@@ -135,8 +196,9 @@ def has_reached(roles: Roles, partitions: int, announced: Pointer, generation: s
 
 def flip(roles: Roles, partitions: int, announced: Pointer, generation: str) -> bool:
     """Make a generation live; False when somebody gave the switch up, or it has not reached the frozen offsets."""
-    if generation not in (roles.pointer() or announced).records:
-        raise GenerationRefusedError(f"There is no generation {generation} in this store.")
+    # Once a switch is announced no record changes: what is whole now is whole when it becomes live.
+    if record_of(roles.pointer() or announced, generation).state != GenerationState.WHOLE:
+        raise GenerationRefusedError(f"Generation {generation} is not whole: it cannot become the live one.")
     if not has_reached(roles, partitions, announced, generation):
         return False
     shall = replace(
@@ -160,7 +222,7 @@ def follow(roles: Roles, partitions: int) -> None:
     Workers and readers call it when they find a partition frozen, so a switch ends even if its operator is gone.
     """
     pointer = roles.pointer()
-    if pointer is None or _is_announced(pointer.token):
+    if pointer is None or is_announced(pointer.token):
         return
     offsets = roles.offsets(pointer.generation, range(partitions))
     for partition, role in roles.roles(range(partitions)).items():
@@ -175,7 +237,8 @@ def _frozen(role: Role, token: str) -> Role:
     return role._replace(state=RoleState.FROZEN, token=token)
 
 
-def _is_announced(token: str) -> bool:
+def is_announced(token: str) -> bool:
+    """Whether a pointer's token says that a switch is under way."""
     return token.startswith("switch-")
 
 
@@ -218,7 +281,10 @@ def _refuse_another_log(pointer: Pointer, identity: LogIdentity) -> None:
 
 def _refuse_misfit(pointer: Pointer, identity: LogIdentity, generation: str, record: GenerationRecord | None) -> None:
     _refuse_another_log(pointer, identity)
-    made_by = record_of(pointer, generation).fold_version
+    known = record_of(pointer, generation)
+    made_by = known.fold_version
+    if known.state == GenerationState.RETIRED:
+        raise GenerationGoneError(f"Generation {generation} was retired: end the workers that were started for it.")
     if record is not None and made_by != record.fold_version:
         raise GenerationRefusedError(
             f"Generation {generation} was made by version {made_by} of the fold, and this is version "

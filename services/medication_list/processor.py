@@ -4,10 +4,18 @@
 """
 
 import asyncio
+import atexit
 import gc
+import os
+import secrets
+import signal
+import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from schemas.framing import PLAIN, Framing
@@ -19,6 +27,7 @@ from services.medication_list.driver import (
     DriverSettings,
     Fetch,
     LogReader,
+    PartitionBatch,
     Rewind,
     Verdict,
     create_app,
@@ -27,7 +36,18 @@ from services.medication_list.driver import (
     status,
 )
 from services.medication_list.fold import VERSION
-from services.medication_list.generations import GenerationRecord, GenerationRefusedError, enter, follow
+from services.medication_list.generations import (
+    GenerationGoneError,
+    GenerationRecord,
+    GenerationRefusedError,
+    GenerationState,
+    enter,
+    follow,
+    generation_for,
+    give_up,
+    is_announced,
+    record_of,
+)
 from services.medication_list.health import Progress
 from services.medication_list.judging import Judge
 from services.medication_list.mending import Held, Mender, keep_mending
@@ -39,7 +59,7 @@ from services.medication_list.store.port import Store, StoreUnavailableError, Vi
 from services.medication_list.store.redis_check import RedisCheck
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
-from services.medication_list.store.roles import Roles
+from services.medication_list.store.roles import Attending, Pointer, Roles, WorkerKind
 from services.publishing.broker_check import BrokerCheck
 from services.schema_registry import framing_at_start
 from services.topics.registry import EVENTS_TOPIC, load
@@ -48,11 +68,38 @@ RELEASE: Final = "0.1.0"
 _TOLD_EVERY_S: Final = 10.0
 _ENTER_AGAIN_S: Final = 0.5
 _COLLECTED_AFTER: Final = (70_000, 10, 10)
+
+LOOK_AROUND_EVERY_S: Final = 1.0
+"""How often a worker looks which generation it is to feed, and says that it works."""
+ATTENDS_FOR_MS: Final = 6_000
+"""How long it counts as working after it said so: the driver asks at least every two seconds while it has partitions."""
+SWITCH_WITHIN_S: Final = 1.0
+"""A switch that a worker has seen undecided for so long is given up: whoever began it is gone, and writes wait."""
+_WAIT_FOR_LEAVE_S: Final = 0.4
+"""A switch takes less, as a rule; then no batch need be read again."""
 _log = get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a worker waits inside `process` for leave to write, in seconds; not at all unless said.
+
+    It blocks: the driver's heartbeats have a thread of their own. Shorter than any timeout of the driver.
+    """
+
+    for_s: float = 0.0
+    first_pause_s: float = 0.002
+    longest_pause_s: float = 0.02
+    sleep: Callable[[float], None] = time.sleep
+    monotonic: Callable[[], float] = time.monotonic
+
+
 class Worker:
-    """One worker: enters its generation, judges what the driver brings, and enters again when the view is lost."""
+    """One worker: feeds the generation of its release, judges what the driver brings, enters again when the view is lost.
+
+    Which generation that is can change while it runs, by a switch; every batch is written to the one that it was read
+    from, or refused. `attending` is who it says that it is.
+    """
 
     def __init__(
         self,
@@ -65,7 +112,7 @@ class Worker:
         framing: Framing = PLAIN,
         records: RecordLog | None = None,
     ) -> None:
-        """`store_of` gives the store of a generation; `generation` is the one to work on, None: whichever is live.
+        """`store_of` gives the store of a generation; `generation` is the one to work on, None: that of this release.
 
         `records`: where the records of a patient are read whose parked ones can be read now; None: nothing is mended.
         """
@@ -79,23 +126,35 @@ class Worker:
         self._records = records
         self._mender: Mender | None = None
         self.held = Held()
+        self.patience = Patience()
+        self._tally = Tally()
+        self._turning = threading.RLock()
         self._store: Store | None = None
         self._judge: Judge | None = None
-        self._tally = Tally()
+        self._generation: str | None = None
+        self._is_live = True
+        self._epoch = -1
+        self._look_at_s = 0.0
+        self._switch: tuple[str, float] | None = None
+        kind = WorkerKind.PINNED if generation else WorkerKind.PROCESSOR
+        self.attending = Attending(kind, f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
+
+    @property
+    def generation(self) -> str | None:
+        """What it feeds now; None before it entered."""
+        return self._generation
 
     def enter(self) -> None:
         """Begin or join the generation. Raises GenerationRefusedError where this worker must not work."""
-        generation = enter(self._roles, self._log, self._record, self._wanted)
-        self._store = self._store_of(generation)
-        self._judge = Judge(self._store, self._partitions, self._framing)
-        if self._records is not None:
-            now_ms = SystemClock().now_ms
-            self._mender = Mender(self._store, self._records, self._partitions, now_ms, self._framing)
-        _log.info("generation_entered", generation=generation)
+        with self._turning:
+            # Whoever chased the live view does not decide what comes after a loss.
+            self._feed(enter(self._roles, self._log, self._record, self._wanted, may_begin=self._is_live))
+            self._look_around()
 
     def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
         """The store's word on how far each partition has come (see `driver.Positions`)."""
         self.held.asked(partitions)
+        self._look_around_now_and_then()
         try:
             return self._standing_store().next_offsets(partitions)
         except ViewLostError:
@@ -103,17 +162,19 @@ class Worker:
             return self._standing_store().next_offsets(partitions)
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
-        """Judge one fetch (see `driver.Process`)."""
-        self._standing_store()
-        assert self._judge is not None, "a worker that has entered has a judge"
-        try:
-            verdicts = self._judge.process(fetch)
-        except ViewLostError:
-            self._store = None
-            raise
-        if any(verdicts[batch.partition] == Rewind(batch.first_offset) for batch in fetch.batches):
-            # Nothing may be written: a switch is under way, or it was decided and nobody has told this partition.
-            follow(self._roles, self._partitions)
+        """Judge one fetch (see `driver.Process`); what may not be written yet is waited for, for a moment."""
+        self._look_around_now_and_then()
+        verdicts = dict(self._judged(fetch))
+        patience = self.patience
+        until_s, pause_s = patience.monotonic() + patience.for_s, patience.first_pause_s
+        while (left := _waiting(fetch, verdicts)) and patience.monotonic() < until_s:
+            # A switch is under way, or the live generation has yet to come as far.
+            self._look_around()
+            patience.sleep(pause_s)
+            pause_s = min(2 * pause_s, patience.longest_pause_s)
+            verdicts |= self._judged(Fetch(left))
+        if left:
+            self._look_around()
         self._tally.count(fetch, verdicts)
         return verdicts
 
@@ -121,11 +182,105 @@ class Worker:
         """Refold what was parked in a partition for a schema that is here now (see `Mender.mend`)."""
         return 0 if self._mender is None else self._mender.mend(partition)
 
+    def leave(self) -> None:
+        """Tell that it works no more. Raises nothing: its time runs out anyway."""
+        with self._turning:
+            if self._generation is not None:
+                self._attend(self._generation, 0)
+
+    def mine(self, pointer: Pointer) -> str | None:
+        """What this worker is to feed as things stand; None: nothing that there is."""
+        return self._wanted or generation_for(pointer, self._record.fold_version)
+
+    # --- Which generation ----------------------------------------------------------------------------------------
+
+    def _look_around_now_and_then(self) -> None:
+        if self.patience.monotonic() >= self._look_at_s:
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """Feed what is to be fed now, help a switch to its end, and say that this worker works.
+
+        Raises GenerationGoneError when there is nothing to feed any more, StoreUnavailableError.
+        """
+        with self._turning:
+            self._look_at_s = self.patience.monotonic() + LOOK_AROUND_EVERY_S
+            pointer = self._roles.pointer()
+            if pointer is None or self._generation is None:
+                return
+            self._help(pointer)
+            mine = self.mine(pointer)
+            if mine is None or mine not in pointer.records or record_of(pointer, mine).state == GenerationState.RETIRED:
+                raise GenerationGoneError(f"Generation {self._generation} is gone, and there is no other one to feed.")
+            if mine != self._generation:
+                self._attend(self._generation, 0)
+                self._feed(mine)
+            self._is_live = mine == pointer.generation
+            self._attend(mine, ATTENDS_FOR_MS)
+
+    def _help(self, pointer: Pointer) -> None:
+        """A switch ends even if whoever began it is gone: undecided for too long, it is given up; decided, followed."""
+        if is_announced(pointer.token):
+            now_s = self.patience.monotonic()
+            if self._switch is None or self._switch[0] != pointer.token:
+                self._switch = pointer.token, now_s
+            elif now_s - self._switch[1] >= SWITCH_WITHIN_S and give_up(self._roles, self._partitions, pointer):
+                _log.warning("switch_given_up")
+        elif pointer.epoch != self._epoch or pointer.generation == self._generation:
+            follow(self._roles, self._partitions)
+            self._epoch = pointer.epoch
+
+    def _feed(self, generation: str) -> None:
+        store = self._store_of(generation)
+        self._judge = Judge(store, self._partitions, self._framing)
+        if self._records is not None:
+            self._mender = Mender(store, self._records, self._partitions, SystemClock().now_ms, self._framing)
+        self._store, self._generation = store, generation
+        _log.info("generation_entered", generation=generation)
+
+    def _attend(self, generation: str, for_ms: int) -> None:
+        # A Redis that is full, or away, does not take it; that is no reason to stop.
+        with suppress(StoreUnavailableError):
+            self._roles.attend(generation, self.attending, for_ms)
+
+    # --- Judging -------------------------------------------------------------------------------------------------
+
+    def _judged(self, fetch: Fetch) -> Mapping[int, Verdict]:
+        self._standing_store()
+        assert self._judge is not None, "a worker that has entered has a judge"
+        try:
+            return self._judge.process(fetch)
+        except ViewLostError:
+            self._store = None
+            raise
+
     def _standing_store(self) -> Store:
-        if self._store is None:
-            self.enter()
-        assert self._store is not None, "entering gives a store"
-        return self._store
+        with self._turning:
+            if self._store is None:
+                self.enter()
+            assert self._store is not None, "entering gives a store"
+            return self._store
+
+
+def _waiting(fetch: Fetch, verdicts: Mapping[int, Verdict]) -> tuple[PartitionBatch, ...]:
+    """What is left of the batches that may not be written yet: refused where they begin, or cut."""
+    left = []
+    for batch in fetch.batches:
+        match verdicts[batch.partition]:
+            case Applied(offset) if offset < batch.next_offset:
+                left.append(_rest(batch, offset))
+            case Rewind(offset) if batch.first_offset <= offset < batch.next_offset:
+                left.append(_rest(batch, offset))
+            case _:
+                pass
+    return tuple(left)
+
+
+def _rest(batch: PartitionBatch, offset: int) -> PartitionBatch:
+    if offset == batch.first_offset:
+        return batch
+    records = [record for record in batch.records if record.offset >= offset]
+    return PartitionBatch(batch.partition, offset, batch.next_offset, records, batch.turn)
 
 
 class Tally:
@@ -165,6 +320,7 @@ def main() -> NoReturn:
         framing,
         KafkaRecordLog(settings.kafka),
     )
+    worker.patience = Patience(for_s=_WAIT_FOR_LEAVE_S)
     pulse, progress = Pulse(), Progress()
     readiness = Readiness(
         {
@@ -175,24 +331,27 @@ def main() -> NoReturn:
     )
     HealthServer(readiness, pulse, host=settings.host, port=settings.port).start()
     _enter_when_possible(worker, pulse)
-    group = f"medication-list.{settings.generation}" if settings.generation else "medication-list"
+    # Releases that fold otherwise feed generations of their own, beside one another: they must not share partitions.
+    group = f"medication-list.{settings.generation or f'v{VERSION}'}"
     driver = DriverSettings(group, settings.kafka.split(","), EVENTS_TOPIC, partitions)
-    app = create_app(driver, worker)
+    leaving = _LeavingWhenGone(worker)
+    atexit.register(worker.leave)
+    app = create_app(driver, leaving)
 
     async def agent(log: LogReader) -> None:
         beating = asyncio.create_task(pulse.keep(), name="pulse")
         progress.follow(lambda: status(app))
         try:
-            await pump(log, worker.process)
+            await pump(log, leaving.process)
         finally:
             beating.cancel()
 
     keep_mending(worker.held, worker.mend)
-    _collect_seldom()
+    collect_seldom()
     run(app, agent)
 
 
-def _collect_seldom() -> None:
+def collect_seldom() -> None:
     """Leave what was imported out of every garbage collection, and look for cycles a hundred times less often.
 
     A fetch makes many thousand objects that live until it is written and form no cycles: counting references frees
@@ -201,6 +360,30 @@ def _collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTED_AFTER)
+
+
+class _LeavingWhenGone:
+    """Ends the process in order, as an operator would, when there is nothing to feed any more."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+        with self._ending():
+            return self._worker.next_offsets(partitions)
+
+    def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
+        with self._ending():
+            return self._worker.process(fetch)
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except GenerationGoneError:
+            _log.warning("generation_gone", generation=self._worker.generation)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise
 
 
 def _enter_when_possible(worker: Worker, pulse: Pulse) -> None:

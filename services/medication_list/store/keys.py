@@ -9,6 +9,11 @@ def disputed_name(name: str) -> str:
     return f"!{name}"
 
 
+def workers_key(generation: str) -> str:
+    """Where it is noted who works on a generation."""
+    return f"{generation}:workers"
+
+
 class PartitionKeys:
     """The keys of one partition that no generation owns."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from services.medication_list.store.port import (
 from services.medication_list.store.reading import Asked, Look, Looked
 from services.medication_list.store.roles import (
     ROLE_FIELDS,
+    Attending,
     Beginning,
     Pointer,
     Role,
@@ -44,6 +46,7 @@ class Content:
 
     hashes: dict[str, Hash] = field(default_factory=dict)
     outboxes: dict[str, list[tuple[int, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    workers: dict[str, dict[Attending, int]] = field(default_factory=lambda: defaultdict(dict))
     last_entry: int = 0
 
 
@@ -51,9 +54,11 @@ class MemoryServer:
     """What several stores share, as several workers share one Redis; with every fault that a test may want.
 
     While `is_available` is false every call fails. `lose_replies` calls are carried out and then fail all the same.
+    `now_ms` is its clock; it only goes forward.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000) -> None:
+        self.now_ms = now_ms
         self.is_available = True
         self.lose_replies = 0
         self.run = 1
@@ -371,6 +376,20 @@ class MemoryRoles:
                 return False
             _put(content, LIVE, {name.encode(): each for name, each in pointer_fields(shall).items()})
             return True
+
+    def attend(self, generation: str, worker: Attending, for_ms: int) -> None:
+        """See `Roles.attend`."""
+        with self._server.call() as content:
+            if for_ms > 0:
+                content.workers[generation][worker] = self._server.now_ms() + for_ms
+            else:
+                content.workers[generation].pop(worker, None)
+
+    def attending(self, generation: str) -> Collection[Attending]:
+        """See `Roles.attending`."""
+        with self._server.call() as content:
+            now_ms = self._server.now_ms()
+            return [each for each, until_ms in content.workers[generation].items() if until_ms > now_ms]
 
     def keeps_everything(self) -> bool:
         """See `Roles.keeps_everything`."""

@@ -2,14 +2,16 @@
 
 from collections.abc import Collection, Mapping
 
-from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
+from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys, workers_key
 from services.medication_list.store.library import function
 from services.medication_list.store.link import Link, Word, command
 from services.medication_list.store.roles import (
     ROLE_FIELDS,
+    Attending,
     Beginning,
     Pointer,
     Role,
+    attending_of,
     pointer_fields,
     pointer_of,
     role_of,
@@ -62,6 +64,19 @@ class RedisRoles:
         for name, value in pointer_fields(shall).items():
             fields += (name, value)
         return bool(self._link.ask([command("FCALL", function("point"), 1, LIVE, *stood, *fields)])[0])
+
+    def attend(self, generation: str, worker: Attending, for_ms: int) -> None:
+        """See `Roles.attend`."""
+        self._attend(generation, "/".join(worker), for_ms)
+
+    def attending(self, generation: str) -> Collection[Attending]:
+        """See `Roles.attending`."""
+        return [attending_of(member.decode()) for member in self._attend(generation, "", 0)]
+
+    def _attend(self, generation: str, member: str, for_ms: int) -> list[bytes]:
+        call = command("FCALL", function("attend"), 1, workers_key(generation), member, for_ms)
+        members: list[bytes] = self._link.ask([call])[0]
+        return members
 
     def keeps_everything(self) -> bool:
         """See `Roles.keeps_everything`."""

@@ -55,8 +55,26 @@ class Beginning(NamedTuple):
     effects_from: int
 
 
+class WorkerKind(StrEnum):
+    """What a worker feeds, and so what it will feed after a switch."""
+
+    PROCESSOR = "processor"
+    """The generation of its release: the live one as soon as its fold made that."""
+    PINNED = "pinned"
+    """The one that it was told to, whatever is live."""
+    REPLAY = "replay"
+    """What a replay makes, and afterwards whatever nobody else feeds."""
+
+
+class Attending(NamedTuple):
+    """A worker that works on a generation. `name` is its process, never a person."""
+
+    kind: WorkerKind
+    name: str
+
+
 class Roles(Protocol):
-    """Roles and pointer, each changed by compare-and-set. Blocking; raises StoreUnavailableError."""
+    """Roles and pointer, each changed by compare-and-set; and who works on what. Blocking; raises StoreUnavailableError."""
 
     def roles(self, partitions: Collection[int]) -> Mapping[int, Role | None]:
         """The role of each partition, None where there is none."""
@@ -85,9 +103,23 @@ class Roles(Protocol):
         """Put `shall` in the place of the pointer that was seen (epoch, generation, token); tell whether it was put."""
         ...
 
+    def attend(self, generation: str, worker: Attending, for_ms: int) -> None:
+        """Note that a worker works on a generation, for so long; 0: that it does not any more."""
+        ...
+
+    def attending(self, generation: str) -> Collection[Attending]:
+        """The workers of a generation whose time has not run out, by the store's clock."""
+        ...
+
     def keeps_everything(self) -> bool:
         """Whether the store refuses writes rather than evict keys when it is full."""
         ...
+
+
+def attending_of(member: str) -> Attending:
+    """A worker from the text that it is kept as."""
+    kind, _, name = member.partition("/")
+    return Attending(WorkerKind(kind), name)
 
 
 def pointer_fields(pointer: Pointer) -> dict[str, bytes]:

@@ -394,6 +394,23 @@ local function relayed(keys, args)
   return redis.call('XDEL', keys[2], unpack(args, 2))
 end
 
+-- Notes that a worker works on a generation, by the store's clock. KEYS: the generation's workers.
+-- ARGV: worker ('': nobody), for how many milliseconds (0: not any more). Answers who works on it.
+local function attend(keys, args)
+  local now = redis.call('TIME')
+  local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+  redis.call('ZREMRANGEBYSCORE', keys[1], '-inf', now_ms)
+  if args[1] ~= '' then
+    if tonumber(args[2]) > 0 then
+      redis.call('ZADD', keys[1], now_ms + args[2], args[1])
+      redis.call('PEXPIRE', keys[1], args[2])
+    else
+      redis.call('ZREM', keys[1], args[1])
+    end
+  end
+  return redis.call('ZRANGE', keys[1], 0, -1)
+end
+
 redis.register_function{function_name='look_@RELEASE@', callback=look, flags={'no-writes'}}
 redis.register_function{function_name='write_@RELEASE@', callback=write}
 redis.register_function{function_name='rewrite_@RELEASE@', callback=rewrite}
@@ -401,5 +418,6 @@ redis.register_function{function_name='note_parked_@RELEASE@', callback=note_par
 redis.register_function{function_name='begin_@RELEASE@', callback=begin}
 redis.register_function{function_name='turn_@RELEASE@', callback=turn}
 redis.register_function{function_name='point_@RELEASE@', callback=point}
+redis.register_function{function_name='attend_@RELEASE@', callback=attend}
 redis.register_function{function_name='lease_@RELEASE@', callback=lease}
 redis.register_function{function_name='relayed_@RELEASE@', callback=relayed}

@@ -38,8 +38,13 @@ def switched_under_load(stand: Stand, dice: random.Random) -> Iterator[None]:
         assert before is not None, "a platform that answers has a live generation"
         record = GenerationRecord(VERSION, RELEASE, time.time_ns() // 1_000_000)
         made = begin_beside(roles, KafkaSourceLog(stand.broker.address), record)
-        worker = stand.program(f"processor-{made}", "processor", {"MEDCHAIN_GENERATION": made})
-        stand.supervisor.start(worker)
+        # Both have workers of their own: the others feed whichever is live, and the way back needs the first one fed too.
+        stand.supervisor.start(
+            *(
+                stand.program(f"processor-{each}-for-{made}", "processor", {"MEDCHAIN_GENERATION": each})
+                for each in (made, before.generation)
+            )
+        )
         wait_until(
             partial(_has_come_near, stand, roles, made), within_s=_BUILT_WITHIN_S, what="the second generation is built"
         )
