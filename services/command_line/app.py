@@ -18,8 +18,13 @@ PARTS: Final[dict[str, tuple[str, str]]] = {
         "Start everything, play the town, follow one patient, check, write build/demo.json.",
     ),
     "event": ("services.casework.event", "Where one event is in the chain, with positions and times."),
+    "generations": (
+        "services.replay.listing",
+        "The generations of the view: which is live, how far each is, who feeds it.",
+    ),
     "parked": ("services.casework.parked", "What could not be judged: list, show, and refold it once it is mended."),
     "patient": ("services.casework.patient", "One patient: each event, the list as it was, and folded anew."),
+    "replay": ("services.replay.cli", "Make the view again beside the live one, compare, switch, go back, retire."),
     "simulate": ("services.simulator.cli", "Play a town: prescribers, pharmacies and citizens, from a seed."),
     "topics": ("services.topics.cli", "Make the declared topics, and compare a cluster with them."),
 }

@@ -43,6 +43,8 @@ class GenerationRecord(msgspec.Struct, frozen=True):
     release: str
     made_at_ms: int
     state: GenerationState = GenerationState.WHOLE
+    left_at_epoch: int = 0
+    """The pointer's epoch until which it was the live one; 0: it never was, or it is."""
 
 
 def random_name(number: int) -> str:
@@ -197,16 +199,39 @@ def has_reached(roles: Roles, partitions: int, announced: Pointer, generation: s
 def flip(roles: Roles, partitions: int, announced: Pointer, generation: str) -> bool:
     """Make a generation live; False when somebody gave the switch up, or it has not reached the frozen offsets."""
     # Once a switch is announced no record changes: what is whole now is whole when it becomes live.
-    if record_of(roles.pointer() or announced, generation).state != GenerationState.WHOLE:
+    known = roles.pointer() or announced
+    if record_of(known, generation).state != GenerationState.WHOLE:
         raise GenerationRefusedError(f"Generation {generation} is not whole: it cannot become the live one.")
     if not has_reached(roles, partitions, announced, generation):
         return False
     shall = replace(
-        announced, epoch=announced.epoch + 1, generation=generation, token=_done(announced.token), records={}
+        announced,
+        epoch=announced.epoch + 1,
+        generation=generation,
+        token=_done(announced.token),
+        records=_left(known, announced, generation),
     )
     flipped = roles.point(announced, shall)
     follow(roles, partitions)
     return flipped
+
+
+def _left(known: Pointer, announced: Pointer, generation: str) -> dict[str, bytes]:
+    """The records of both generations after a switch: where the way back leads is known from them."""
+    left = msgspec.structs.replace(record_of(known, announced.generation), left_at_epoch=announced.epoch)
+    live = msgspec.structs.replace(record_of(known, generation), left_at_epoch=0)
+    return {name: msgspec.msgpack.encode(each) for name, each in ((announced.generation, left), (generation, live))}
+
+
+def left_last(pointer: Pointer) -> str | None:
+    """The generation that was live before the one that is, if it is still whole: where a rollback leads."""
+    records = {name: record_of(pointer, name) for name in pointer.records if name != pointer.generation}
+    left = {
+        name: record.left_at_epoch
+        for name, record in records.items()
+        if record.left_at_epoch and record.state == GenerationState.WHOLE
+    }
+    return max(left, key=lambda name: left[name], default=None)
 
 
 def give_up(roles: Roles, partitions: int, announced: Pointer) -> bool:

@@ -394,6 +394,49 @@ local function relayed(keys, args)
   return redis.call('XDEL', keys[2], unpack(args, 2))
 end
 
+-- Whether two hashes, as flat lists, hold the same.
+local function same(one, other)
+  if #one ~= #other then
+    return false
+  end
+  local held = {}
+  for i = 1, #one, 2 do
+    held[one[i]] = one[i + 1]
+  end
+  for i = 1, #other, 2 do
+    if held[other[i]] ~= other[i + 1] then
+      return false
+    end
+  end
+  return true
+end
+
+-- Compares patients in two generations. KEYS: offset of one, of the other, then hash and index of each patient in one and
+-- in the other. Answers both offsets, and for each patient who differs: a number from 1 on, and the four hashes.
+local function compare(keys, args)
+  local reply = {redis.call('HGET', keys[1], 'offset'), redis.call('HGET', keys[2], 'offset')}
+  for i = 3, #keys, 4 do
+    local list, index = redis.call('HGETALL', keys[i]), redis.call('HGETALL', keys[i + 1])
+    local its_list, its_index = redis.call('HGETALL', keys[i + 2]), redis.call('HGETALL', keys[i + 3])
+    if not (same(list, its_list) and same(index, its_index)) then
+      local at = #reply
+      reply[at + 1], reply[at + 2], reply[at + 3] = (i + 1) / 4, list, index
+      reply[at + 4], reply[at + 5] = its_list, its_index
+    end
+  end
+  return reply
+end
+
+-- Deletes the offset of a generation that is not the live one: from then on nobody reads or writes it.
+-- KEYS: role, offset. ARGV: generation. Answers 1, or 0 for the live one.
+local function forget(keys, args)
+  if redis.call('HGET', keys[1], 'live') == args[1] then
+    return 0
+  end
+  redis.call('DEL', keys[2])
+  return 1
+end
+
 -- Notes that a worker works on a generation, by the store's clock. KEYS: the generation's workers.
 -- ARGV: worker ('': nobody), for how many milliseconds (0: not any more). Answers who works on it.
 local function attend(keys, args)
@@ -418,6 +461,8 @@ redis.register_function{function_name='note_parked_@RELEASE@', callback=note_par
 redis.register_function{function_name='begin_@RELEASE@', callback=begin}
 redis.register_function{function_name='turn_@RELEASE@', callback=turn}
 redis.register_function{function_name='point_@RELEASE@', callback=point}
+redis.register_function{function_name='compare_@RELEASE@', callback=compare, flags={'no-writes'}}
+redis.register_function{function_name='forget_@RELEASE@', callback=forget}
 redis.register_function{function_name='attend_@RELEASE@', callback=attend}
 redis.register_function{function_name='lease_@RELEASE@', callback=lease}
 redis.register_function{function_name='relayed_@RELEASE@', callback=relayed}

@@ -1,0 +1,78 @@
+"""What lies in the store, generation by generation: for operators who count, compare and clear it away."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+Flat = Mapping[bytes, bytes]
+
+
+class Memory(NamedTuple):
+    """What the store uses of what it may use, in bytes."""
+
+    used: int
+    limit: int
+
+
+class PatientPlace(NamedTuple):
+    """A patient of some generation, by pseudonym."""
+
+    generation: str
+    partition: int
+    patient: str
+
+
+class Sides(NamedTuple):
+    """All of one patient in two generations, at one moment: hash and event index of either."""
+
+    patient: str
+    one: Flat
+    one_index: Flat
+    other: Flat
+    other_index: Flat
+
+
+class Compared(NamedTuple):
+    """Where two generations stood in a partition, and those of the patients asked for in whom they differ."""
+
+    one_offset: int | None
+    other_offset: int | None
+    differing: Sequence[Sides]
+
+
+class Inventory(Protocol):
+    """Looks into generations beside those who work on them. Blocking; raises StoreUnavailableError."""
+
+    def memory(self) -> Memory:
+        """How much is used, and how much there is; without a limit of its own, the machine's."""
+        ...
+
+    def sizes(self, sample: int) -> Mapping[str, int]:
+        """The bytes of each generation, estimated from so many keys by chance; exact for a store as small as that."""
+        ...
+
+    def patients(self, cursor: int, at_most: int) -> tuple[int, Collection[PatientPlace]]:
+        """About so many patients, of every generation; begin with cursor 0, go on until 0 comes back.
+
+        Whoever is there all the time is found, perhaps twice; in an order that has nothing to do with the patients.
+        """
+        ...
+
+    def strangers(self, partition: int, generation: str, patients: Sequence[str]) -> Collection[str]:
+        """Those of these patients of whom a generation knows no event."""
+        ...
+
+    def compare(self, partition: int, one: str, other: str, patients: Sequence[str]) -> Compared:
+        """Compare patients of one partition in two generations, all at one moment."""
+        ...
+
+    def differing_notes(self, partition: int, one: str, other: str) -> Collection[tuple[str, str]]:
+        """What differs between two generations beside the patients: `rx` or `parked`, and the number or offset."""
+        ...
+
+    def forget(self, partition: int, generation: str) -> bool:
+        """Delete a generation's offset, so that nobody reads or writes it any more; False where it is the live one."""
+        ...
+
+    def sweep(self, generation: str, cursor: int, at_most: int) -> tuple[int, int]:
+        """Delete about so many keys of a generation; the next cursor (0: all was seen) and how many were deleted."""
+        ...

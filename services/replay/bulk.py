@@ -1,0 +1,282 @@
+"""One bulk reader: its partitions of the log, read without a consumer group, judged as the processor does.
+
+`python -m services.replay.bulk` is started by `medchain replay`, which tells it its share on standard input and hears on
+standard output how it goes. It keeps nothing: where it goes on lies in the store, so it may be killed at any time. When
+its input ends, whoever started it is gone, and it ends too.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
+
+from schemas.framing import Framing
+from services.canonical_log import configure, get_logger
+from services.medication_list.driver import (
+    Cursors,
+    Fetch,
+    Intervals,
+    LogReader,
+    PartitionBatch,
+    Pauses,
+    Positions,
+    Rewind,
+    Verdict,
+    pump,
+)
+from services.medication_list.driver.cursors import rolled_back
+from services.medication_list.driver.kafka import PartitionReader, Plan
+from services.medication_list.fold import VERSION
+from services.medication_list.generations import (
+    GenerationGoneError,
+    GenerationRefusedError,
+    GenerationState,
+    record_of,
+)
+from services.medication_list.processor import Patience, Worker
+from services.medication_list.source_log import KafkaSourceLog, SourceLog
+from services.medication_list.store.link import Link
+from services.medication_list.store.port import Store, StoreUnavailableError
+from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.store.roles import Attending, Pointer, Roles, WorkerKind
+from services.replay.pace import Pace
+from services.schema_registry import framing_at_start
+from services.topics.registry import EVENTS_TOPIC, load
+
+DONE: Final = 0
+REFUSED: Final = 2
+_NICE: Final = 10
+"""The live processors come first wherever they share a machine."""
+_AT_ONCE: Final = 400
+"""Records of one pass. The store's write of a pass holds up all others who ask the store: so it is kept short."""
+_CHASING = Patience(for_s=0.3)
+_CHECK_STORE_S: Final = 2.0
+_TELL_EVERY_S: Final = 0.5
+_log = get_logger()
+
+
+class ReplayWorker(Worker):
+    """Fills the generation that a replay makes; from then on feeds whatever generation of its fold nobody else feeds.
+
+    So after a switch between generations of one fold, when the processors go to the live one, it chases with the other,
+    and the way back stays open.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        log: SourceLog,
+        store_of: Callable[[str], Store],
+        partitions: int,
+        made: str,
+        framing: Framing,
+        patience: Patience,
+    ) -> None:
+        super().__init__(roles, log, store_of, partitions, 0, made, framing)
+        self._made = made
+        self._replay_roles = roles
+        self._is_live = False
+        self.patience = patience
+        self.attending = Attending(WorkerKind.REPLAY, self.attending.name)
+
+    def mine(self, pointer: Pointer) -> str | None:
+        """See `Worker.mine`; None once every generation of this fold has processors."""
+        records = {name: record_of(pointer, name) for name in pointer.records}
+        made = records.get(self._made)
+        if made is not None and made.state == GenerationState.FILLING:
+            return self._made
+        fitting = [
+            name
+            for name, record in records.items()
+            if record.fold_version == VERSION and record.state == GenerationState.WHOLE
+        ]
+        fitting.sort(key=lambda name: (name == pointer.generation, name == self._made), reverse=True)
+        return next((name for name in fitting if not self._is_fed(name)), None)
+
+    def _is_fed(self, generation: str) -> bool:
+        return any(each.kind != WorkerKind.REPLAY for each in self._replay_roles.attending(generation))
+
+
+class Bounded:
+    """A worker's `process`, not beyond given offsets, with the time that it takes noted."""
+
+    def __init__(self, worker: Worker, pace: Pace, until: Mapping[int, int]) -> None:
+        """`until`: for some partitions, the offset before which to stop."""
+        self._worker = worker
+        self._pace = pace
+        self._until = until
+        self.records = 0
+
+    def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
+        """See `driver.Process`."""
+        verdicts: dict[int, Verdict] = {}
+        batches = []
+        for batch in fetch.batches:
+            stop = self._until.get(batch.partition)
+            if stop is None or batch.next_offset <= stop:
+                batches.append(batch)
+            elif batch.first_offset < stop:
+                records = [record for record in batch.records if record.offset < stop]
+                batches.append(PartitionBatch(batch.partition, batch.first_offset, stop, records, batch.turn))
+            else:
+                verdicts[batch.partition] = Rewind(batch.first_offset)
+        if batches:
+            self._pace.begin()
+            try:
+                verdicts |= self._worker.process(Fetch(tuple(batches)))
+            finally:
+                self._pace.end()
+            self.records += sum(len(batch.records) for batch in batches)
+        return verdicts
+
+
+class BulkReader(LogReader):
+    """The log by the driver's own reader, for partitions that no group gives: see `driver.kafka.PartitionReader`."""
+
+    def __init__(
+        self, consumer: Any, positions: Positions, partitions: Collection[int], declared: int, pace: Pace
+    ) -> None:
+        """`consumer`: a started AIOKafkaConsumer without a group; these partitions are assigned to it here."""
+        plan = Plan(positions, EVENTS_TOPIC, declared, Intervals())
+        self._consumer = consumer
+        self._positions = positions
+        self._cursors: Cursors = plan.cursors
+        self._reader = PartitionReader(plan)
+        self._pace = pace
+        self._look_at_s = 0.0
+        consumer.assign([TopicPartition(EVENTS_TOPIC, each) for each in partitions])
+        self._cursors.assign(partitions, pace.monotonic())
+
+    async def fetches(self) -> AsyncIterator[Fetch]:
+        """Yield fetches, rested for."""
+        while True:
+            await self._pace.rest()
+            await self._check_store()
+            self._pace.begin()
+            batches = await self._reader.read(self._consumer, _AT_ONCE)
+            if batches:
+                self._pace.end()
+                yield Fetch(batches)
+
+    def is_current(self, batch: PartitionBatch) -> bool:
+        """See `LogReader.is_current`."""
+        return self._cursors.is_current(batch)
+
+    def applied(self, batch: PartitionBatch) -> None:
+        """See `LogReader.applied`."""
+        self._cursors.applied(batch, self._pace.monotonic())
+
+    def rewind(self, partition: int, offset: int) -> None:
+        """See `LogReader.rewind`."""
+        self._cursors.rewind(partition, offset)
+
+    async def _check_store(self) -> None:
+        """Notice a store that was restored, and a switch, also while nothing comes."""
+        now_s = self._pace.monotonic()
+        if now_s < self._look_at_s:
+            return
+        self._look_at_s = now_s + _CHECK_STORE_S
+        believed = self._cursors.believed()
+        try:
+            stored = await asyncio.to_thread(self._positions.next_offsets, tuple(believed))
+        except StoreUnavailableError as error:
+            _log.warning("store_unreachable", error=type(error).__name__)
+            return
+        rolled_back(self._cursors, believed, stored)
+
+
+async def replay(
+    kafka: str, worker: Worker, partitions: Collection[int], declared: int, pace: Pace, bounded: Bounded
+) -> None:
+    """Read and judge until the worker has nothing to feed any more. Raises GenerationRefusedError."""
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def process(fetch: Fetch) -> Mapping[int, Verdict]:
+        try:
+            return bounded.process(fetch)
+        except GenerationRefusedError as refusal:
+            if not gone.done():
+                gone.set_exception(refusal)
+            raise
+
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.split(","),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=1 << 20,
+    )
+    await consumer.start()
+    try:
+        reader = BulkReader(consumer, worker, partitions, declared, pace)
+        # Capped is the usual case once it chases: then a long pause would be a long switch.
+        pumping = asyncio.ensure_future(pump(reader, process, Pauses(0.02, 0.2)))
+        await asyncio.wait([pumping, gone], return_when=asyncio.FIRST_COMPLETED)
+        pumping.cancel()
+        for each in (pumping, gone):
+            if each.done() and not each.cancelled() and (error := each.exception()) is not None:
+                raise error
+    finally:
+        await consumer.stop()
+
+
+def main() -> None:
+    """Work until told to end. Exits 0 when there is nothing left to feed, 2 with a sentence where it must not work."""
+    told = json.loads(sys.argv[1])
+    configure("replay")
+    os.nice(_NICE)
+    kafka, redis = os.environ["MEDCHAIN_KAFKA"], os.environ["MEDCHAIN_REDIS"]
+    framing = framing_at_start(os.environ.get("MEDCHAIN_SCHEMA_REGISTRY") or None)
+    link, declared = Link(redis), load().partitions(EVENTS_TOPIC)
+    pace = Pace(told["share"])
+    patience = Patience(for_s=_CHASING.for_s, sleep=pace.sleep)
+    worker = ReplayWorker(
+        RedisRoles(link),
+        KafkaSourceLog(kafka, framing=framing),
+        lambda generation: RedisStore(link, generation),
+        declared,
+        told["generation"],
+        framing,
+        patience,
+    )
+    bounded = Bounded(worker, pace, {int(partition): offset for partition, offset in told["until"].items()})
+    threading.Thread(target=_hear, args=(pace, worker), daemon=True).start()
+    threading.Thread(target=_tell, args=(bounded, worker), daemon=True).start()
+    try:
+        worker.enter()
+        asyncio.run(replay(kafka, worker, told["partitions"], declared, pace, bounded))
+    except GenerationGoneError:
+        worker.leave()
+        raise SystemExit(DONE) from None
+    except GenerationRefusedError as refusal:
+        sys.stderr.write(f"{refusal}\n")
+        raise SystemExit(REFUSED) from None
+
+
+def _hear(pace: Pace, worker: Worker) -> None:
+    """Each line is what holds from now on; the end of the lines is the end of this process."""
+    for line in sys.stdin:
+        told = json.loads(line)
+        pace.share, pace.is_paused = told["share"], told["paused"]
+    worker.leave()
+    os._exit(DONE)
+
+
+def _tell(bounded: Bounded, worker: Worker) -> None:
+    while True:
+        line = {"records": bounded.records, "cpu_s": time.process_time(), "generation": worker.generation}
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+        time.sleep(_TELL_EVERY_S)
+
+
+if __name__ == "__main__":
+    main()

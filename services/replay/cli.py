@@ -1,0 +1,338 @@
+"""`medchain replay`: make the view again beside the live one, compare, switch, go back, retire."""
+
+import re
+import resource
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, Final, Self
+
+import msgspec
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from deploy.local.supervisor import end_on_signals
+from services.clock import SystemClock
+from services.medication_list.fold import VERSION
+from services.medication_list.generations import GenerationRefusedError, GenerationState, record_of
+from services.replay import retiring, switching
+from services.replay.compare import Comparison, compare, kinds_of
+from services.replay.crew import Crew
+from services.replay.place import LogTail, Place, open_place
+from services.replay.starting import SAMPLED_KEYS, Doing, Plan, begin, mib, plan
+from services.replay.telling import AsJson, Exit, Yes, answered, err, out
+from services.replay.watching import Look, Phase, Watch
+
+app = typer.Typer(
+    name="replay",
+    help="Make the view again beside the live one, compare, switch, go back, retire. Exit codes: 0 done, 1 there are "
+    "differences, 2 refused or cannot be done.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_JSON_EVERY_S: Final = 1.0
+_LINE_EVERY_S: Final = 10.0
+
+Generation = Annotated[str, typer.Argument(help="Its name, as `medchain generations` lists it.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Bulk readers, each a process with its own partitions.")]
+MaxShare = Annotated[
+    float,
+    typer.Option(
+        min=0.02, max=1.0, help="The most of a core's time that each may take; less while the live view lags."
+    ),
+]
+Reserve = Annotated[float, typer.Option(min=0.0, max=0.9, help="The share of the store's memory that must stay free.")]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        help="Stop there: a position (partition-offset, included) or a time by the broker's clock (ISO 8601)."
+    ),
+]
+Follow = Annotated[bool, typer.Option(help="Stay and feed it once it is whole, until ended.")]
+
+
+@app.command()
+def start(
+    workers: Workers = 1,
+    until: Until = None,
+    max_share: MaxShare = 0.5,
+    reserve: Reserve = 0.1,
+    *,
+    follow: Follow = True,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a generation by this release's fold beside the live one, or go on with one that was begun.
+
+    It may be killed at any time: the same command goes on from there. Once it is whole it is fed until this command is
+    ended, or until the release's own processors feed it.
+    """
+    with answered(as_json=as_json), open_place() as place:
+        planned = plan(place, reserve)
+        if not yes:
+            _tell_plan(planned, as_json=as_json)
+            return
+        end_on_signals()
+        generation = begin(place, planned, SystemClock().now_ms())
+        _run(place, generation, workers, until, max_share, planned.room.reserve, follow=follow, as_json=as_json)
+
+
+@app.command("follow")
+def follow_(workers: Workers = 1, max_share: MaxShare = 0.5, *, as_json: AsJson = False) -> None:
+    """Feed the generations of this release's fold that nobody else feeds, so that the way to them, or back, is open."""
+    with answered(as_json=as_json), open_place() as place:
+        end_on_signals()
+        pointer = place.pointer()
+        mine = [
+            name
+            for name in pointer.records
+            if record_of(pointer, name).fold_version == VERSION
+            and record_of(pointer, name).state == GenerationState.WHOLE
+        ]
+        if not mine:
+            raise GenerationRefusedError(f"No whole generation is of fold version {VERSION}: `replay start` makes one.")
+        beside = next((name for name in mine if name != pointer.generation), mine[0])
+        _run(place, beside, workers, None, max_share, 0, follow=True, as_json=as_json)
+
+
+@app.command("compare")
+def compare_(
+    generation: Generation,
+    sample: Annotated[int | None, typer.Option(min=1, help="About so many patients, in no order; else all.")] = None,
+    *,
+    show: Annotated[
+        bool, typer.Option("--show", help="Show what patients' values were and are: clinical data.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a generation with the live one, patient by patient, while both go on. Exit 1 on any difference."""
+    with answered(as_json=as_json), open_place() as place:
+        pointer = place.pointer()
+        state = record_of(pointer, generation).state
+        if generation == pointer.generation:
+            raise GenerationRefusedError(f"{generation} is the live one: name the one to compare with it.")
+        if state == GenerationState.RETIRED:
+            raise GenerationRefusedError(f"{generation} was retired: there is nothing left to compare.")
+        found = compare(place, pointer.generation, generation, sample)
+    if as_json:
+        told = found.as_plain(show=show) | {"memory_mib": _memory_mib()}
+        out.print_json(data=told)
+    else:
+        _tell_comparison(found, show=show)
+    raise typer.Exit(Exit.DONE if found.is_clean else Exit.DIFFERENT)
+
+
+@app.command()
+def switch(generation: Generation, *, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Make a generation the live one: at once, or not at all; writes wait for less than a second."""
+    with answered(as_json=as_json), open_place() as place:
+        _switch(place, generation, yes=yes, as_json=as_json)
+
+
+@app.command()
+def rollback(*, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Switch back to the generation that was live before."""
+    with answered(as_json=as_json), open_place() as place:
+        _switch(place, switching.way_back(place), yes=yes, as_json=as_json)
+
+
+@app.command()
+def retire(generation: Generation, *, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Delete a generation that is not live, slice by slice. There is no way back to it."""
+    with answered(as_json=as_json), open_place() as place:
+        record = retiring.refuse_unfit(place, generation)
+        size = place.inventory.sizes(SAMPLED_KEYS).get(generation, 0)
+        told: dict[str, Any] = {"generation": generation, "fold_version": record.fold_version, "bytes": size}
+        if not yes:
+            _tell(
+                {"would_retire": told},
+                f"Would delete {generation}, about {mib(size)}. Nothing was done: --yes.",
+                as_json,
+            )
+            return
+        deleted = retiring.retire(place, generation)
+        _tell(
+            {"retired": told, "keys": deleted}, f"{generation} is gone: {deleted:,} keys, about {mib(size)}.", as_json
+        )
+
+
+def _switch(place: Place, generation: str, *, yes: bool, as_json: bool) -> None:
+    before = switching.refuse_unfit(place, generation).generation
+    if not yes:
+        text = f"Would switch from {before} to {generation}. Nothing was done: --yes."
+        _tell({"would_switch": {"before": before, "live": generation}}, text, as_json)
+        return
+    done = switching.switch(place, generation)
+    text = f"{done.live} is live, and {done.before} is not; writes waited for {done.ms:.0f} ms. The way back: replay rollback."
+    _tell({"switched": {"before": done.before, "live": done.live, "ms": round(done.ms, 1)}}, text, as_json)
+
+
+# --- Running ------------------------------------------------------------------------------------------------------
+
+
+def _run(
+    place: Place,
+    generation: str,
+    workers: int,
+    until: str | None,
+    max_share: float,
+    reserve: int,
+    *,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    assert place.settings is not None
+    with closing(LogTail(place.settings["MEDCHAIN_KAFKA"], place.partitions)) as tail:
+        bounds = {} if until is None else until_offsets(tail, until)
+        with Crew(generation, place.settings, place.partitions, workers, bounds) as crew:
+            crew.start(max_share)
+            watch = Watch(place, tail, crew, generation, max_share, reserve, bounds)
+            last = _shown(watch, follow=follow, as_json=as_json)
+    if last is not None and not as_json:
+        err.print(_ended(last), markup=False)
+
+
+def until_offsets(tail: LogTail, until: str) -> Mapping[int, int]:
+    """The offset before which each partition stops.
+
+    A position stops the others where the broker's clock was when it took that record. Raises GenerationRefusedError.
+    """
+    position = re.fullmatch(r"(\d+)-(\d+)", until)
+    ends = tail.ends()
+    if position is not None:
+        partition, offset = int(position[1]), int(position[2])
+        if partition not in ends:
+            raise GenerationRefusedError(f"The log has no partition {partition}.")
+        return {**tail.at(tail.time_of(partition, offset)), partition: offset + 1}
+    try:
+        moment = datetime.fromisoformat(until)
+    except ValueError:
+        raise GenerationRefusedError(
+            f"--until {until}: neither a position nor a time such as 2026-11-26T08:00+01:00."
+        ) from None
+    if moment.tzinfo is None:
+        raise GenerationRefusedError("--until: say the time with its offset from UTC, such as 2026-11-26T08:00+01:00.")
+    return tail.at(int(moment.timestamp() * 1000))
+
+
+def _shown(watch: Watch, *, follow: bool, as_json: bool) -> Look | None:
+    """Show looks until there is nothing left to do; the last one."""
+    look, told_at_s, phase = None, -_LINE_EVERY_S, Phase.FILLING
+    is_live = not as_json and err.is_terminal
+    with Live(console=err, auto_refresh=False, transient=True) if is_live else _Silent() as screen:
+        for look in watch.looks():
+            is_turn = look.phase is not phase
+            phase = look.phase
+            every_s = _JSON_EVERY_S if as_json else _LINE_EVERY_S
+            if is_live:
+                screen.update(_page(look), refresh=True)
+            elif is_turn or look.seconds - told_at_s >= every_s:
+                told_at_s = look.seconds
+                if as_json:
+                    out.print(msgspec.json.encode(asdict(look)).decode(), markup=False)
+                else:
+                    err.print(_line(look), markup=False)
+            if phase is Phase.AS_FAR_AS_ASKED or (phase is Phase.WHOLE and not follow):
+                return look
+    return look
+
+
+class _Silent:
+    """A screen for nobody."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, _page: Group, *, refresh: bool) -> None:
+        """Show nothing."""
+
+
+def _page(look: Look) -> Group:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("generation", look.generation)
+    table.add_row("state", "paused: no room" if look.is_paused else str(look.phase))
+    table.add_row("events", f"{look.done:,} of {look.of:,}")
+    table.add_row("rate", f"{look.rate:,.0f} a second")
+    table.add_row("time left", "" if look.left_s is None else f"{look.left_s:,.0f} s")
+    table.add_row("live view lags", f"{look.live_lag:,} events")
+    table.add_row("share of a core", f"{look.share:.2f}")
+    return Group(table, Text("Ctrl-C ends it; the same command goes on from there.", "dim"))
+
+
+def _line(look: Look) -> str:
+    left = "" if look.left_s is None else f", {look.left_s:,.0f} s left"
+    paused = ", paused: no room" if look.is_paused else ""
+    return (
+        f"{look.generation} {look.phase}: {look.done:,} of {look.of:,} events, {look.rate:,.0f} a second{left}; "
+        f"live view lags {look.live_lag:,}, share {look.share:.2f}{paused}"
+    )
+
+
+def _ended(look: Look) -> str:
+    match look.phase:
+        case Phase.FILLING:
+            return f"{look.generation} is not whole yet: the same command goes on from here."
+        case Phase.AS_FAR_AS_ASKED:
+            return f"{look.generation} is as far as asked and not whole: `replay start` without --until goes on."
+        case Phase.WHOLE:
+            return (
+                f"{look.generation} is whole. Compare it (`replay compare {look.generation}`), then switch to it; it must be "
+                "fed until then, by its release's processors or by `replay follow`."
+            )
+
+
+# --- Telling ------------------------------------------------------------------------------------------------------
+
+
+def _tell(data: Mapping[str, Any], text: str, as_json: bool) -> None:  # noqa: FBT001  one of three ways to say it
+    if as_json:
+        out.print_json(data=dict(data))
+    else:
+        out.print(text, markup=False)
+
+
+def _tell_plan(planned: Plan, *, as_json: bool) -> None:
+    room = planned.room
+    text = {
+        Doing.BEGIN: f"Would make a generation by fold version {planned.fold_version} beside the live one",
+        Doing.RESUME: f"Would go on with {planned.generation}",
+        Doing.REBUILD: "Would build the live view, which was lost",
+    }[planned.doing]
+    text += (
+        f". It needs about {mib(room.needed)} more; {mib(room.used)} of {mib(room.limit)} are used, "
+        f"and {mib(room.reserve)} stay free. Nothing was done: --yes."
+    )
+    _tell({"would": asdict(planned)}, text, as_json)
+
+
+def _tell_comparison(found: Comparison, *, show: bool) -> None:
+    table = Table("kind", "differences", "patients", "patient", "before", "after")
+    for name, kind in kinds_of(found.kinds):
+        for number, (patient, each) in enumerate(kind.examples):
+            counts = (f"{kind.count:,}", f"{kind.patients:,}") if number == 0 else ("", "")
+            table.add_row(
+                Text(name if number == 0 else ""), *counts, patient, *(Text(word) for word in each.told(show=show))
+            )
+    if found.kinds:
+        out.print(table)
+    for kind_of_note, count in found.notes.items():
+        out.print(f"{count:,} entries of {kind_of_note} differ.")
+    behind = f"; {found.behind:,} were behind and not compared" if found.behind else ""
+    what = "all" if found.is_whole else "a sample"
+    out.print(
+        f"{found.before} (before) and {found.after} (after), {what}: {found.compared:,} patients compared in "
+        f"{found.seconds:.1f} s with {_memory_mib():.0f} MiB, {found.differing:,} differ{behind}."
+    )
+
+
+def _memory_mib() -> float:
+    """The most that this process ever used."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

@@ -1,0 +1,210 @@
+"""Compares two generations patient by patient, in bounded memory, while both go on.
+
+The two sides of a patient are read in one step. They are compared where both generations have judged the patient's last
+event that either knows; who is not there yet is looked at again, and counted as behind if that does not help.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
+
+from services.medication_list.store.inventory import Compared, Sides
+from services.replay.differences import Difference, differences, last_position
+from services.replay.place import Place
+
+_SCANNED: Final = 2_000
+_AT_ONCE: Final = 40
+"""Patients of one step: the store does nothing else meanwhile, for two milliseconds or so."""
+_LATER_AT_MOST: Final = 20_000
+_AGAIN_S: Final = 0.25
+_EXAMPLES: Final = 3
+_KINDS_AT_MOST: Final = 1_000
+OTHER_KINDS: Final = "(other kinds)"
+
+
+@dataclass
+class Kind:
+    """Differences of one kind: how many, in how many patients, and some examples by pseudonym."""
+
+    count: int = 0
+    patients: int = 0
+    examples: list[tuple[str, Difference]] = field(default_factory=list)
+
+
+@dataclass
+class Comparison:
+    """What came of it. `behind`: patients whose last event one side had not judged yet."""
+
+    before: str
+    after: str
+    compared: int = 0
+    equal: int = 0
+    differing: int = 0
+    behind: int = 0
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    is_whole: bool = True
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing differs and nobody was left out."""
+        return not (self.differing or self.behind or self.notes)
+
+    def as_plain(self, *, show: bool) -> dict[str, Any]:
+        """For a program to read; values of patients only where they may be shown."""
+        return {
+            "before": self.before,
+            "after": self.after,
+            "is_whole": self.is_whole,
+            "compared": self.compared,
+            "equal": self.equal,
+            "differing": self.differing,
+            "behind": self.behind,
+            "notes": self.notes,
+            "seconds": round(self.seconds, 3),
+            "kinds": {
+                name: {
+                    "differences": kind.count,
+                    "patients": kind.patients,
+                    "examples": [
+                        {"patient": who, **dict(zip(("before", "after"), each.told(show=show), strict=True))}
+                        for who, each in kind.examples
+                    ],
+                }
+                for name, kind in sorted(self.kinds.items(), key=lambda each: -each[1].count)
+            },
+        }
+
+
+def compare(
+    place: Place,
+    before: str,
+    after: str,
+    sample: int | None = None,
+    patience_s: float = 5.0,
+    told: Callable[[int], None] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Comparison:
+    """Compare every patient of two generations, or about so many. Raises StoreUnavailableError.
+
+    `patience_s`: how long to look again at those who are behind. `told`: hears now and then how many are compared.
+    """
+    began_s, found = monotonic(), Comparison(before, after)
+    later = _compare_all(place, found, sample, told)
+    until_s = monotonic() + patience_s
+    while later and monotonic() < until_s:
+        sleep(_AGAIN_S)
+        later = [each for slice_ in _slices(later) for each in _compare_some(place, found, *slice_)]
+    found.behind += len(later)
+    if found.is_whole:
+        found.notes = _notes(place, before, after, until_s, sleep, monotonic)
+    found.seconds = monotonic() - began_s
+    return found
+
+
+def _compare_all(
+    place: Place, found: Comparison, sample: int | None, told: Callable[[int], None]
+) -> list[tuple[int, str]]:
+    """One walk through the store; returns those who must be looked at again."""
+    later: list[tuple[int, str]] = []
+    cursor, seen = 0, 0
+    while True:
+        cursor, patients = place.inventory.patients(cursor, _SCANNED)
+        # Both generations' keys come by: the later one's alone matters for those whom the other has not.
+        places = {(each.partition, each.patient) for each in patients if each.generation == found.before}
+        places |= _unknown_before(place, found, patients)
+        for slice_ in _slices(sorted(places)):
+            more = _compare_some(place, found, *slice_)
+            room = _LATER_AT_MOST - len(later)
+            later += more[:room]
+            found.behind += len(more[room:])
+        seen += len(places)
+        told(found.compared)
+        if sample is not None and seen >= sample and cursor != 0:
+            found.is_whole = False
+            return later
+        if cursor == 0:
+            return later
+
+
+def _unknown_before(place: Place, found: Comparison, patients: Iterable[Any]) -> set[tuple[int, str]]:
+    """Those of the later generation whom the one before does not know at all."""
+    theirs = {(each.partition, each.patient) for each in patients if each.generation == found.after}
+    return {
+        (partition, patient)
+        for partition, those in _slices(sorted(theirs))
+        for patient in place.inventory.strangers(partition, found.before, those)
+    }
+
+
+def _compare_some(place: Place, found: Comparison, partition: int, patients: list[str]) -> list[tuple[int, str]]:
+    compared = place.inventory.compare(partition, found.before, found.after, patients)
+    later = []
+    for sides in compared.differing:
+        if _is_behind(compared, sides):
+            later.append((partition, sides.patient))
+        else:
+            found.differing += 1
+            _note(found, sides)
+    found.compared += len(patients) - len(later)
+    found.equal += len(patients) - len(compared.differing)
+    return later
+
+
+def _is_behind(compared: Compared, sides: Sides) -> bool:
+    last = last_position(sides)
+    return any(offset is None or offset < last for offset in (compared.one_offset, compared.other_offset))
+
+
+def _note(found: Comparison, sides: Sides) -> None:
+    of_patient: set[str] = set()
+    for each in differences(sides):
+        name = each.kind if each.kind in found.kinds or len(found.kinds) < _KINDS_AT_MOST else OTHER_KINDS
+        kind = found.kinds.setdefault(name, Kind())
+        kind.count += 1
+        kind.patients += name not in of_patient
+        of_patient.add(name)
+        if len(kind.examples) < _EXAMPLES:
+            kind.examples.append((sides.patient, each))
+
+
+def _notes(
+    place: Place,
+    before: str,
+    after: str,
+    until_s: float,
+    sleep: Callable[[float], None],
+    monotonic: Callable[[], float],
+) -> dict[str, int]:
+    """How many numbers and parked records differ for good: what differs for a moment is under way."""
+    standing: dict[int, set[tuple[str, str]]] = {
+        each: set(place.inventory.differing_notes(each, before, after)) for each in range(place.partitions)
+    }
+    while any(standing.values()) and monotonic() < until_s:
+        sleep(_AGAIN_S)
+        for partition, seen in standing.items():
+            if seen:
+                standing[partition] = seen & set(place.inventory.differing_notes(partition, before, after))
+    counts: dict[str, int] = {}
+    for seen in standing.values():
+        for kind, _ in seen:
+            counts[kind] = counts.get(kind, 0) + 1
+    return counts
+
+
+def _slices(places: Iterable[tuple[int, str]]) -> Iterable[tuple[int, list[str]]]:
+    """Partition by partition, so many patients at once."""
+    for partition, group in groupby(sorted(places), key=itemgetter(0)):
+        patients = [patient for _, patient in group]
+        for start in range(0, len(patients), _AT_ONCE):
+            yield partition, patients[start : start + _AT_ONCE]
+
+
+def kinds_of(counted: Mapping[str, Kind]) -> list[tuple[str, Kind]]:
+    """The commonest first."""
+    return sorted(counted.items(), key=lambda each: -each[1].count)
