@@ -86,20 +86,16 @@ def _state(place: Place, pointer: Pointer, name: str, state: GenerationState) ->
 
 def table(found: Sequence[Listed]) -> Table:
     """The list for people."""
-    shown = Table(
-        "generation", "state", "fold", "release", "made", "events", "behind live", "behind log", "size", "workers"
-    )
+    shown = Table("generation", "state", "fold", "events", "behind live", "behind log", "size", "fed by")
     for each in found:
         numbers: tuple[Any, ...] = (each.position, each.behind_live, each.behind_log)
         shown.add_row(
             each.name,
             each.state,
             str(each.fold_version),
-            each.release,
-            each.made_at,
             *("" if number is None else f"{number:,}" for number in numbers),
             mib(each.bytes),
-            ", ".join(worker.partition("/")[0] for worker in each.workers) or "none",
+            ", ".join(sorted({worker.partition("/")[0] for worker in each.workers})) or "nobody",
             style="dim" if each.state == "retired" else None,
         )
     return shown
