@@ -1,10 +1,10 @@
 """`medchain`: one command whose parts are loaded only when they are called."""
 
 import importlib
-from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 # Each part by its name: the module that holds its Typer `app`, and one line of help.
 PARTS: Final[dict[str, tuple[str, str]]] = {
@@ -29,7 +29,18 @@ PARTS: Final[dict[str, tuple[str, str]]] = {
     "topics": ("services.topics.cli", "Make the declared topics, and compare a cluster with them."),
 }
 
-app = typer.Typer(name="medchain", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class Parts(TyperGroup):
+    """Hands a call, and the completion of one, to the part that it names; the others are not loaded."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """See click: the part's own command, so that its sub-commands and options are known too."""
+        if args and args[0] in PARTS:
+            return args[0], typer.main.get_command(importlib.import_module(PARTS[args[0]][0]).app), args[1:]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(name="medchain", cls=Parts, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()
@@ -37,22 +48,12 @@ def chain() -> None:
     """The medication chain: one citizen, one medication list."""
 
 
-def _part(name: str, module: str) -> Callable[[typer.Context], None]:
-    """A command that hands all its arguments, --help among them, to the app of that module, imported only then."""
-
-    def run(context: typer.Context) -> None:
-        importlib.import_module(module).app(args=context.args, prog_name=f"medchain {name}")
-
-    return run
+def _part() -> None:
+    """What the list of parts shows; `Parts` calls the part itself."""
 
 
 for _name, (_module, _about) in PARTS.items():
-    app.command(
-        _name,
-        help=_about,
-        add_help_option=False,
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )(_part(_name, _module))
+    app.command(_name, help=_about)(_part)
 
 
 def main() -> None:

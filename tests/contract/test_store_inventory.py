@@ -67,7 +67,7 @@ class Shelf:
             start + 1,
             changes,
             parked={start: parked.encode()} if parked else {},
-            opened={number: ANNA.encode()} if number else {},
+            opened=[(number, ANNA.encode())] if number else [],
         )
         self.store(generation).write([written])
 

@@ -21,6 +21,20 @@ def test_a_listed_part_is_there_and_has_help_of_its_own(part: str) -> None:
     assert f"medchain {part}" in said.stdout
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("re", "replay"), ("replay sw", "switch"), ("replay start --max", "--max-share"), ("topics che", "check")],
+)
+def test_the_shell_completes_parts_their_commands_and_options(typed: str, offered: str) -> None:
+    asked = {
+        "_MEDCHAIN_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"medchain {typed}",
+        "COMP_CWORD": str(len(typed.split())),
+    }
+    said = CliRunner().invoke(app, [], prog_name="medchain", env=asked)
+    assert offered in said.stdout.split()
+
+
 def test_listing_the_parts_loads_none_of_them() -> None:
     code = "import sys; import services.command_line.app as a; print([m for m, _ in a.PARTS.values() if m in sys.modules], 'kafka' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)  # noqa: S603  ours
