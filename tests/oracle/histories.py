@@ -33,6 +33,10 @@ OTHER_SUBSTANCE: Final = ev.Medication(product=ev.Substance(name="Glimepiride"),
 PACKED: Final = ev.Medication(
     product=ev.Package(item_number="123456", name="Metformin", content=tablets(30)), form="tablet", atc="A10BA02"
 )
+UNSTATED: Final = ev.Medication(
+    product=ev.Package(item_number="654321", name="Metformin"), form="tablet", atc="A10BA02", strength="500 mg"
+)
+"""A package that does not say what it holds."""
 REASON: Final = "by chance"
 
 
@@ -80,7 +84,7 @@ class Dice:
 
     def moment(self) -> int:
         """An instant of the last days."""
-        return at(max(0, self.today - self.dice.randint(0, 12)))
+        return at(max(0, self.today - self.dice.randint(0, 12)), self.one("09:00", "09:00", "00:10", "23:50"))
 
 
 def _issued(dice: Dice) -> ev.PrescriptionIssued:
@@ -95,32 +99,38 @@ def _issued(dice: Dice) -> ev.PrescriptionIssued:
         valid_until=dice.day(60),
         quantity=quantity,
         refills=dice.one(0, 1, 3),
-        medication=PACKED if packs else dice.one(METFORMIN, METFORMIN, OTHER_SUBSTANCE),
+        medication=dice.one(PACKED, PACKED, UNSTATED) if packs else dice.one(METFORMIN, METFORMIN, OTHER_SUBSTANCE),
         dosing=daily(dice.one("1", "2"), FIRST_DAY, dice.day()) if course else daily(),
         use="course" if course else dice.one("regular", "regular", "regular", "vaccine"),
         item_group=dice.one("medicine", "medicine", "medicine", "nutrition"),
         earliest_dispense=dice.day() if dice.often(0.3) else None,
         renews=dice.rx() if dice.often(0.2) else None,
-        series_id=named("S1") if dice.often(0.2) else None,
+        series_id=dice.one(None, None, None, None, named("S1"), named("S2")),
         substitution_reserved=dice.often(0.2),
         multidose=dice.often(0.2),
     )
 
 
 def _handed_out(dice: Dice) -> ev.MedicationDispensed:
-    amount = dice.one(tablets(dice.one(10, 27, 30, 60, 98, 100)), ev.Quantity(value=Decimal(1), unit="package"))
-    line = ev.DispensedLine(
-        quantity=amount,
-        content=tablets(30) if dice.often(0.6) else None,
-        substituted=dice.often(0.2),
-        strength="1000 mg" if dice.often(0.1) else None,
-    )
-    changed: dict[str, Any] = {"lines": (line,), "period_completed": dice.often(0.5), "completed": dice.often(0.2)}
+    lines = tuple(_line(dice) for _ in range(dice.one(1, 1, 1, 2)))
+    changed: dict[str, Any] = {"lines": lines, "period_completed": dice.often(0.5), "completed": dice.often(0.2)}
     return hand_out(f"D{dice.dice.randrange(12)}", f"R{dice.dice.randrange(5)}", **changed)
 
 
+def _line(dice: Dice) -> ev.DispensedLine:
+    packages = ev.Quantity(value=Decimal(dice.one(1, 1, 2)), unit="package")
+    content = dice.one(tablets(30), tablets(30), tablets(50), ev.Quantity(value=Decimal(100), unit="ml"))
+    return ev.DispensedLine(
+        quantity=dice.one(tablets(dice.one(10, 27, 30, 60, 98, 100)), packages),
+        content=content if dice.often(0.6) else None,
+        substituted=dice.often(0.2),
+        strength="1000 mg" if dice.often(0.1) else None,
+    )
+
+
 def _reversed(dice: Dice) -> ev.DispenseReversed:
-    returned = tablets(dice.one(5, 20, 40)) if dice.often(0.4) else None
+    packages = ev.Quantity(value=Decimal(1), unit="package")
+    returned = dice.one(tablets(5), tablets(20), tablets(40), packages) if dice.often(0.4) else None
     return ev.DispenseReversed(
         reversal=dice.name("V", 12), dispense=dice.name("D", 12), reason=REASON, quantity=returned
     )
@@ -181,14 +191,18 @@ MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     _issued: (12, "A A B"),
     lambda dice: ev.PrescriptionRecalled(prescription=dice.rx(), reason=dice.one("other", "renew")): (5, "A B nurse"),
     lambda dice: ev.TreatmentRecorded(
-        treatment=dice.treatment(), kind=dice.one("otc", "paper"), medication=METFORMIN, dosing=daily()
+        treatment=dice.treatment(),
+        kind=dice.one("otc", "paper"),
+        medication=dice.one(METFORMIN, OTHER_SUBSTANCE),
+        dosing=daily(end=dice.one(None, dice.day())),
+        use=dice.one("regular", "course", "vaccine"),
     ): (2, "A"),
     _changed: (4, "A B"),
     _paused: (4, "A B"),
     lambda dice: ev.TreatmentResumed(treatment=dice.treatment(), reason=REASON): (3, "A"),
     _stopped: (4, "A B nurse"),
     lambda dice: ev.TreatmentReinstated(treatment=dice.treatment(), reason=REASON): (3, "A"),
-    lambda dice: ev.TreatmentWithdrawn(treatment=dice.treatment(), reason=REASON): (1, "A nurse"),
+    lambda dice: ev.TreatmentWithdrawn(treatment=dice.treatment(), reason=REASON): (2, "A nurse"),
     lambda dice: ev.UseReported(treatment=dice.treatment(), use=dice.one("otherwise", "not_taking"), by="patient"): (
         2,
         "citizen",
@@ -196,17 +210,17 @@ MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     _reconciled: (3, "A B nurse"),
     _allergy: (3, "A B"),
     lambda dice: ev.AllergyRefuted(allergy=dice.name("A", 5), reason=REASON): (2, "A"),
-    _multidose: (3, "A B"),
-    lambda _: ev.MultidoseEnded(reason=REASON): (2, "A B P"),
+    _multidose: (3, "A B nurse"),
+    lambda _: ev.MultidoseEnded(reason=REASON): (2, "A B P Q"),
     lambda dice: ev.PatientDied(on=dice.day(3)): (1, "A"),
     lambda _: ev.DeathRetracted(reason=REASON): (4, "A"),
     lambda dice: ev.ClaimRequested(claim=dice.new_claim(), prescription=dice.rx()): (14, "P Q"),
     lambda dice: ev.ClaimAborted(claim=dice.late_claim(), reason=REASON): (12, "P Q"),
-    lambda dice: ev.ClaimReleased(claim=dice.late_claim(), reason=REASON): (4, "operator"),
+    lambda dice: ev.ClaimReleased(claim=dice.late_claim(), reason=REASON): (4, "operator operator operator P"),
     _handed_out: (14, "P Q"),
     _reversed: (7, "P Q"),
-    _dispatched: (6, "citizen"),
-    lambda dice: ev.DispatchWithdrawn(prescription=dice.rx(), reason=REASON): (5, "citizen P"),
+    _dispatched: (10, "citizen"),
+    lambda dice: ev.DispatchWithdrawn(prescription=dice.rx(), reason=REASON): (8, "citizen citizen P operator"),
     lambda dice: ev.RenewalRequested(
         request=dice.name("Q", 4), prescription=dice.rx(), to=organisation(dice.one("A", "B"))
     ): (2, "P citizen"),

@@ -88,14 +88,14 @@ def _superseded_refuted(draft: Draft, event: Event[AllergyRefuted], allergies: A
 def multidose_assigned(draft: Draft, event: Event[MultidoseAssigned]) -> Verdict:
     """By a doctor, with one pharmacy; another doctor may take over, another pharmacy may not."""
     body, meta = event.body, draft.meta()
+    present = meta.multidose
+    if present is not None and _is_same_assignment(present, event):
+        return Verdict("duplicate")
     if event.source.role != "doctor":
         return refused(Reason.NOT_PERMITTED)
-    present = meta.multidose
     if present is not None:
         if present.pharmacy not in (None, body.pharmacy):
             return refused(Reason.MULTIDOSE_ELSEWHERE, ("pharmacy", str(present.pharmacy)))
-        if _is_same_assignment(present, event):
-            return Verdict("duplicate")
         if present.doctor != body.doctor:
             draft.notify(NoticeKind.MULTIDOSE_TAKEN_OVER, present.organisation, event, by=event.source.organisation)
     multidose = Multidose(

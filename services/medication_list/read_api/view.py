@@ -407,7 +407,7 @@ def _returned_in(state: PrescriptionState, pointer: HandOutPointer) -> Decimal:
             total += value * of_a_package
         elif unit == content_unit and state.unit == "package":
             total += value / of_a_package
-        elif unit == "package" and state.package_content is not None:
+        elif unit == "package" and pointer.content is None and state.package_content is not None:
             total += value * state.package_content
     return total
 
