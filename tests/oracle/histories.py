@@ -4,6 +4,7 @@ For whatever must hold of any history, and to let two folds tell the same story:
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
@@ -48,6 +49,8 @@ class Dice:
         self.today = 0
         self.version = -1
         self.claims: list[str] = []
+        self.used: Counter[str] = Counter()
+        """How many ids of a kind were given out: were there only a few, most of a history would be conflicts."""
 
     def one(self, *choices: Any) -> Any:
         """One of them."""
@@ -61,9 +64,20 @@ class Dice:
         """An id of one kind."""
         return named(f"{letter}{self.dice.randrange(many)}")
 
+    def new(self, letter: str) -> int:
+        """The number of a thing that is made: seldom one that was there before."""
+        if self.used[letter] and self.often(0.12):
+            return self.dice.randrange(self.used[letter])
+        self.used[letter] += 1
+        return self.used[letter] - 1
+
+    def late(self, letter: str) -> int:
+        """The number of one of the last things that were made, or of the one that comes next."""
+        return max(0, self.used[letter] - self.dice.choice((0, 1, 1, 1, 1, 2, 2, 4)))
+
     def rx(self) -> str:
         """A prescription's id."""
-        return self.name("R", 5)
+        return named(f"R{self.late('R')}")
 
     def new_claim(self) -> str:
         """A claim's id, seldom one that was there before."""
@@ -76,7 +90,7 @@ class Dice:
 
     def treatment(self) -> str:
         """A treatment's id."""
-        return self.name("T", 2)
+        return self.name("T", 3)
 
     def day(self, spread: int = 20) -> date:
         """A day around today."""
@@ -88,15 +102,15 @@ class Dice:
 
 
 def _issued(dice: Dice) -> ev.PrescriptionIssued:
-    index = dice.dice.randrange(5)
+    index = dice.new("R")
     packs = dice.often(0.2)
     quantity = ev.Quantity(value=Decimal(1), unit="package") if packs else tablets(dice.one(30, 100, 98))
     course = dice.often(0.2)
     return prescription(
         f"R{index}",
-        f"T{index % 2}",
+        f"T{index % 3}",
         issued_at_ms=dice.moment(),
-        valid_until=dice.day(60),
+        valid_until=FIRST_DAY + timedelta(days=dice.today + dice.one(-3, 0, 10, 30, 90, 365)),
         quantity=quantity,
         refills=dice.one(0, 1, 3),
         medication=dice.one(PACKED, PACKED, UNSTATED) if packs else dice.one(METFORMIN, METFORMIN, OTHER_SUBSTANCE),
@@ -114,7 +128,7 @@ def _issued(dice: Dice) -> ev.PrescriptionIssued:
 def _handed_out(dice: Dice) -> ev.MedicationDispensed:
     lines = tuple(_line(dice) for _ in range(dice.one(1, 1, 1, 2)))
     changed: dict[str, Any] = {"lines": lines, "period_completed": dice.often(0.5), "completed": dice.often(0.2)}
-    return hand_out(f"D{dice.dice.randrange(12)}", f"R{dice.dice.randrange(5)}", **changed)
+    return hand_out(f"D{dice.new('D')}", f"R{dice.late('R')}", **changed)
 
 
 def _line(dice: Dice) -> ev.DispensedLine:
@@ -132,7 +146,7 @@ def _reversed(dice: Dice) -> ev.DispenseReversed:
     packages = ev.Quantity(value=Decimal(1), unit="package")
     returned = dice.one(tablets(5), tablets(20), tablets(40), packages) if dice.often(0.4) else None
     return ev.DispenseReversed(
-        reversal=dice.name("V", 12), dispense=dice.name("D", 12), reason=REASON, quantity=returned
+        reversal=named(f"V{dice.new('V')}"), dispense=named(f"D{dice.late('D')}"), reason=REASON, quantity=returned
     )
 
 
@@ -167,7 +181,7 @@ def _reconciled(dice: Dice) -> ev.ListReconciled:
 def _allergy(dice: Dice) -> ev.AllergyRecorded:
     none = dice.often(0.4)
     return ev.AllergyRecorded(
-        allergy=dice.name("A", 5), none_known=none, substance=None if none else dice.one("penicillin", "nuts")
+        allergy=named(f"A{dice.new('A')}"), none_known=none, substance=None if none else dice.one("penicillin", "nuts")
     )
 
 
@@ -182,7 +196,9 @@ def _multidose(dice: Dice) -> ev.MultidoseAssigned:
 
 def _dispatched(dice: Dice) -> ev.DispatchRequested:
     to = organisation(dice.one("P", "Q"))
-    return ev.DispatchRequested(dispatch=dice.name("W", 12), prescription=dice.rx(), pharmacy=to, every=dice.often(0.3))
+    return ev.DispatchRequested(
+        dispatch=named(f"W{dice.new('W')}"), prescription=dice.rx(), pharmacy=to, every=dice.often(0.3)
+    )
 
 
 Maker = Callable[[Dice], ev.Body]
@@ -209,22 +225,22 @@ MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     ),
     _reconciled: (3, "A B nurse"),
     _allergy: (3, "A B"),
-    lambda dice: ev.AllergyRefuted(allergy=dice.name("A", 5), reason=REASON): (2, "A"),
+    lambda dice: ev.AllergyRefuted(allergy=named(f"A{dice.late('A')}"), reason=REASON): (2, "A"),
     _multidose: (3, "A B nurse"),
     lambda _: ev.MultidoseEnded(reason=REASON): (2, "A B P Q"),
     lambda dice: ev.PatientDied(on=dice.day(3)): (1, "A"),
-    lambda _: ev.DeathRetracted(reason=REASON): (4, "A"),
+    lambda _: ev.DeathRetracted(reason=REASON): (9, "A"),
     lambda dice: ev.ClaimRequested(claim=dice.new_claim(), prescription=dice.rx()): (14, "P Q"),
     lambda dice: ev.ClaimAborted(claim=dice.late_claim(), reason=REASON): (12, "P Q"),
     lambda dice: ev.ClaimReleased(claim=dice.late_claim(), reason=REASON): (4, "operator operator operator P"),
     _handed_out: (14, "P Q"),
     _reversed: (7, "P Q"),
-    _dispatched: (10, "citizen"),
-    lambda dice: ev.DispatchWithdrawn(prescription=dice.rx(), reason=REASON): (8, "citizen citizen P operator"),
+    _dispatched: (7, "citizen"),
+    lambda dice: ev.DispatchWithdrawn(prescription=dice.rx(), reason=REASON): (5, "citizen citizen P operator"),
     lambda dice: ev.RenewalRequested(
-        request=dice.name("Q", 4), prescription=dice.rx(), to=organisation(dice.one("A", "B"))
+        request=named(f"Q{dice.new('Q')}"), prescription=dice.rx(), to=organisation(dice.one("A", "B"))
     ): (2, "P citizen"),
-    lambda dice: ev.RenewalDeclined(request=dice.name("Q", 4), reason=REASON): (2, "A B"),
+    lambda dice: ev.RenewalDeclined(request=named(f"Q{dice.late('Q')}"), reason=REASON): (2, "A B"),
 }
 
 
