@@ -438,3 +438,22 @@ def test_no_event_of_ten_years_reads_or_writes_much() -> None:
         world = _year_after_year(renew)
         assert max(then.fields_read for _, then in world.history) <= 12, name
         assert max(then.bytes_put for _, then in world.history) <= 4096, name
+
+
+def test_what_does_grow_grows_by_a_few_bytes_for_each_of_its_kind() -> None:
+    """A prescription keeps its hand-outs and a treatment its stops: any of them may be reversed, or overtaken, years later."""
+    daily, stopped, allergic = World(whole_too=False), World(whole_too=False), World(whole_too=False)
+    daily.when(w.issued(quantity=w.tablets(1000), at_ms=at(0)))
+    stopped.when(w.issued(at_ms=at(0)))
+    for number in range(200):
+        daily.when(
+            w.dispensed(f"D{number}", at_ms=at(number, 9), quantity=w.tablets(10), period_completed=False),
+        )
+        stopped.when(w.discontinued(at_ms=at(number + 1)))
+        stopped.when(w.reinstated(at_ms=at(number + 1, 9)))
+        allergic.when(w.allergic(f"A{number}"))
+    for world, each in ((daily, 80), (stopped, 70), (allergic, 160)):
+        (_, first), (_, last) = world.history[1], world.history[-1]
+        assert last.bytes_read - first.bytes_read <= 200 * each
+        assert last.bytes_put - first.bytes_put <= 200 * each
+        assert last.fields_read <= first.fields_read + 1
