@@ -56,6 +56,7 @@ class _Batch:
         self.records = records
         self.bytes = sum(record_bytes(each.key, each.value, each.headers) for each in records)
         self.asked_at = time.monotonic()
+        self.sent_at: float | None = None
         self.done: Future[Sequence[Position | Exception]] = Future()
         # From here on nobody can cancel it: the records may be on their way when the caller has gone.
         self.done.set_running_or_notify_cancel()
@@ -80,7 +81,7 @@ class _Batch:
     def refuse_if_late(self) -> None:
         """What waited too long is not sent at all: its caller may have been told already that it failed."""
         if (time.monotonic() - self.asked_at) * 1000 > SEND_WITHIN_MS:
-            raise LogUnavailable("the log did not take the record in time")
+            raise LogOverloaded("the log did not take the record in time")
 
 
 class _UnderWay:
@@ -108,9 +109,14 @@ class _UnderWay:
         return bool(self._tasks) and (records > AT_MOST_UNDER_WAY or count > AT_MOST_UNDER_WAY_BYTES)
 
     def longest_wait_ms(self) -> float | None:
-        """How long the oldest waits; None where nothing waits."""
-        oldest = next(iter(self._tasks.values()), None)
-        return None if oldest is None else (time.monotonic() - oldest.asked_at) * 1000
+        """How long the oldest that was sent waits for the log to confirm it, None where nothing is under way.
+
+        What this process has yet to send, or to hand to its caller, says nothing against the log.
+        """
+        if not self._tasks:
+            return None
+        sent_at = next((each.sent_at for each in self._tasks.values() if each.sent_at and not each.done.done()), None)
+        return 0.0 if sent_at is None else (time.monotonic() - sent_at) * 1000
 
 
 class KafkaLog:
@@ -207,7 +213,7 @@ class KafkaLog:
             self._discard(self._producer)
             batch.give_up()
             answers = await answered
-        failed = any(isinstance(each, LogUnavailable) for each in answers)
+        failed = any(isinstance(each, LogUnavailable) and not isinstance(each, LogOverloaded) for each in answers)
         self._unconfirmed_at = time.monotonic() if failed else None
         return answers
 
@@ -225,6 +231,7 @@ class KafkaLog:
             raise LogUnavailable(f"the log cannot be reached ({type(error).__name__})") from error
 
     def _send_all(self, batch: _Batch) -> None:
+        batch.sent_at = time.monotonic()
         checked: dict[str, int] = {}
         for number, record in enumerate(batch.records):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, NamedTuple
@@ -29,6 +30,12 @@ from services.recording.settings import RecordingSettings
 from services.topics.registry import EVENTS_TOPIC, load
 
 _RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable: DoorReason.LIST_UNAVAILABLE}
+_SWITCH_INTERVAL_S: Final = 0.0005
+"""How long a thread may keep the interpreter. Each append needs the log's thread and the producer's for a moment, and under
+a flood the loop would let them in every 5 ms only: 300 writes at once then waited seconds for their turn to be sent."""
+_KEEP_ALIVE_S: Final = 75
+"""Longer than callers keep idle connections, aiohttp's 15 s among them: who sends on one that is just being closed here
+cannot know whether the write came through."""
 
 
 class Parts(NamedTuple):
@@ -137,4 +144,14 @@ class CanonicalLine:
 def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:
     """Run until told to stop: uvloop and httptools, no access log beside the canonical lines."""
     configure(service)
-    uvicorn.run(app, host=host, port=port, loop="uvloop", http="httptools", access_log=False, log_config=None)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )
