@@ -25,6 +25,12 @@ class Readiness:
         self._answer_within_s = answer_within_s
         self._running: dict[str, asyncio.Task[Sequence[Trouble]]] = {}
         self._told: frozenset[TroubleReason] = frozenset()
+        self._standing: frozenset[TroubleReason] = frozenset()
+
+    @property
+    def standing(self) -> frozenset[TroubleReason]:
+        """What was wrong at the last look of `watch`. From any thread."""
+        return self._standing
 
     async def troubles(self) -> tuple[Trouble, ...]:
         """Everything that is wrong now, those first that stop the process from its work. Never raises."""
@@ -39,8 +45,9 @@ class Readiness:
 
     def tell(self, troubles: Sequence[Trouble]) -> None:
         """Write down what has begun and what has ended since the last time."""
+        self._standing = frozenset(trouble.reason for trouble in troubles)
         # That a process has not begun yet is said by its beginning.
-        now = frozenset(trouble.reason for trouble in troubles) - {TroubleReason.NOT_STARTED}
+        now = self._standing - {TroubleReason.NOT_STARTED}
         for reason in sorted(now - self._told):
             get_logger().warning("trouble_began", reason=reason.value)
         for reason in sorted(self._told - now):

@@ -3,6 +3,8 @@
 The entry function is `Judge.process`. It knows no Kafka and no Redis: the same code runs under a simulation.
 """
 
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -171,6 +173,24 @@ class PartitionWork:
     opened: dict[tuple[str, bytes], None] = field(default_factory=dict)
     parked: dict[int, bytes] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Judged:
+    """What became of a fetch, for whoever counts: only what the store took, and the time by stage.
+
+    `outcomes`, `parked` (by reason): records. `conflicts`: ids that belong to another patient. `seconds`: by stage.
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    parked: Counter[str] = field(default_factory=Counter)
+    conflicts: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def _nobody_counts(_: Judged) -> None:
+    """Where nothing is measured."""
 
 
 class StaleReadError(Exception):
@@ -185,19 +205,39 @@ class StaleReadError(Exception):
 class Judge:
     """Folds fetches into the store. Raises what the store raises; the driver then brings the fetch again."""
 
-    def __init__(self, store: Store, partitions: int, framing: Framing = PLAIN) -> None:
+    def __init__(
+        self,
+        store: Store,
+        partitions: int,
+        framing: Framing = PLAIN,
+        told: Callable[[Judged], None] = _nobody_counts,
+    ) -> None:
+        """`told`: hears of each fetch what became of it."""
         self._store = store
         self._framing = framing
         self._partitions = partitions
+        self._told = told
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
         """One verdict a partition: applied up to an offset, or to be read again from where the store stands."""
         verdicts: dict[int, Verdict] = {}
+        judged, began = Judged(), time.perf_counter()
         works = [work for batch in fetch.batches if (work := self._opened(batch, verdicts))]
-        ready = [work for work in self._read_first(works, verdicts) if self._folded(work, verdicts)]
+        decoded = time.perf_counter()
+        read = self._read_first(works, verdicts)
+        fold_began = time.perf_counter()
+        ready = [work for work in read if self._folded(work, verdicts)]
+        folded = time.perf_counter()
         writes = self._store.write([_write_of(work) for work in ready]) if ready else {}
         for work in ready:
-            verdicts[work.batch.partition] = self._verdict(work, writes[work.batch.partition])
+            verdicts[work.batch.partition] = self._verdict(work, writes[work.batch.partition], judged)
+        judged.seconds = {
+            "decode": decoded - began,
+            "read": fold_began - decoded,
+            "fold": folded - fold_began,
+            "store": time.perf_counter() - folded,
+        }
+        self._told(judged)
         return verdicts
 
     # --- Decode --------------------------------------------------------------------------------------------------
@@ -310,10 +350,15 @@ class Judge:
         partition, offset = work.batch.partition, item.record.offset
         _log.error("record_parked", partition=partition, offset=offset, reason=str(item.reason))
         work.parked[offset] = note_of(item)
+        reason = str(item.reason)
+        work.reasons[reason] = work.reasons.get(reason, 0) + 1
 
-    def _verdict(self, work: PartitionWork, answer: Written | Refused) -> Verdict:
+    def _verdict(self, work: PartitionWork, answer: Written | Refused, judged: Judged) -> Verdict:
         if isinstance(answer, Refused):
             return Rewind(answer.offset)
+        judged.outcomes.update(work.outcomes)
+        judged.parked.update(work.reasons)
+        judged.conflicts += len(answer.taken)
         for name in answer.taken:
             _log.error("prescription_number_conflict", partition=work.batch.partition, prescription=name)
         return Applied(answer.next_offset)

@@ -23,8 +23,11 @@ from services.identity.sealing import SealBroken, Sealer
 from services.medication_list.fold.judgement import Effect, ReceiptDue
 from services.medication_list.generations import refuse_another_log
 from services.medication_list.outgoing import effect_id_of, outgoing, topic_of
+from services.medication_list.overview import overview
+from services.medication_list.overview_metrics import Overlooking
 from services.medication_list.packing import WaitingEffect, unpack_effect
 from services.medication_list.party_topics import KafkaPartyTopics, PartyTopics
+from services.medication_list.relay_metrics import RelayMetrics
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import (
     PROGRESS_TOPIC,
@@ -49,6 +52,8 @@ from services.publishing.log import (
     cloud_event_headers,
 )
 from services.schema_registry import framing_at_start
+from services.telemetry import TroubleMetrics, metrics_routes, new_registry
+from services.telemetry.exposition import with_process
 from services.topics.registry import EVENTS_TOPIC, UndeclaredTopicError, load
 
 LEASE_MS: Final = 12_000
@@ -118,6 +123,7 @@ class Relay:
         clock: Clock,
         partitions: int,
         relayed: Callable[[], Mapping[int, int]],
+        metrics: RelayMetrics | None = None,
     ) -> None:
         """`relayed`: the progress that is in the log, asked when a lease is new (blocking)."""
         self._outbox = outbox
@@ -127,6 +133,7 @@ class Relay:
         self._clock = clock
         self._all = range(partitions)
         self._relayed = relayed
+        self._metrics = metrics or RelayMetrics(new_registry())
         self._owner = f"relay-{secrets.token_hex(8)}"
         self._leased: dict[int, _Partition] = {}
         self._leased_until_ms = 0
@@ -144,8 +151,10 @@ class Relay:
                 await self.step()
                 failures = 0
                 self._trouble = None
+                self._metrics.stands({partition: each.held for partition, each in self._leased.items()})
             except Exception as error:  # noqa: BLE001  the loop must outlive it; an outage is expected, all else is an alarm
                 failures += 1
+                self._metrics.failed()
                 self._trouble = Trouble(
                     TroubleReason.ROUND_FAILED,
                     f"The last {failures} rounds failed, the last one with {type(error).__name__}; what is due waits in order.",
@@ -261,6 +270,7 @@ class Relay:
 
     def _hold(self, here: _Partition, topic: str, entry_id: str, reason: str) -> None:
         here.held.setdefault(topic, entry_id)
+        self._metrics.held(reason)
         now_ms = self._clock.monotonic_ms()
         if now_ms >= self._alarmed_ms.get(topic, 0):
             self._alarmed_ms[topic] = now_ms + _ALARM_AGAIN_MS
@@ -283,7 +293,8 @@ class Relay:
     async def _send(self, batches: Sequence[_Batch]) -> None:
         """Send all at once, which keeps their order; after one that failed, its topic's later ones do not count."""
         sends = [(batch, entry_id, record) for batch in batches for entry_id, record in batch.sends]
-        answers = await self._log.append_many([record for _, _, record in sends])
+        with self._metrics.sending():
+            answers = await self._log.append_many([record for _, _, record in sends])
         broken: set[tuple[int, str]] = set()
         for (batch, entry_id, record), answer in zip(sends, answers, strict=True):
             if isinstance(answer, RecordTooLarge | UndeclaredTopicError | PartitionCountDiffers):
@@ -312,6 +323,7 @@ class Relay:
             return 0
         batch.here.after = batch.entries[-1].entry_id
         if gone:
+            self._metrics.relayed(len(gone))
             get_logger().info("effects_relayed", partition=batch.partition, effects=len(gone))
         return len(gone)
 
@@ -352,7 +364,7 @@ def _place(entry_id: str) -> tuple[int, int]:
 
 async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> None:
     """Run the relay until SIGTERM or SIGINT; with a port, tell on it how it is."""
-    clock, topics = SystemClock(), load()
+    clock, topics, registry = SystemClock(), load(), with_process(new_registry())
     link, source = Link(settings.redis), KafkaSourceLog(settings.kafka, framing=framing)
 
     def relayed() -> Mapping[int, int]:
@@ -369,6 +381,7 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
         clock,
         topics.partitions(EVENTS_TOPIC),
         relayed,
+        RelayMetrics(registry),
     )
     ended = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -381,8 +394,12 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
             "outbox": relay.check,
         }
     )
-    health = HealthServer(readiness, pulse, host=settings.host, port=settings.port)
+    TroubleMetrics(readiness, registry)
+    overlooking = Overlooking(lambda: overview(settings.kafka, link, topics), registry)
+    more = [metrics_routes(lambda _: (registry,))]
+    health = HealthServer(readiness, pulse, host=settings.host, port=settings.port, more=more)
     health.start()
+    overlooking.start()
     tasks = [asyncio.create_task(relay.run(), name="relay"), asyncio.create_task(pulse.keep(), name="pulse")]
     get_logger().info("relay_started")
     await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -394,6 +411,7 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
     with suppress(StoreUnavailableError):
         await relay.hand_over()
     await log.close()
+    overlooking.stop()
     link.close()
     health.stop()
 

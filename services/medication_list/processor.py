@@ -51,6 +51,7 @@ from services.medication_list.generations import (
 from services.medication_list.health import Progress
 from services.medication_list.judging import Judge
 from services.medication_list.mending import Held, Mender, keep_mending
+from services.medication_list.processor_metrics import ProcessorMetrics
 from services.medication_list.record_log import KafkaRecordLog, RecordLog
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
@@ -62,6 +63,8 @@ from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Attending, Pointer, Roles, WorkerKind
 from services.publishing.broker_check import BrokerCheck
 from services.schema_registry import framing_at_start
+from services.telemetry import TroubleMetrics, metrics_routes, new_registry
+from services.telemetry.exposition import with_process
 from services.topics.registry import EVENTS_TOPIC, load
 
 RELEASE: Final = "0.1.0"
@@ -124,6 +127,8 @@ class Worker:
         self._wanted = generation
         self._framing = framing
         self._records = records
+        self.registry = with_process(new_registry())
+        self.metrics = ProcessorMetrics(self.registry)
         self._mender: Mender | None = None
         self.held = Held()
         self.patience = Patience()
@@ -176,6 +181,7 @@ class Worker:
         if left:
             self._look_around()
         self._tally.count(fetch, verdicts)
+        self.metrics.settled(fetch, verdicts)
         return verdicts
 
     def mend(self, partition: int) -> int:
@@ -232,7 +238,8 @@ class Worker:
 
     def _feed(self, generation: str) -> None:
         store = self._store_of(generation)
-        self._judge = Judge(store, self._partitions, self._framing)
+        self._judge = Judge(store, self._partitions, self._framing, self.metrics.judged)
+        self.metrics.entered(generation)
         if self._records is not None:
             self._mender = Mender(store, self._records, self._partitions, SystemClock().now_ms, self._framing)
         self._store, self._generation = store, generation
@@ -250,8 +257,10 @@ class Worker:
         assert self._judge is not None, "a worker that has entered has a judge"
         try:
             return self._judge.process(fetch)
-        except ViewLostError:
-            self._store = None
+        except Exception as error:
+            self.metrics.failed()
+            if isinstance(error, ViewLostError):
+                self._store = None
             raise
 
     def _standing_store(self) -> Store:
@@ -329,7 +338,9 @@ def main() -> NoReturn:
             "partitions": progress.check,
         }
     )
-    HealthServer(readiness, pulse, host=settings.host, port=settings.port).start()
+    TroubleMetrics(readiness, worker.registry)
+    more = [metrics_routes(lambda _: (worker.registry,))]
+    HealthServer(readiness, pulse, host=settings.host, port=settings.port, more=more).start()
     _enter_when_possible(worker, pulse)
     # Releases that fold otherwise feed generations of their own, beside one another: they must not share partitions.
     group = f"medication-list.{settings.generation or f'v{VERSION}'}"
@@ -341,6 +352,7 @@ def main() -> NoReturn:
     async def agent(log: LogReader) -> None:
         beating = asyncio.create_task(pulse.keep(), name="pulse")
         progress.follow(lambda: status(app))
+        worker.metrics.positions.follow(lambda: status(app))
         try:
             await pump(log, leaving.process)
         finally:

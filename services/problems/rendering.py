@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from schemas.reasons import Language
 from services.problems.problem import MEDIA_TYPE, Problem
@@ -13,15 +14,26 @@ from services.problems.problem import MEDIA_TYPE, Problem
 _LANGUAGES: Final[dict[str, Language]] = {"nb": "nb", "no": "nb", "nn": "nb", "en": "en"}
 
 
+REASON_IN_SCOPE: Final = "medchain.problem"
+"""Where a request's scope says which problem it was answered with, for whoever counts and logs."""
+
+
 class _ProblemResponse(JSONResponse):
     media_type = MEDIA_TYPE
+    reason: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[REASON_IN_SCOPE] = self.reason
+        await super().__call__(scope, receive, send)
 
 
 def response_to(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
     """The response; `headers` are the request's."""
     language = preferred_language(headers.get("accept-language", ""))
     answered = {**problem.headers, "Content-Language": language, "Vary": "Accept-Language"}
-    return _ProblemResponse(problem.document(language), status_code=problem.status, headers=answered)
+    response = _ProblemResponse(problem.document(language), status_code=problem.status, headers=answered)
+    response.reason = problem.reason.value
+    return response
 
 
 def preferred_language(accept_language: str) -> Language:

@@ -18,6 +18,7 @@ from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
 from services.health import Check, Readiness, health_routes
 from services.problems import install
+from services.problems.rendering import REASON_IN_SCOPE
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import LogUnavailable
@@ -27,6 +28,9 @@ from services.recording.outcomes import ListUnreachable, MedicationListClient
 from services.recording.recorder import Recorder
 from services.recording.routes import Write, router_of
 from services.recording.settings import RecordingSettings
+from services.recording.write_metrics import WriteMetrics
+from services.telemetry import Registry, RequestMetrics, TroubleMetrics, metrics_routes, new_registry
+from services.telemetry.exposition import with_process
 from services.topics.registry import EVENTS_TOPIC, load
 
 _RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable: DoorReason.LIST_UNAVAILABLE}
@@ -43,6 +47,7 @@ class Parts(NamedTuple):
 
     recorder: Recorder
     readiness: Readiness
+    registry: Registry
 
 
 OpenParts = Callable[[], AbstractAsyncContextManager[Parts]]
@@ -60,17 +65,21 @@ def opened(settings: RecordingSettings, service: str, framing: Framing = PLAIN) 
         except LogUnavailable:
             # The service answers 503 until the log is there; readiness says so.
             get_logger().warning("log_unavailable", topic=EVENTS_TOPIC)
+        registry = with_process(new_registry())
         recorder = Recorder(
             log=log,
             medication_list=medication_list,
             door=settings.door(),
             sealer=settings.sealer(),
             clock=SystemClock(),
+            metrics=WriteMetrics(registry),
         )
         broker = BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC])
         checks: dict[str, Check] = {"broker": broker, "log": log.check, "medication list": medication_list.check}
         try:
-            yield Parts(recorder, Readiness(checks))
+            readiness = Readiness(checks)
+            TroubleMetrics(readiness, registry)
+            yield Parts(recorder, readiness, registry)
         finally:
             broker.close()
             await log.close()
@@ -94,11 +103,13 @@ def create_app(
             watching.cancel()
 
     app = FastAPI(title=title, version="1", description=about, lifespan=lifespan, openapi_url="/openapi.json")
-    for router in (router_of(writes), health_routes(_readiness_of), *more):
+    registry = new_registry()
+    metrics = metrics_routes(lambda request: (registry, request.app.state.parts.registry))
+    for router in (router_of(writes), health_routes(_readiness_of), metrics, *more):
         app.include_router(router)
     install(app, retryable=dict(_RETRYABLE))
     app.add_middleware(Bound)
-    app.add_middleware(CanonicalLine, clock=SystemClock())
+    app.add_middleware(CanonicalLine, clock=SystemClock(), metrics=RequestMetrics(registry))
     describe(app)
     return app
 
@@ -109,11 +120,12 @@ def _readiness_of(request: Request) -> Readiness:
 
 
 class CanonicalLine:
-    """ASGI middleware: one line for each request, with the route and never the URL."""
+    """ASGI middleware: one line for each request, with the route and never the URL; and the same counted."""
 
-    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, clock: Clock, metrics: RequestMetrics) -> None:
         self._app = app
         self._clock = clock
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and tell how it ended."""
@@ -121,6 +133,7 @@ class CanonicalLine:
             await self._app(scope, receive, send)
             return
         began_ms = self._clock.monotonic_ms()
+        self._metrics.began()
         status = 500
 
         async def noted(message: Message) -> None:
@@ -132,13 +145,12 @@ class CanonicalLine:
         try:
             await self._app(scope, receive, noted)
         finally:
-            get_logger().info(
-                "request",
-                method=scope["method"],
-                route=getattr(scope.get("route"), "path", None),
-                status=status,
-                duration_ms=self._clock.monotonic_ms() - began_ms,
-            )
+            method, reason = scope["method"], scope.get(REASON_IN_SCOPE)
+            route = getattr(scope.get("route"), "path", None)
+            duration_ms = self._clock.monotonic_ms() - began_ms
+            self._metrics.ended(method=method, route=route, status=status, seconds=duration_ms / 1000, reason=reason)
+            told = {} if reason is None else {"problem": reason}
+            get_logger().info("request", method=method, route=route, status=status, duration_ms=duration_ms, **told)
 
 
 def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:

@@ -18,6 +18,8 @@ from services.recording.composition import append, events_of
 from services.recording.keys import KeyMemory
 from services.recording.outcomes import OUTCOME_WAIT_MS, Judgement, ListUnreachable, MedicationListClient
 from services.recording.ownership import turn_away_anothers
+from services.recording.write_metrics import WriteMetrics
+from services.telemetry import new_registry
 
 ANSWER_WITHIN_MS: Final = 8_000
 """Longer than the log takes to confirm or give up, so that nothing lands after the caller was told that it failed."""
@@ -47,13 +49,21 @@ class Recorder:
     """What a service needs to record what it admitted."""
 
     def __init__(
-        self, *, log: Log, medication_list: MedicationListClient, door: Door, sealer: Sealer, clock: Clock
+        self,
+        *,
+        log: Log,
+        medication_list: MedicationListClient,
+        door: Door,
+        sealer: Sealer,
+        clock: Clock,
+        metrics: WriteMetrics | None = None,
     ) -> None:
         self.door = door
         self.sealer = sealer
         self.clock = clock
         self.medication_list = medication_list
         self._log = log
+        self._metrics = metrics or WriteMetrics(new_registry())
         self._waiting = 0
         self._keys = KeyMemory()
 
@@ -108,7 +118,8 @@ class Recorder:
         places: list[Position] = []
         for event in events:
             try:
-                places.append(await append(self._log, event, traceparent))
+                with self._metrics.appending():
+                    places.append(await append(self._log, event, traceparent))
             except RecordTooLarge:
                 raise Problem(413, DoorReason.TOO_LARGE) from None
             except LogUnavailable:
@@ -124,7 +135,8 @@ class Recorder:
             wait_ms = 0
         self._waiting += 1
         try:
-            return await self.medication_list.outcome(event, at, wait_ms)
+            with self._metrics.waiting():
+                return await self.medication_list.outcome(event, at, wait_ms)
         except ListUnreachable:
             return None  # it is in the log; the caller is told where to ask
         finally:

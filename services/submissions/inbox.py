@@ -19,7 +19,9 @@ from services.canonical_log import get_logger
 from services.clock import Clock
 from services.health import Trouble, TroubleReason
 from services.publishing.log import LogUnavailable
+from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Received
+from services.telemetry import new_registry
 
 Receive = Callable[[Received], Coroutine[Any, Any, None]]
 Place = tuple[str, int]
@@ -73,7 +75,17 @@ async def _take_queue(queue: Sequence[Received], receive: Receive) -> Received |
 class Inbox:
     """Consumes the topics `<kind>.<system>` of every system, those that come later included."""
 
-    def __init__(self, *, kafka: str, kind: str, group: str, receive: Receive, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        kafka: str,
+        kind: str,
+        group: str,
+        receive: Receive,
+        clock: Clock,
+        metrics: InboxMetrics | None = None,
+    ) -> None:
+        self._metrics = metrics or InboxMetrics(new_registry())
         self._receive = receive
         self._clock = clock
         self._stopping = asyncio.Event()
@@ -128,18 +140,22 @@ class Inbox:
         except KafkaError as error:
             get_logger().warning("inbox_waits", error_type=type(error).__name__)
             self._trouble = _failed(f"the log could not be read ({type(error).__name__})")
+            self._metrics.failed()
             await self._pause()
             return
         batch = [_received(record) for records in polled.values() for record in records]
         if not batch:
             self._trouble = None
+            self._metrics.nothing_waits()
             return
         self._tell_if_behind(batch)
-        taken = await take(batch, self._receive)
+        with self._metrics.taking(len(batch)):
+            taken = await take(batch, self._receive)
         await asyncio.to_thread(self._commit, taken)
         get_logger().info("submissions_taken", records=len(batch))
         self._trouble = None if taken.is_complete else _failed("the log does not take what was submitted")
         if not taken.is_complete:
+            self._metrics.failed()
             get_logger().warning("inbox_waits", reason="log_unavailable")
             await self._pause()
 
@@ -166,6 +182,7 @@ class Inbox:
 
     def _tell_if_behind(self, batch: Sequence[Received]) -> None:
         age_ms = self._clock.now_ms() - min(received.sent_at_ms for received in batch)
+        self._metrics.behind(age_ms / 1000)
         if age_ms > BEHIND_MS:
             get_logger().error("inbox_behind", age_ms=age_ms)
 

@@ -13,8 +13,11 @@ from services.publishing.kafka_log import KafkaLog
 from services.recording.outcomes import MedicationListClient
 from services.schema_registry import framing_at_start
 from services.submissions.inbox import Inbox, run_until_signalled
+from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Reception
 from services.submissions.settings import InboxSettings
+from services.telemetry import TroubleMetrics, metrics_routes, new_registry
+from services.telemetry.exposition import with_process
 from services.topics.registry import EVENTS_TOPIC, load
 
 
@@ -28,7 +31,8 @@ def serve_inbox(kind: str, service: str) -> None:
 async def _run(settings: InboxSettings, kind: str, group: str, framing: Framing) -> None:
     log = KafkaLog(settings.kafka, load().partitions, client_id=group, framing=framing)
     medication_list = MedicationListClient(settings.list_url)
-    clock = SystemClock()
+    clock, registry = SystemClock(), with_process(new_registry())
+    metrics = InboxMetrics(registry)
     reception = Reception(
         log=log,
         medication_list=medication_list,
@@ -36,8 +40,9 @@ async def _run(settings: InboxSettings, kind: str, group: str, framing: Framing)
         sealer=settings.sealer(),
         clock=clock,
         framing=framing,
+        metrics=metrics,
     )
-    inbox = Inbox(kafka=settings.kafka, kind=kind, group=group, receive=reception.receive, clock=clock)
+    inbox = Inbox(kafka=settings.kafka, kind=kind, group=group, receive=reception.receive, clock=clock, metrics=metrics)
     readiness = Readiness(
         {
             "broker": BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC]),
@@ -45,10 +50,12 @@ async def _run(settings: InboxSettings, kind: str, group: str, framing: Framing)
             "inbox": inbox.check,
         }
     )
+    TroubleMetrics(readiness, registry)
+    more = [metrics_routes(lambda _: (registry,))]
     pulse = Pulse()
     beating = asyncio.create_task(pulse.keep(), name="pulse")
     try:
-        with HealthServer(readiness, pulse, host=settings.host, port=settings.port):
+        with HealthServer(readiness, pulse, host=settings.host, port=settings.port, more=more):
             await run_until_signalled(inbox)
     finally:
         beating.cancel()

@@ -22,6 +22,8 @@ from services.publishing.log import Log, LogUnavailable, RecordTooLarge, cloud_e
 from services.recording.composition import append, events_of
 from services.recording.outcomes import MedicationListClient
 from services.recording.ownership import turn_away_anothers
+from services.submissions.inbox_metrics import InboxMetrics
+from services.telemetry import new_registry
 from services.topics.registry import load
 
 _RECEIPTS: Final = "submission-receipts"
@@ -71,7 +73,9 @@ class Reception:
         sealer: Sealer,
         clock: Clock,
         framing: Framing = PLAIN,
+        metrics: InboxMetrics | None = None,
     ) -> None:
+        self._metrics = metrics or InboxMetrics(new_registry())
         self._log = log
         self._medication_list = medication_list
         self._door = door
@@ -150,6 +154,7 @@ class Reception:
         )
         key = (message_id or received.place).encode("utf-8")
         await self._log.append(f"{_RECEIPTS}.{received.system}", key, codec.encode(receipt), headers)
+        self._metrics.rejected(rejection.reason.value)
         get_logger().info(
             "submission_rejected",
             topic=received.topic,

@@ -29,6 +29,7 @@ from services.publishing.memory_log import MemoryLog
 from services.recording.app import OpenParts, Parts
 from services.recording.outcomes import MedicationListClient
 from services.recording.recorder import Recorder
+from services.telemetry import new_registry
 from services.topics.registry import EVENTS_TOPIC, load
 
 NOW_MS = 1_772_442_000_000
@@ -123,7 +124,9 @@ class Stand:
 
     def _parts(self) -> Parts:
         recorder = Recorder(log=self.log, medication_list=self._client, door=DOOR, sealer=SEALER, clock=self.clock)
-        return Parts(recorder, Readiness({"broker": self._check_log, "medication list": self._client.check}))
+        return Parts(
+            recorder, Readiness({"broker": self._check_log, "medication list": self._client.check}), new_registry()
+        )
 
     def _install(self, parts: Parts) -> None:
         self.app.state.parts, self.app.state.recorder = parts, parts.recorder

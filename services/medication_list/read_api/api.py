@@ -51,6 +51,7 @@ from services.medication_list.store.reading import NotReadyError, ViewReader
 from services.problems import not_found, unavailable
 from services.recording.caller import Caller, caller
 from services.recording.routes import message_of
+from services.telemetry import Registry
 
 WAIT_MS: Final = 2_000
 RETRY_AFTER_S: Final = 1
@@ -74,6 +75,7 @@ class Parts(NamedTuple):
     clock: Clock
     partitions: int
     readiness: Readiness
+    registry: Registry
 
 
 def _parts(request: Request) -> Parts:

@@ -31,6 +31,7 @@ from services.medication_list.read_api.event_places import EventPlaces
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import Outcomes
+from services.medication_list.read_api.read_metrics import ReadMetrics
 from services.medication_list.record_log import LogLookupError
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
@@ -44,6 +45,8 @@ from services.problems.rendering import response_to
 from services.publishing.broker_check import BrokerCheck
 from services.recording.app import CanonicalLine, serve
 from services.schema_registry import framing_at_start
+from services.telemetry import RequestMetrics, TroubleMetrics, metrics_routes, new_registry
+from services.telemetry.exposition import with_process
 from services.topics.registry import EVENTS_TOPIC, load
 
 PORT: Final = 8803
@@ -71,7 +74,8 @@ def opened(
         async def log_ends() -> Mapping[int, int]:
             return await asyncio.to_thread(source.ends)
 
-        reader = ViewReader(RedisViews(settings.redis), partitions, log_ends)
+        registry = with_process(new_registry())
+        reader = ViewReader(RedisViews(settings.redis), partitions, log_ends, ReadMetrics(registry).waited)
         # Who waits for the outcome of a write does not queue behind who reads through years of history.
         log, short = (LogLookup(settings.kafka, topic, framing) for _ in range(2))
         places = EventPlaces(settings.redis, partitions)
@@ -84,6 +88,7 @@ def opened(
                 "broker": partial(_check_log, broker_check),
             }
         )
+        TroubleMetrics(readiness, registry)
         try:
             numbers = NumberConflicts(reader, short)
             yield Parts(
@@ -97,6 +102,7 @@ def opened(
                 clock,
                 partitions,
                 readiness,
+                registry,
             )
         finally:
             broker_check.close()
@@ -135,11 +141,13 @@ def create_app(open_parts: OpenParts) -> FastAPI:
     app = FastAPI(
         title="Medication list", version="1", description=about, lifespan=lifespan, openapi_url="/openapi.json"
     )
-    for router in (outside, inside, health_routes(readiness_of)):
+    registry = new_registry()
+    metrics = metrics_routes(lambda request: (registry, request.app.state.parts.registry))
+    for router in (outside, inside, health_routes(readiness_of), metrics):
         app.include_router(router)
     install(app, retryable=dict(_RETRYABLE))
     app.add_exception_handler(NotReadyError, _not_ready)
-    app.add_middleware(CanonicalLine, clock=SystemClock())
+    app.add_middleware(CanonicalLine, clock=SystemClock(), metrics=RequestMetrics(registry))
     describe(app)
     return app
 

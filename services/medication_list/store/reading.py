@@ -5,6 +5,7 @@ to where the log ended when this reader first saw the server, it gets NotReadyEr
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -98,8 +99,18 @@ class Found(NamedTuple):
 class ViewReader:
     """Reads what the live generation shows. One for a process; `close` it."""
 
-    def __init__(self, views: Views, partitions: int, log_ends: Callable[[], Awaitable[Mapping[int, int]]]) -> None:
-        """`partitions`: the declared number. `log_ends`: where the log ends now; asked when a new server is seen."""
+    def __init__(
+        self,
+        views: Views,
+        partitions: int,
+        log_ends: Callable[[], Awaitable[Mapping[int, int]]],
+        waited: Callable[[float, bool], None] | None = None,
+    ) -> None:
+        """`partitions`: the declared number. `log_ends`: where the log ends now; asked when a new server is seen.
+
+        `waited`: told of each wait for an offset how many seconds it took, and whether the offset was reached.
+        """
+        self._waited = waited
         self._views = views
         self._partitions = partitions
         self._log_ends = log_ends
@@ -172,6 +183,13 @@ class ViewReader:
         announcement can be lost, a stored offset cannot. One that came is believed: what is read next tells its own
         offset.
         """
+        began = time.monotonic()
+        reached = await self._reached(partition, offset, timeout_ms)
+        if self._waited is not None:
+            self._waited(time.monotonic() - began, reached)
+        return reached
+
+    async def _reached(self, partition: int, offset: int, timeout_ms: int) -> bool:
         self._listen()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_ms / 1000

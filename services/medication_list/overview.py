@@ -1,0 +1,296 @@
+"""How log and view stand, seen from outside: each partition's owner and lag, what waits, what is parked, Redis, generations.
+
+For metrics, `medchain status` and `medchain doctor`. It asks; it changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any, Final
+
+import msgspec
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import KafkaError
+
+from services.medication_list.generations import record_of
+from services.medication_list.judging import ParkedNote
+from services.medication_list.store.keys import GenerationKeys, PartitionKeys
+from services.medication_list.store.link import Link, command
+from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.roles import Pointer, Role, RoleState
+from services.publishing.broker_check import listens
+from services.topics.registry import EVENTS_TOPIC, Topics
+
+PROCESSORS: Final = "medication-list"
+"""The consumer group of the processors of the live generation."""
+_ANSWERS_WITHIN_MS: Final = 5_000
+_LISTENS_WITHIN_S: Final = 2.0
+_FIRST_RECORDS_WITHIN_S: Final = 2.0
+
+
+class PartitionOverview(msgspec.Struct, frozen=True, kw_only=True):
+    """One partition; None where it could not be found out, or where nothing is.
+
+    `owner`: the consumer that works on it. `offset`: of the live view, `end`: of the log; `lag_seconds`: how long ago the
+    broker took the first record that waits. `outbox`: effects that wait, `outbox_seconds`: since when the first one does.
+    """
+
+    partition: int
+    owner: str | None = None
+    offset: int | None = None
+    end: int | None = None
+    lag: int | None = None
+    lag_seconds: float | None = None
+    state: str | None = None
+    parked: int | None = None
+    outbox: int | None = None
+    outbox_seconds: float | None = None
+
+
+class GenerationOverview(msgspec.Struct, frozen=True, kw_only=True):
+    """One generation. `lag`: records that it has still to take, None where the log or its offsets are not known."""
+
+    generation: str
+    fold_version: int
+    release: str
+    made_at_ms: int
+    is_live: bool
+    is_complete: bool
+    """Whether it is shown: live, and no partition of it is being built."""
+    lag: int | None
+
+
+class RedisOverview(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory in bytes; `max_bytes` 0: as much as the machine has."""
+
+    version: str
+    used_bytes: int
+    max_bytes: int
+    policy: str
+    appends_file: bool
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything at about one time. `away`: who did not answer, in words."""
+
+    at_ms: int
+    partitions: tuple[PartitionOverview, ...]
+    generations: tuple[GenerationOverview, ...] = ()
+    redis: RedisOverview | None = None
+    away: tuple[str, ...] = ()
+
+    @property
+    def without_owner(self) -> tuple[int, ...] | None:
+        """Partitions that no processor works on; None where the broker did not tell."""
+        if any(each.end is None for each in self.partitions):
+            return None
+        return tuple(each.partition for each in self.partitions if each.owner is None)
+
+
+class _LogSide(msgspec.Struct):
+    ends: Mapping[int, int] = {}
+    owners: Mapping[int, str] = {}
+
+
+class _ViewSide(msgspec.Struct):
+    pointer: Pointer | None = None
+    roles: Mapping[int, Role | None] = {}
+    offsets: Mapping[str, Mapping[int, int | None]] = {}
+    parked: Mapping[int, int] = {}
+    outboxes: Mapping[int, tuple[int, int | None]] = {}
+    redis: RedisOverview | None = None
+
+
+def overview(kafka: str, link: Link, topics: Topics, *, now_ms: int | None = None) -> Overview:
+    """Ask broker and Redis. Blocking, some seconds where one of them is away; never raises for that."""
+    partitions = range(topics.partitions(EVENTS_TOPIC))
+    at_ms = int(time.time() * 1000) if now_ms is None else now_ms
+    away: list[str] = []
+    log, view, first_ms = _LogSide(), _ViewSide(), dict[int, int]()
+    try:
+        view = _view_side(link, partitions)
+    except StoreUnavailableError as error:
+        away.append(f"Redis does not answer ({type(error).__name__}).")
+    try:
+        log = _log_side(kafka)
+        first_ms = _first_waiting(kafka, _behind(log, view))
+    except (KafkaError, OSError) as error:
+        away.append(f"The broker does not answer ({type(error).__name__}).")
+    return Overview(
+        at_ms=at_ms,
+        partitions=tuple(_partition(each, log, view, first_ms, at_ms) for each in partitions),
+        generations=_generations(log, view),
+        redis=view.redis,
+        away=tuple(away),
+    )
+
+
+# --- The log ------------------------------------------------------------------------------------------------------
+
+
+def _log_side(kafka: str) -> _LogSide:
+    servers = kafka.split(",")
+    if not any(listens(each, _LISTENS_WITHIN_S) for each in servers):
+        # The library would try for long, and leave every refused socket open behind it.
+        raise ConnectionRefusedError
+    with closing(
+        KafkaAdminClient(
+            bootstrap_servers=servers, request_timeout_ms=_ANSWERS_WITHIN_MS, bootstrap_timeout_ms=_ANSWERS_WITHIN_MS
+        )
+    ) as admin:
+        topic: Any = next(iter(admin.describe_topics([EVENTS_TOPIC])), None)
+        places = [TopicPartition(EVENTS_TOPIC, each) for each in range(len(topic["partitions"]) if topic else 0)]
+        found = admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST)) if places else {}
+        return _LogSide({each.partition: found[each].offset for each in places}, _owners(admin))
+
+
+def _owners(admin: Any) -> dict[int, str]:
+    """Who works on each partition of the log, by the group's word."""
+    owners: dict[int, str] = {}
+    for member in admin.describe_groups([PROCESSORS])[PROCESSORS]["members"]:
+        assignment = member["member_assignment"] or {}
+        for assigned in assignment.get("assigned_partitions", ()):
+            if assigned["topic"] == EVENTS_TOPIC:
+                owners |= dict.fromkeys(assigned["partitions"], str(member["member_id"]))
+    return owners
+
+
+def _behind(log: _LogSide, view: _ViewSide) -> dict[int, int]:
+    """The offset of the first record that waits, for each partition of which one does."""
+    live = {} if view.pointer is None else view.offsets[view.pointer.generation]
+    return {p: offset for p, end in log.ends.items() if (offset := live.get(p)) is not None and offset < end}
+
+
+def _first_waiting(kafka: str, places: Mapping[int, int]) -> dict[int, int]:
+    """When the broker took the first record that waits, in milliseconds since the epoch."""
+    if not places:
+        return {}
+    found: dict[int, int] = {}
+    with closing(
+        KafkaConsumer(
+            bootstrap_servers=kafka.split(","),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            # A broker gives at least one batch, however small this is.
+            max_partition_fetch_bytes=1,
+            fetch_max_bytes=1 << 20,
+        )
+    ) as consumer:
+        asked = [TopicPartition(EVENTS_TOPIC, each) for each in places]
+        consumer.assign(asked)
+        for each in asked:
+            consumer.seek(each, places[each.partition])
+        deadline = time.monotonic() + _FIRST_RECORDS_WITHIN_S
+        while len(found) < len(places) and time.monotonic() < deadline:
+            for place, records in consumer.poll(timeout_ms=200).items():
+                found.setdefault(place.partition, records[0].timestamp)
+                consumer.pause(place)
+    return found
+
+
+# --- The view -----------------------------------------------------------------------------------------------------
+
+
+def _view_side(link: Link, partitions: range) -> _ViewSide:
+    roles = RedisRoles(link)
+    pointer = roles.pointer()
+    generations = () if pointer is None else tuple(pointer.records)
+    return _ViewSide(
+        pointer,
+        roles.roles(partitions),
+        {each: roles.offsets(each, partitions) for each in generations},
+        {} if pointer is None else _parked(link, pointer.generation, partitions),
+        _outboxes(link, partitions),
+        _redis(link),
+    )
+
+
+def _parked(link: Link, generation: str, partitions: range) -> dict[int, int]:
+    """How many records stand parked: those that an operator closed do not count."""
+    replies = link.ask(command("HVALS", GenerationKeys(generation, each).parked) for each in partitions)
+    decode = msgspec.msgpack.Decoder(ParkedNote).decode
+    return {p: sum(decode(note).closed is None for note in notes) for p, notes in zip(partitions, replies, strict=True)}
+
+
+def _outboxes(link: Link, partitions: range) -> dict[int, tuple[int, int | None]]:
+    """How many effects wait in each partition, and since when the first one does (milliseconds since the epoch)."""
+    keys = [PartitionKeys(each).outbox for each in partitions]
+    lengths = link.ask(command("XLEN", each) for each in keys)
+    firsts = link.ask(command("XRANGE", each, "-", "+", "COUNT", 1) for each in keys)
+    since = [int(entries[0][0].partition(b"-")[0]) if entries else None for entries in firsts]
+    return dict(zip(partitions, zip(lengths, since, strict=True), strict=True))
+
+
+def _redis(link: Link) -> RedisOverview:
+    said: dict[str, str] = {}
+    for text in link.ask(command("INFO", section) for section in ("server", "memory", "persistence")):
+        lines = (line.partition(":") for line in text.decode().splitlines())
+        said |= {name: value.strip() for name, _, value in lines}
+    return RedisOverview(
+        version=said["redis_version"],
+        used_bytes=int(said["used_memory"]),
+        max_bytes=int(said["maxmemory"]),
+        policy=said["maxmemory_policy"],
+        appends_file=said["aof_enabled"] == "1",
+    )
+
+
+# --- Both ---------------------------------------------------------------------------------------------------------
+
+
+def _partition(
+    partition: int, log: _LogSide, view: _ViewSide, first_ms: Mapping[int, int], at_ms: int
+) -> PartitionOverview:
+    offset = None if view.pointer is None else view.offsets[view.pointer.generation].get(partition)
+    end, role = log.ends.get(partition), view.roles.get(partition)
+    lag = None if end is None or offset is None else max(0, end - offset)
+    waiting, since_ms = view.outboxes.get(partition, (None, None))
+    taken_ms = first_ms.get(partition)
+    return PartitionOverview(
+        partition=partition,
+        owner=log.owners.get(partition),
+        offset=offset,
+        end=end,
+        lag=lag,
+        lag_seconds=0.0 if lag == 0 else _seconds(taken_ms, at_ms),
+        state=None if role is None else role.state.value,
+        parked=view.parked.get(partition),
+        outbox=waiting,
+        outbox_seconds=0.0 if waiting == 0 else _seconds(since_ms, at_ms),
+    )
+
+
+def _seconds(since_ms: int | None, at_ms: int) -> float | None:
+    return None if since_ms is None else max(0.0, (at_ms - since_ms) / 1000)
+
+
+def _generations(log: _LogSide, view: _ViewSide) -> tuple[GenerationOverview, ...]:
+    pointer = view.pointer
+    if pointer is None:
+        return ()
+    found = []
+    for name, offsets in view.offsets.items():
+        record, is_live = record_of(pointer, name), name == pointer.generation
+        lags = [log.ends[p] - offset for p, offset in offsets.items() if offset is not None and p in log.ends]
+        found.append(
+            GenerationOverview(
+                generation=name,
+                fold_version=record.fold_version,
+                release=record.release,
+                made_at_ms=record.made_at_ms,
+                is_live=is_live,
+                is_complete=is_live and _is_shown(tuple(view.roles.values())),
+                lag=sum(lags) if lags else None,
+            )
+        )
+    return tuple(found)
+
+
+def _is_shown(roles: Sequence[Role | None]) -> bool:
+    return all(role is not None and role.state is not RoleState.BUILDING for role in roles)
