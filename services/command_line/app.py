@@ -17,6 +17,7 @@ PARTS: Final[dict[str, tuple[str, str]]] = {
         "services.command_line.demo",
         "Start everything, play the town, follow one patient, check, write build/demo.json.",
     ),
+    "doctor": ("services.operations.doctor", "Whether this installation is as it must be, and what to do if not."),
     "event": ("services.casework.event", "Where one event is in the chain, with positions and times."),
     "generations": (
         "services.replay.listing",
@@ -26,6 +27,7 @@ PARTS: Final[dict[str, tuple[str, str]]] = {
     "patient": ("services.casework.patient", "One patient: each event, the list as it was, and folded anew."),
     "replay": ("services.replay.cli", "Make the view again beside the live one, compare, switch, go back, retire."),
     "simulate": ("services.simulator.cli", "Play a town: prescribers, pharmacies and citizens, from a seed."),
+    "status": ("services.operations.status", "The platform on one screen, live: processes, partitions, what waits."),
     "topics": ("services.topics.cli", "Make the declared topics, and compare a cluster with them."),
 }
 

@@ -207,7 +207,7 @@ def _view_side(link: Link, partitions: range) -> _ViewSide:
         {each: roles.offsets(each, partitions) for each in generations},
         {} if pointer is None else _parked(link, pointer.generation, partitions),
         _outboxes(link, partitions),
-        _redis(link),
+        redis_overview(link),
     )
 
 
@@ -227,7 +227,8 @@ def _outboxes(link: Link, partitions: range) -> dict[int, tuple[int, int | None]
     return dict(zip(partitions, zip(lengths, since, strict=True), strict=True))
 
 
-def _redis(link: Link) -> RedisOverview:
+def redis_overview(link: Link) -> RedisOverview:
+    """What Redis says of itself. Raises StoreUnavailableError."""
     said: dict[str, str] = {}
     for text in link.ask(command("INFO", section) for section in ("server", "memory", "persistence")):
         lines = (line.partition(":") for line in text.decode().splitlines())

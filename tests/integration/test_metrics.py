@@ -56,7 +56,9 @@ def write(chain: Chain) -> str:
         "prescription": prescription,
         "medication": {
             "product": {"kind": "substance", "name": "Metformin"},
-            "form": "tablet", "atc": "A10BA02", "strength": "500 mg",
+            "form": "tablet",
+            "atc": "A10BA02",
+            "strength": "500 mg",
         },
         "quantity": {"value": 100, "unit": "tablet"},
         "refills": 0,

@@ -1,0 +1,87 @@
+"""`medchain doctor`: looks an installation over, and says of each thing that is not as it must be what to do about it."""
+
+import asyncio
+from collections import Counter
+from contextlib import closing
+from enum import IntEnum
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from services.canonical_log import configure
+from services.casework.telling import answered, tell
+from services.medication_list.store.link import Link
+from services.operations.examining import Finding, Seriousness, on_this_machine
+from services.operations.examining_platform import broker_findings, process_findings, redis_findings
+from services.operations.reaching import reach
+
+app = typer.Typer(name="doctor", help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+
+
+class Health(IntEnum):
+    """What the command ends with."""
+
+    WELL = 0
+    WARNED = 1
+    """It works, and something should be looked at."""
+    ILL = 2
+    """Something must be done, or could not be looked at."""
+
+
+class Report(Struct, frozen=True):
+    """Every check, in the order in which they were made."""
+
+    exit: int
+    findings: tuple[Finding, ...]
+
+
+@app.callback(invoke_without_command=True)
+def doctor(
+    *,
+    one_broker: Annotated[
+        bool | None,
+        typer.Option("--one-broker/--many-brokers", help="What topics are compared with; else by how many there are."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Exit codes: 0 all is well; 1 warnings only; 2 something must be done, could not be looked at, or no platform is named.
+
+    It reads, and changes nothing. The platform is the one of MEDCHAIN_KAFKA, MEDCHAIN_REDIS and MEDCHAIN_SERVICES
+    (name=URL,...), else the one that `make up` started.
+    """
+    configure("doctor")
+    with answered(as_json=as_json):
+        platform = reach()
+        with closing(Link(platform.redis)) as link:
+            findings = (
+                *on_this_machine(platform.keys),
+                *asyncio.run(broker_findings(platform, one_broker=one_broker)),
+                *asyncio.run(redis_findings(platform, link)),
+                *process_findings(platform.services),
+            )
+        report = Report(int(_health(findings)), findings)
+        tell(report, lambda out: _page(report, out), as_json=as_json)
+        raise typer.Exit(report.exit)
+
+
+def _health(findings: tuple[Finding, ...]) -> Health:
+    found = {each.is_ for each in findings}
+    if Seriousness.ERROR in found:
+        return Health.ILL
+    return Health.WARNED if Seriousness.WARNING in found else Health.WELL
+
+
+_COLOURS = {Seriousness.WELL: "green", Seriousness.WARNING: "yellow", Seriousness.ERROR: "bold red"}
+
+
+def _page(report: Report, out: Console) -> None:
+    table = Table("check", "", "what was found", "what to do")
+    for each in report.findings:
+        table.add_row(each.check, Text(each.is_.value, style=_COLOURS[each.is_]), each.found, each.do)
+    out.print(table)
+    counts = Counter(each.is_ for each in report.findings)
+    out.print(", ".join(f"{counts[each]} {each.value}" for each in Seriousness))
