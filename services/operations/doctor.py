@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from contextlib import closing
 from enum import IntEnum
+from io import StringIO
 from typing import Annotated
 
 import typer
@@ -53,7 +54,8 @@ def doctor(
     It reads, and changes nothing. The platform is the one of MEDCHAIN_KAFKA, MEDCHAIN_REDIS and MEDCHAIN_SERVICES
     (name=URL,...), else the one that `make up` started.
     """
-    configure("doctor")
+    # What libraries say of a broker that is away would stand between the lines of the answer, which says it too.
+    configure("doctor", stream=StringIO())
     with answered(as_json=as_json):
         platform = reach()
         with closing(Link(platform.redis)) as link:

@@ -71,7 +71,7 @@ def _of_trouble(check: str, trouble: Trouble) -> Finding:
 
 def _brokers(kafka: str) -> tuple[list[int], tuple[int, ...]]:
     with closing(KafkaAdminClient(bootstrap_servers=kafka.split(","))) as admin:
-        brokers = [each["node_id"] for each in admin.describe_cluster()["brokers"]]
+        brokers = [each["broker_id"] for each in admin.describe_cluster()["brokers"]]
         return brokers, min(tuple(admin.get_broker_version_data(each).broker_version) for each in brokers)
 
 

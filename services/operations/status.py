@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
+from io import StringIO
 from typing import Annotated, Final
 
 import typer
@@ -51,7 +52,8 @@ def status(
     Without a terminal, and with --once or --json, it looks once. The platform is the one of MEDCHAIN_KAFKA, MEDCHAIN_REDIS
     and MEDCHAIN_SERVICES (name=URL,...), else the one that `make up` started.
     """
-    configure("status")
+    # What libraries say of a broker that is away would stand between the lines of the answer, which says it too.
+    configure("status", stream=StringIO())
     console = Console(soft_wrap=True, highlight=False)
     with answered(as_json=as_json):
         platform = reach()
