@@ -49,9 +49,8 @@ def program(service: str) -> str:
     return "processor-1" if service == "processor" else service
 
 
-def write(chain: Chain) -> str:
-    prescription = str(uuid4())
-    sent = {
+def prescription_message(prescription: str) -> dict[str, object]:
+    return {
         "patient": {"national_id": PATIENT, "name": NAME},
         "prescription": prescription,
         "medication": {
@@ -65,6 +64,11 @@ def write(chain: Chain) -> str:
         "dosing": {"text": "one each morning"},
         "indication_text": "diabetes type 2",
     }
+
+
+def write(chain: Chain) -> str:
+    prescription = str(uuid4())
+    sent = prescription_message(prescription)
     answer = chain.post("prescriber", "/v1/prescriptions", sent, DOCTOR)
     assert answer.status_code == 201, answer.text
     return prescription
