@@ -15,7 +15,9 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
-from services.medication_list.generations import record_of
+from services.medication_list.fold import VERSION
+from services.medication_list.generations import GenerationState, record_of
+from services.medication_list.groups import group_of_generation, group_of_release
 from services.medication_list.judging import ParkedNote
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.link import Link, command
@@ -25,8 +27,6 @@ from services.medication_list.store.roles import Pointer, Role, RoleState
 from services.publishing.broker_check import listens
 from services.topics.registry import EVENTS_TOPIC, Topics
 
-PROCESSORS: Final = "medication-list"
-"""The consumer group of the processors of the live generation."""
 _ANSWERS_WITHIN_MS: Final = 5_000
 _LISTENS_WITHIN_S: Final = 2.0
 _FIRST_RECORDS_WITHIN_S: Final = 2.0
@@ -60,7 +60,7 @@ class GenerationOverview(msgspec.Struct, frozen=True, kw_only=True):
     made_at_ms: int
     is_live: bool
     is_complete: bool
-    """Whether it is shown: live, and no partition of it is being built."""
+    """Whether no partition of it is being built: by a replay, or, if it is live, after a loss."""
     lag: int | None
 
 
@@ -116,7 +116,7 @@ def overview(kafka: str, link: Link, topics: Topics, *, now_ms: int | None = Non
     except StoreUnavailableError as error:
         away.append(f"Redis does not answer ({type(error).__name__}).")
     try:
-        log = _log_side(kafka)
+        log = _log_side(kafka, _groups(view.pointer))
         first_ms = _first_waiting(kafka, _behind(log, view))
     except (KafkaError, OSError) as error:
         away.append(f"The broker does not answer ({type(error).__name__}).")
@@ -132,7 +132,15 @@ def overview(kafka: str, link: Link, topics: Topics, *, now_ms: int | None = Non
 # --- The log ------------------------------------------------------------------------------------------------------
 
 
-def _log_side(kafka: str) -> _LogSide:
+def _groups(pointer: Pointer | None) -> tuple[str, ...]:
+    """Whose members may feed the live generation; where it is not known, those of this release."""
+    if pointer is None:
+        return (group_of_release(VERSION),)
+    live = pointer.generation
+    return group_of_release(record_of(pointer, live).fold_version), group_of_generation(live)
+
+
+def _log_side(kafka: str, groups: Sequence[str]) -> _LogSide:
     servers = kafka.split(",")
     if not any(listens(each, _LISTENS_WITHIN_S) for each in servers):
         # The library would try for long, and leave every refused socket open behind it.
@@ -145,13 +153,14 @@ def _log_side(kafka: str) -> _LogSide:
         topic: Any = next(iter(admin.describe_topics([EVENTS_TOPIC])), None)
         places = [TopicPartition(EVENTS_TOPIC, each) for each in range(len(topic["partitions"]) if topic else 0)]
         found = admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST)) if places else {}
-        return _LogSide({each.partition: found[each].offset for each in places}, _owners(admin))
+        return _LogSide({each.partition: found[each].offset for each in places}, _owners(admin, groups))
 
 
-def _owners(admin: Any) -> dict[int, str]:
-    """Who works on each partition of the log, by the group's word."""
+def _owners(admin: Any, groups: Sequence[str]) -> dict[int, str]:
+    """Who works on each partition of the log, by the groups' word."""
     owners: dict[int, str] = {}
-    for member in admin.describe_groups([PROCESSORS])[PROCESSORS]["members"]:
+    described = admin.describe_groups(list(groups))
+    for member in (member for group in groups for member in described[group]["members"]):
         assignment = member["member_assignment"] or {}
         for assigned in assignment.get("assigned_partitions", ()):
             if assigned["topic"] == EVENTS_TOPIC:
@@ -278,6 +287,8 @@ def _generations(log: _LogSide, view: _ViewSide) -> tuple[GenerationOverview, ..
     found = []
     for name, offsets in view.offsets.items():
         record, is_live = record_of(pointer, name), name == pointer.generation
+        if record.state is GenerationState.RETIRED:
+            continue
         lags = [log.ends[p] - offset for p, offset in offsets.items() if offset is not None and p in log.ends]
         found.append(
             GenerationOverview(
@@ -286,7 +297,7 @@ def _generations(log: _LogSide, view: _ViewSide) -> tuple[GenerationOverview, ..
                 release=record.release,
                 made_at_ms=record.made_at_ms,
                 is_live=is_live,
-                is_complete=is_live and _is_shown(tuple(view.roles.values())),
+                is_complete=_is_shown(tuple(view.roles.values())) if is_live else record.state is GenerationState.WHOLE,
                 lag=sum(lags) if lags else None,
             )
         )

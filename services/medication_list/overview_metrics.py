@@ -92,15 +92,16 @@ def _of_partitions(seen: Overview) -> Iterator[Metric]:
 
 def _of_generations(seen: Overview) -> Iterator[Metric]:
     building = GaugeMetricFamily(
-        "medchain_generation_building_seconds", "For how long it is made and not shown yet.", labels=["generation"]
+        "medchain_generation_building_seconds",
+        "For how long it is being made; 0 once it is whole.",
+        labels=["generation"],
     )
     lag = GaugeMetricFamily("medchain_generation_lag_events", "Records that it lacks.", labels=["generation"])
     for each in seen.generations:
         if each.lag is not None:
             lag.add_metric([each.generation], each.lag)
-        if each.is_live:
-            age_s = 0.0 if each.is_complete else (seen.at_ms - each.made_at_ms) / 1000
-            building.add_metric([each.generation], age_s)
+        age_s = 0.0 if each.is_complete else (seen.at_ms - each.made_at_ms) / 1000
+        building.add_metric([each.generation], age_s)
     yield from (building, lag)
 
 

@@ -48,6 +48,7 @@ from services.medication_list.generations import (
     is_announced,
     record_of,
 )
+from services.medication_list.groups import group_of_generation, group_of_release
 from services.medication_list.health import Progress
 from services.medication_list.judging import Judge
 from services.medication_list.mending import Held, Mender, keep_mending
@@ -343,7 +344,7 @@ def main() -> NoReturn:
     HealthServer(readiness, pulse, host=settings.host, port=settings.port, more=more).start()
     _enter_when_possible(worker, pulse)
     # Releases that fold otherwise feed generations of their own, beside one another: they must not share partitions.
-    group = f"medication-list.{settings.generation or f'v{VERSION}'}"
+    group = group_of_generation(settings.generation) if settings.generation else group_of_release(VERSION)
     driver = DriverSettings(group, settings.kafka.split(","), EVENTS_TOPIC, partitions)
     leaving = _LeavingWhenGone(worker)
     atexit.register(worker.leave)

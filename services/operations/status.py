@@ -174,7 +174,7 @@ def _memory(redis: RedisOverview | None) -> str:
 def _generations(seen: Overview) -> Table:
     table = Table("generation", "fold", "release", "made", "is", "lag", title="Generations", title_justify="left")
     for each in seen.generations:
-        state = ("live" if each.is_complete else "live, being built") if each.is_live else "beside it"
+        state = ("live" if each.is_live else "beside it") + ("" if each.is_complete else ", being made")
         made = instant(each.made_at_ms)
         table.add_row(each.generation, str(each.fold_version), each.release, made, state, _number(each.lag))
     return table

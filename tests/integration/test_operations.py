@@ -1,0 +1,116 @@
+"""`medchain status` and `medchain doctor` on a real platform: all well, and what they say when something is not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+import redis
+
+from deploy.local.keys import keys_of
+from deploy.local.layout import CHECKOUT
+from deploy.local.platform import Platform
+
+pytestmark = pytest.mark.integration
+
+PROCESSES: Final = (
+    *("prescriber", "pharmacy", "medication-list", "processor-1", "relay", "prescriber-inbox", "pharmacy-inbox"),
+)
+
+
+class Said(NamedTuple):
+    """What a command ended with, and its document."""
+
+    code: int
+    document: Any
+    text: str
+
+
+class Operator:
+    """Somebody at a shell that knows the platform by its environment."""
+
+    def __init__(self, platform: Platform) -> None:
+        services = ",".join(f"{each}={platform.url(each)}" for each in PROCESSES)
+        self.platform = platform
+        self._told = {
+            "MEDCHAIN_KAFKA": platform.kafka_address,
+            "MEDCHAIN_REDIS": platform.redis_url,
+            "MEDCHAIN_SERVICES": services,
+            **keys_of(platform.directory),
+        }
+
+    def asks(self, *words: str, told: Mapping[str, str] | None = None) -> Said:
+        """A call of `medchain`, with --json if that is among the words."""
+        call = [sys.executable, "-c", "from services.command_line.app import main; main()", *words]
+        environment = os.environ | self._told | (told or {})
+        done = subprocess.run(call, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  ours
+        assert "Traceback" not in done.stderr + done.stdout
+        return Said(done.returncode, json.loads(done.stdout) if "--json" in words else None, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def operator(scratch: Path) -> Iterator[Operator]:
+    folder = scratch / "operations"
+    with Platform(folder / "platform", run=folder / "run", usual_ports=False, workers=1) as platform:
+        yield Operator(platform)
+
+
+def test_a_platform_that_is_well_is_said_to_be_well(operator: Operator) -> None:
+    said = operator.asks("status", "--json")
+    assert (said.code, said.document["well"]) == (0, True)
+    assert {each["name"]: each["state"] for each in said.document["services"]} == dict.fromkeys(PROCESSES, "ready")
+    assert [each["lag"] for each in said.document["overview"]["partitions"]] == [0] * 8
+    assert said.document["without_owner"] == []
+
+
+def test_an_installation_that_is_as_it_must_be_has_no_finding(operator: Operator) -> None:
+    said = operator.asks("doctor", "--json")
+    assert [each for each in said.document["findings"] if each["is"] != "well"] == []
+    assert (said.code, said.document["exit"]) == (0, 0)
+    checks = {each["check"] for each in said.document["findings"]}
+    assert {"packages", "keys", "broker version", "topics", "schemas", "broker clock", "Redis version"} <= checks
+    assert {"Redis eviction", "Redis file", "Redis functions", "Redis clock", "fold version", "orphans"} <= checks
+
+
+def test_whatever_is_wrong_is_found_with_what_to_do_about_it(operator: Operator) -> None:
+    wrong_keys = {"MEDCHAIN_SEALING_KEY": "too short", "MEDCHAIN_READ_TOKEN_KEY": ""}
+    with redis.Redis.from_url(operator.platform.redis_url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("appendonly", "no")
+        client.hset("g9-abcdef:{3}:offset", "offset", 1)
+        try:
+            said = operator.asks("doctor", "--json", told=wrong_keys)
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("appendonly", "yes")
+            client.delete("g9-abcdef:{3}:offset")
+    found = {each["check"]: each for each in said.document["findings"] if each["is"] != "well"}
+    assert said.code == 2
+    assert found.keys() == {"keys", "Redis eviction", "Redis file", "orphans"}
+    assert all(each["do"] for each in found.values())
+    assert "g9-abcdef" in found["orphans"]["found"]
+    assert "too short" not in said.text
+
+
+def test_a_process_that_is_silent_is_named_and_ends_status_with_1(operator: Operator) -> None:
+    pid = operator.platform.supervisor.pids["pharmacy"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        said = operator.asks("status", "--json")
+        page = operator.asks("status", "--once")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert said.code == page.code == 1
+    assert {each["name"]: each["state"] for each in said.document["services"]}["pharmacy"] == "silent"
+    assert "something is not well" in page.text
+
+
+def test_a_wrong_list_of_processes_is_refused_with_a_sentence(operator: Operator) -> None:
+    said = operator.asks("status", "--json", told={"MEDCHAIN_SERVICES": "pharmacy"})
+    assert (said.code, said.document["exit"]) == (2, 2)
+    assert "name=URL" in said.document["error"]
