@@ -100,7 +100,16 @@ def test_every_link_leads_to_something_in_the_checkout(path: Path) -> None:
 
 @every_document
 def test_no_document_leads_out_of_the_checkout(path: Path) -> None:
-    ours = ("/v1/", "/internal/", "/health/", "/problems/", "/openapi.json", "/docs", "/proc/sys/kernel/random/uuid")
+    ours = (
+        "/v1/",
+        "/internal/",
+        "/health/",
+        "/metrics",
+        "/problems/",
+        "/openapi.json",
+        "/docs",
+        "/proc/sys/kernel/random/uuid",
+    )
     outside = re.findall(r"(?<![\w.>}/:*{])/[a-z][\w./-]*", path.read_text(encoding="utf-8"))
     assert [word for word in outside if not word.startswith(ours)] == []
 
@@ -171,7 +180,7 @@ def test_every_module_that_a_document_starts_is_there(path: Path) -> None:
 def test_every_variable_that_a_document_names_is_read_somewhere(path: Path) -> None:
     read = {name for service in SERVICES for name in service.variables} | set(OPTIONAL)
     read |= {"MEDCHAIN_HOST", "MEDCHAIN_GENERATION", "MEDCHAIN_TEST_SEED", "MEDCHAIN_CLOCK_FILE"}
-    read |= {"MEDCHAIN_ACCESS_RECORD"}  # by the operators' commands alone
+    read |= {"MEDCHAIN_ACCESS_RECORD", "MEDCHAIN_SERVICES"}  # by the operators' commands alone
     assert set(re.findall(r"MEDCHAIN_[A-Z_]+", path.read_text(encoding="utf-8"))) <= read
 
 

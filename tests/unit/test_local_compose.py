@@ -13,10 +13,13 @@ from services.command_line.app import PARTS
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "deploy" / "compose" / "compose.yaml").read_text())
 # Within a container a service listens on every address of it; the local platform has the loopback address only.
 COMPOSED_ONLY = {"MEDCHAIN_HOST"}
+MONITORING = ("prometheus", "grafana")
 
 
 def test_the_compose_file_has_exactly_the_platforms_processes() -> None:
-    assert set(COMPOSE["services"]) == {"kafka", "redis", "registry", "topics"} | {service.name for service in SERVICES}
+    assert set(COMPOSE["services"]) == {"kafka", "redis", "registry", "topics", *MONITORING} | {
+        service.name for service in SERVICES
+    }
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
@@ -54,7 +57,8 @@ def test_no_secret_stands_in_the_compose_file() -> None:
 
 def test_the_composed_registry_runs_only_when_asked_for_and_loses_no_number() -> None:
     registry = COMPOSE["services"]["registry"]
-    assert [name for name, service in COMPOSE["services"].items() if "profiles" in service] == ["registry"]
+    optional = {name: service["profiles"] for name, service in COMPOSE["services"].items() if "profiles" in service}
+    assert optional == {"registry": ["registry"], **{name: ["monitoring"] for name in MONITORING}}
     assert registry["profiles"] == ["registry"]
     # In memory, as it comes, a restart would give old numbers to other schemas.
     assert registry["environment"]["APICURIO_STORAGE_KIND"] == "kafkasql"
