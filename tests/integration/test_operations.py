@@ -47,7 +47,7 @@ class Operator:
     def asks(self, *words: str, told: Mapping[str, str] | None = None) -> Said:
         """A call of `medchain`, with --json if that is among the words."""
         call = [sys.executable, "-c", "from services.command_line.app import main; main()", *words]
-        environment = os.environ | self._told | (told or {})
+        environment = {**os.environ, **self._told, **(told or {})}
         done = subprocess.run(call, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  ours
         assert "Traceback" not in done.stderr + done.stdout
         return Said(done.returncode, json.loads(done.stdout) if "--json" in words else None, done.stdout)
