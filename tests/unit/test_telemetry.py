@@ -13,7 +13,7 @@ from services.clock import ManualClock
 from services.health import Readiness, Trouble, TroubleReason
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, PartitionStatus, Rewind, Stop, StopReason
 from services.medication_list.judging import Judged
-from services.medication_list.overview import Overview, PartitionOverview
+from services.medication_list.overview import GenerationOverview, Overview, PartitionOverview, RedisOverview
 from services.medication_list.overview_metrics import Overlooking
 from services.medication_list.processor_metrics import Positions, ProcessorMetrics
 from services.medication_list.read_api.read_metrics import ReadMetrics
@@ -60,6 +60,7 @@ def everything() -> Registry:
     judged = Judged(seconds={"fold": 0.1}, conflicts=1)
     judged.outcomes["applied"] = judged.parked["no_key"] = 1
     processor.judged(judged)
+    processor.settled(Fetch((PartitionBatch(0, 0, 2, (), 1),)), {0: Applied(2)})
     processor.positions.follow(lambda: (status(0, 3, 5, StopReason.CORRUPT_BATCH),))
     relay.held("topic_missing")
     inbox.rejected("invalid")
@@ -73,7 +74,14 @@ def status(partition: int, applied: int, end: int, stop: StopReason | None = Non
 
 
 def overview_of(lag: int) -> Overview:
-    return Overview(at_ms=0, partitions=(PartitionOverview(partition=0, end=lag, offset=0, lag=lag),))
+    partition = PartitionOverview(
+        partition=0, end=lag, offset=0, lag=lag, lag_seconds=1.0, parked=1, outbox=1, outbox_seconds=1.0
+    )
+    generation = GenerationOverview(
+        generation="g1-abcdef", fold_version=2, release="0.1.0", made_at_ms=0, is_live=True, is_complete=True, lag=lag
+    )
+    redis = RedisOverview(version="7.0", used_bytes=1, max_bytes=2, policy="noeviction", appends_file=True)
+    return Overview(at_ms=0, partitions=(partition,), generations=(generation,), redis=redis)
 
 
 def test_every_label_is_of_a_closed_vocabulary() -> None:
