@@ -65,7 +65,11 @@ class LogChannel:
         sealer: Sealer,
         history: History,
         framing: Framing = PLAIN,
+        *,
+        closes_within_s: float = _ANSWER_WITHIN_S,
     ) -> None:
+        """`closes_within_s`: how long it waits at the end for a log that is away."""
+        self._closes_within_s = closes_within_s
         self._town = town
         self._history = history
         self._framing = framing
@@ -114,9 +118,9 @@ class LogChannel:
             self._versions[planned.patient] = sent
 
     async def close(self) -> None:
-        """Wait until the log has everything."""
-        self._producer.flush(timeout=_ANSWER_WITHIN_S)
-        self._producer.close(timeout=_ANSWER_WITHIN_S)
+        """Wait until the log has everything. Raises KafkaError when that takes too long."""
+        self._producer.flush(timeout=self._closes_within_s)
+        self._producer.close(timeout=self._closes_within_s)
 
     def _event(self, planned: Planned) -> Event[Any]:
         actor, body = planned.actor, planned.body

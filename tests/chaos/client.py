@@ -37,6 +37,8 @@ READ_PATIENTS: Final = 10
 _READ_EVERY_S: Final = 0.12
 _READ_TIMEOUT_S: Final = 8.0
 _AFTER_POSITION: Final = 0.2
+_PATIENCE_S: Final = 240.0
+"""Longer than the longest that a fault keeps the broker away, and than a producer tries."""
 _TOLD_EVERY_S: Final = 0.25
 
 
@@ -130,7 +132,8 @@ def _of(name: str, orders: Orders, town: Town) -> Iterator[Planned]:
 
 def _log(orders: Orders, town: Town, history: History) -> Channel:
     pseudonymiser = Pseudonymiser(bytes.fromhex(orders.pseudonym_key))
-    return LogChannel(orders.kafka, town, pseudonymiser, Sealer(bytes.fromhex(orders.sealing_key)), history)
+    sealer = Sealer(bytes.fromhex(orders.sealing_key))
+    return LogChannel(orders.kafka, town, pseudonymiser, sealer, history, closes_within_s=_PATIENCE_S)
 
 
 def _submissions(orders: Orders, town: Town, history: History) -> Channel:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -25,7 +26,7 @@ from deploy.local.ports import LOOPBACK, choose_port
 from deploy.local.program import Child, Program
 from deploy.local.redis import RedisServer
 from deploy.local.supervisor import Supervisor
-from deploy.local.waiting import wait_until
+from deploy.local.waiting import NeverCameTrueError, wait_until
 from deploy.services import SERVICES, Service
 from services.identity.national_id import NationalId
 from services.identity.pseudonym import Pseudonymiser
@@ -53,6 +54,7 @@ ESSENTIAL: Final = ("medication-list", "processor", "relay")
 """For a short round, whose clients write the log itself: every process costs seconds to start."""
 ALL_WITHIN_S: Final = 120.0
 DISK_MEGABYTES: Final = 400
+_BROKER_ATTEMPTS: Final = 3
 _PULSE_PATIENTS_FROM: Final = 8_000_000
 """No town is so large."""
 _PATIENCE: Final = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
@@ -110,7 +112,7 @@ class Stand:
                 for directory in (self.broker.directory, self.redis.directory):
                     self._held.enter_context(small_disk(directory, DISK_MEGABYTES))
             self._held.callback(self._close)
-            self.broker.start()
+            self.start_broker()
             self.redis.start()
             cluster.create(self.broker.address, load(), self.parties, one_broker=True)
             for name, port in self._via.items():
@@ -133,6 +135,9 @@ class Stand:
         self.forget_producer()
         for stop in (self.supervisor.stop, self.redis.stop, self.broker.stop, self.proxies.close):
             stop()
+        for log in (self.broker.program().log, self.redis.program().log):
+            with contextlib.suppress(FileNotFoundError):  # its own file system may be gone in a moment
+                shutil.copy(log, self.folder / "logs")
         self.http.close()
         self.view.close()
 
@@ -257,6 +262,20 @@ class Stand:
                 pipeline.hget(key, "offset")
             return {number: int(offset) for number, offset in enumerate(pipeline.execute()) if offset is not None}
         return {}
+
+    def start_broker(self) -> None:
+        """Start the broker, with patience: on a machine that does much else its start alone has taken over a minute.
+
+        Raises NeverCameTrueError.
+        """
+        for _ in range(_BROKER_ATTEMPTS):
+            try:
+                self.broker.start()
+            except NeverCameTrueError as error:
+                late = error
+            else:
+                return
+        raise late
 
     def tell_redis(self, *words: str) -> Any:
         """Give Redis a command, as its operator would. Raises redis.RedisError."""

@@ -15,7 +15,7 @@ def broker_sigkill(stand: Stand, _dice: random.Random) -> Iterator[None]:
     try:
         yield
     finally:
-        stand.broker.start()
+        stand.start_broker()
 
 
 @fault(bound_ms=BROKER_MS, holds_s=(0.0, 3.0))
@@ -25,7 +25,7 @@ def broker_sigterm(stand: Stand, _dice: random.Random) -> Iterator[None]:
     try:
         yield
     finally:
-        stand.broker.start()
+        stand.start_broker()
 
 
 @fault(bound_ms=BROKER_MS, holds_s=(6.0, 6.0))
@@ -37,7 +37,7 @@ def started_without_broker(stand: Stand, _dice: random.Random) -> Iterator[None]
     try:
         yield
     finally:
-        stand.broker.start()
+        stand.start_broker()
 
 
 @fault(bound_ms=BROKER_MS, weight=0, holds_s=(70.0, 70.0))
@@ -47,4 +47,4 @@ def broker_away_70_s(stand: Stand, _dice: random.Random) -> Iterator[None]:
     try:
         yield
     finally:
-        stand.broker.start()
+        stand.start_broker()

@@ -30,7 +30,7 @@ def broker_disk_full(stand: Stand, _dice: random.Random) -> Iterator[None]:
             yield
     finally:
         stand.broker.stop()
-        stand.broker.start()
+        stand.start_broker()
 
 
 @contextmanager
