@@ -358,4 +358,4 @@ def returned_of(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> Decimal:
             else:
                 amount = quantities.in_unit(quantity, measured.unit, content)
             total += amount or Decimal(0)
-    return measured.shown(total)
+    return measured.shown(total).quantize(Decimal("0.0001")) if measured.unit == "package" else measured.shown(total)

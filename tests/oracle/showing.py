@@ -204,7 +204,7 @@ def _conflicting(chart: Chart, treatment: str) -> tuple[ml.ConflictingReport, ..
 
 def _last_dispense(chart: Chart, chain: list[Entry[ev.PrescriptionIssued]]) -> ml.ShownHandOut | None:
     handed = [entry for issue in chain for entry in standing(chart, issue.body.prescription)]
-    latest = max(handed, key=lambda entry: entry.time_and_place, default=None)
+    latest = max(handed, key=lambda entry: (entry.occurred_at_ms, entry.body.dispense), default=None)
     return None if latest is None else _hand_out(chart, latest)
 
 

@@ -50,9 +50,9 @@ def look(chart: Chart, event: AnyEvent) -> Before:
 
 
 def _see(chart: Chart, rx: str, at_ms: int) -> Seen:
-    issue, desk = issue_of(chart, rx), desk_of(chart, rx)
+    issue = issue_of(chart, rx)
     now = None if issue is None else status(chart, issue, at_ms)
-    return Seen(recalls(chart, rx), now, desk.dispatch if desk.bound else None)
+    return Seen(recalls(chart, rx), now, dispatch_of(chart, rx, at_ms))
 
 
 def _touched(chart: Chart, body: ev.Body) -> list[str]:

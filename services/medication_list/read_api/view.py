@@ -70,6 +70,7 @@ from services.medication_list.fold.stopping import is_paused, stop_in_force
 from services.medication_list.read_api.dosing_text import dosing_text, texts_differ
 
 OTHER_GROUPS = frozenset({"nutrition", "consumable"})
+FOUR_PLACES = Decimal("0.0001")
 Fields = Mapping[str, State]
 """Every field of a patient that stands, by name."""
 
@@ -409,14 +410,14 @@ def _returned_in(state: PrescriptionState, pointer: HandOutPointer) -> Decimal:
             total += value / of_a_package
         elif unit == "package" and pointer.content is None and state.package_content is not None:
             total += value * state.package_content
-    return total
+    return total if state.unit != "package" else total.quantize(FOUR_PLACES)
 
 
 def _as_prescribed(amount: Decimal, issued: PrescriptionIssued, state: PrescriptionState) -> Decimal:
     """An amount in the unit that was prescribed: counted by content, shown in packages again."""
     if issued.quantity.unit == state.unit or state.package_content is None:
         return amount
-    return (amount / state.package_content).quantize(Decimal("0.0001"))
+    return (amount / state.package_content).quantize(FOUR_PLACES)
 
 
 def _who(by: By) -> Who:
