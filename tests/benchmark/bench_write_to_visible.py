@@ -84,7 +84,9 @@ def requests(urls: Mapping[str, str], town: Town, count: int) -> list[Request]:
 async def sent(planned: Sequence[Request], reader: str) -> list[Answered]:
     """Send each write when it is due, as many at once as that takes."""
     began = time.perf_counter()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http, asyncio.TaskGroup() as tasks:
+    # Connections are let go before the services close them (after five seconds): a write on one would fail.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
+    async with aiohttp.ClientSession(connector=connector) as http, asyncio.TaskGroup() as tasks:
         under_way = []
         for number, request in enumerate(planned):
             due_s = number / RATE
