@@ -1,7 +1,7 @@
 # Every command a person needs, and the order in which they need each other; `make` alone lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo up down status bench chaos mutants lock clean
+.PHONY: help setup test lint demo drill up down status bench chaos mutants lock clean
 
 BUILD := build
 BIN := $(BUILD)/venv/bin
@@ -34,6 +34,9 @@ lint: setup ## ruff, mypy --strict, import-linter
 
 demo: setup ## start everything, play the town, follow one patient, check, write build/demo.json
 	$(BIN)/medchain demo
+
+drill: setup ## replay, switch and roll back under load; write build/drill.json (EVENTS=1000000 RATE=200 for the long one)
+	$(BIN)/medchain drill --events $(or $(EVENTS),20000) --rate $(or $(RATE),50)
 
 up: setup ## keep the platform running with made data in it, and print where to find what (EVENTS=0: without)
 	@$(BIN)/python -m deploy.local up --events=$(or $(EVENTS),2000)

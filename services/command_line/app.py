@@ -18,6 +18,10 @@ PARTS: Final[dict[str, tuple[str, str]]] = {
         "Start everything, play the town, follow one patient, check, write build/demo.json.",
     ),
     "doctor": ("services.operations.doctor", "Whether this installation is as it must be, and what to do if not."),
+    "drill": (
+        "services.command_line.drill",
+        "Replay, switch and roll back under load, all of it checked; writes build/drill.json.",
+    ),
     "event": ("services.casework.event", "Where one event is in the chain, with positions and times."),
     "generations": (
         "services.replay.listing",

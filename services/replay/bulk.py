@@ -39,7 +39,7 @@ from services.medication_list.generations import (
     GenerationState,
     record_of,
 )
-from services.medication_list.processor import Patience, Worker
+from services.medication_list.processor import Patience, Worker, collect_seldom
 from services.medication_list.source_log import KafkaSourceLog, SourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import Store, StoreUnavailableError
@@ -105,12 +105,11 @@ class ReplayWorker(Worker):
 
 
 class Bounded:
-    """A worker's `process`, not beyond given offsets, with the time that it takes noted."""
+    """A worker's `process`, not beyond given offsets."""
 
-    def __init__(self, worker: Worker, pace: Pace, until: Mapping[int, int]) -> None:
+    def __init__(self, worker: Worker, until: Mapping[int, int]) -> None:
         """`until`: for some partitions, the offset before which to stop."""
         self._worker = worker
-        self._pace = pace
         self._until = until
         self.records = 0
 
@@ -128,11 +127,7 @@ class Bounded:
             else:
                 verdicts[batch.partition] = Rewind(batch.first_offset)
         if batches:
-            self._pace.begin()
-            try:
-                verdicts |= self._worker.process(Fetch(tuple(batches)))
-            finally:
-                self._pace.end()
+            verdicts |= self._worker.process(Fetch(tuple(batches)))
             self.records += sum(len(batch.records) for batch in batches)
         return verdicts
 
@@ -152,17 +147,15 @@ class BulkReader(LogReader):
         self._pace = pace
         self._look_at_s = 0.0
         consumer.assign([TopicPartition(EVENTS_TOPIC, each) for each in partitions])
-        self._cursors.assign(partitions, pace.monotonic())
+        self._cursors.assign(partitions, time.monotonic())
 
     async def fetches(self) -> AsyncIterator[Fetch]:
         """Yield fetches, rested for."""
         while True:
             await self._pace.rest()
             await self._check_store()
-            self._pace.begin()
             batches = await self._reader.read(self._consumer, _AT_ONCE)
             if batches:
-                self._pace.end()
                 yield Fetch(batches)
 
     def is_current(self, batch: PartitionBatch) -> bool:
@@ -171,7 +164,7 @@ class BulkReader(LogReader):
 
     def applied(self, batch: PartitionBatch) -> None:
         """See `LogReader.applied`."""
-        self._cursors.applied(batch, self._pace.monotonic())
+        self._cursors.applied(batch, time.monotonic())
 
     def rewind(self, partition: int, offset: int) -> None:
         """See `LogReader.rewind`."""
@@ -179,7 +172,7 @@ class BulkReader(LogReader):
 
     async def _check_store(self) -> None:
         """Notice a store that was restored, and a switch, also while nothing comes."""
-        now_s = self._pace.monotonic()
+        now_s = time.monotonic()
         if now_s < self._look_at_s:
             return
         self._look_at_s = now_s + _CHECK_STORE_S
@@ -233,11 +226,11 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     configure("replay")
     os.nice(_NICE)
+    collect_seldom()
     kafka, redis = os.environ["MEDCHAIN_KAFKA"], os.environ["MEDCHAIN_REDIS"]
     framing = framing_at_start(os.environ.get("MEDCHAIN_SCHEMA_REGISTRY") or None)
     link, declared = Link(redis), load().partitions(EVENTS_TOPIC)
     pace = Pace(told["share"])
-    patience = Patience(for_s=_CHASING.for_s, sleep=pace.sleep)
     worker = ReplayWorker(
         RedisRoles(link),
         KafkaSourceLog(kafka, framing=framing),
@@ -245,9 +238,9 @@ def main() -> None:
         declared,
         told["generation"],
         framing,
-        patience,
+        _CHASING,
     )
-    bounded = Bounded(worker, pace, {int(partition): offset for partition, offset in told["until"].items()})
+    bounded = Bounded(worker, {int(partition): offset for partition, offset in told["until"].items()})
     threading.Thread(target=_hear, args=(pace, worker), daemon=True).start()
     threading.Thread(target=_tell, args=(bounded, worker), daemon=True).start()
     try:

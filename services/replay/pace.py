@@ -8,57 +8,41 @@ from typing import Final
 _LONGEST_REST_S: Final = 0.2
 _PAUSED_S: Final = 0.1
 _LOWEST_SHARE: Final = 0.02
+"""Where the live view lags because of something else, a replay that stood still would help nobody."""
 _UP: Final = 0.05
 _DOWN: Final = 0.5
 
 
 class Pace:
-    """A worker's duty cycle: after work that took so long it rests, so that work is at most `share` of the time.
+    """A worker's duty cycle: after work it rests, so that its processor time is at most `share` of all time.
 
-    Waiting for leave to write (`sleep`) is no work.
+    What counts is the processor's time: on a busy machine work takes longer, and resting for that too would be for nothing.
     """
 
     def __init__(
         self,
         share: float,
-        monotonic: Callable[[], float] = time.monotonic,
-        block: Callable[[float], None] = time.sleep,
+        worked_s: Callable[[], float] = time.process_time,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`worked_s`: how much processor time was used so far, in seconds."""
         self.share = share
         self.is_paused = False
-        self.monotonic = monotonic
-        self._block = block
+        self._worked_s = worked_s
         self._pause = pause
-        self._began_s: float | None = None
-        self._slept_s = 0.0
-        self._owed_s = 0.0
-
-    def begin(self) -> None:
-        """Work begins."""
-        self._began_s = self.monotonic()
-        self._slept_s = 0.0
-
-    def end(self) -> None:
-        """Work ends: what it took is to be rested for."""
-        if self._began_s is not None:
-            worked_s = max(0.0, self.monotonic() - self._began_s - self._slept_s)
-            self._owed_s += worked_s * (1 - self.share) / self.share
-            self._began_s = None
-
-    def sleep(self, seconds: float) -> None:
-        """Wait inside of work, as `processor.Patience` does."""
-        self._block(seconds)
-        self._slept_s += seconds
+        self._rested_for_s = worked_s()
 
     async def rest(self) -> None:
-        """Rest for what was worked; while paused, until that is over."""
+        """Rest for what was worked since the last rest; while paused, until that is over."""
         while self.is_paused:
             await self._pause(_PAUSED_S)
-        while self._owed_s > 0:
-            part_s = min(self._owed_s, _LONGEST_REST_S)
+        worked_s = self._worked_s()
+        owed_s = (worked_s - self._rested_for_s) * (1 - self.share) / self.share
+        self._rested_for_s = worked_s
+        while owed_s > 0 and not self.is_paused:
+            part_s = min(owed_s, _LONGEST_REST_S)
             await self._pause(part_s)
-            self._owed_s -= part_s
+            owed_s -= part_s
 
 
 class Throttle:
@@ -76,7 +60,7 @@ class Throttle:
         old = sum(max(0, end - (live.get(partition) or 0)) for partition, end in self._ends.items())
         self._ends = dict(ends)
         if old > self._tolerated:
-            self.share = max(_LOWEST_SHARE, self.share * _DOWN)
+            self.share = max(min(_LOWEST_SHARE, self._max_share), self.share * _DOWN)
         else:
             self.share = min(self._max_share, self.share + _UP)
         return self.share
