@@ -56,7 +56,7 @@ def drill(
         float, typer.Option(min=1, help="How long to measure before the replay and after each switch.")
     ] = 20,
     workers: Annotated[int, typer.Option(min=1, help="Bulk readers.")] = 1,
-    max_share: Annotated[float, typer.Option(min=0.02, max=1, help="The most of a core for each of them.")] = 0.5,
+    max_share: Annotated[float, typer.Option(min=0.005, max=1, help="The most of a core for each of them.")] = 0.5,
     folder: Annotated[Path, typer.Option(help="Where the platform lives meanwhile.")] = FOLDER,
     report: Annotated[Path, typer.Option(help="Where to write what it came to.")] = REPORT,
 ) -> None:

@@ -43,7 +43,7 @@ Workers = Annotated[int, typer.Option(min=1, max=64, help="Bulk readers, each a 
 MaxShare = Annotated[
     float,
     typer.Option(
-        min=0.02, max=1.0, help="The most of a core's time that each may take; less while the live view lags."
+        min=0.005, max=1.0, help="The most of a core's time that each may take; less while the live view lags."
     ),
 ]
 Reserve = Annotated[float, typer.Option(min=0.0, max=0.9, help="The share of the store's memory that must stay free.")]

@@ -44,7 +44,7 @@ from services.topics.registry import EVENTS_TOPIC
 from tests.unit.fold_world import ACTORS, Said
 
 PARTITIONS: Final = 8
-WITHIN_S: Final = 120.0
+WITHIN_S: Final = 240.0
 COPIED: Final = ("services", "schemas", "deploy", "tests")
 
 

@@ -17,7 +17,7 @@ from tests.integration.replay_stand import PARTITIONS, WITHIN_S, ReplayStand, a_
 from tests.unit.fold_world import allergic, reconciled
 
 pytestmark = pytest.mark.integration
-EVENTS = 2_000
+EVENTS = 4_000
 PATIENT = "0123456789abcdef0123456789abcdef"
 
 
@@ -55,8 +55,8 @@ def child_of(process: int) -> int | None:
 
 def test_a_replay_killed_five_times_under_load_goes_on_and_ends_equal(stand: ReplayStand, seed: int) -> None:
     whole_at = random.Random(seed).randrange(5)
-    # Two of a hundred parts of a core: so that it is in the middle whenever it is killed.
-    slow = ("replay", "start", "--yes", "--max-share", "0.02")
+    # One of a hundred parts of a core: so that it is in the middle whenever it is killed.
+    slow = ("replay", "start", "--yes", "--max-share", "0.01")
     with stand.traffic(600, rate=60):
         process = stand.started(*slow)
         generation = filling(stand)
@@ -154,7 +154,7 @@ def test_a_replay_that_has_no_room_or_was_begun_already_does_not_begin(stand: Re
         stand.redis.config_set("maxmemory", "0")
     assert stand.asked("replay", "start")["would"]["doing"] == "begin"
     assert list(stand.states()) == [live], "nothing was done without --yes"
-    with stand.running("replay", "start", "--yes", "--max-share", "0.02"):
+    with stand.running("replay", "start", "--yes", "--max-share", "0.01"):
         begun = filling(stand)
         assert "is running" in stand.refused("replay", "start", "--yes")
         assert "is not finished" in stand.refused("replay", "switch", begun, "--yes")
