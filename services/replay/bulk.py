@@ -52,7 +52,7 @@ from services.topics.registry import EVENTS_TOPIC, load
 
 DONE: Final = 0
 REFUSED: Final = 2
-_NICE: Final = 10
+_NICE: Final = 5
 """The live processors come first wherever they share a machine."""
 _AT_ONCE: Final = 400
 """Records of one pass. The store's write of a pass holds up all others who ask the store: so it is kept short."""

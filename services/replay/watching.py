@@ -18,6 +18,7 @@ from services.replay.place import Place
 _LOOK_EVERY_S: Final = 0.25
 _MEMORY_EVERY_S: Final = 1.0
 _RATE_OVER_S: Final = 5.0
+_NEAR: Final = 1_000
 _LAG_TOLERATED: Final = 2
 """By partition: a marker at the end of a log is never judged, and a look is not at one moment."""
 
@@ -77,6 +78,7 @@ class Watch:
         self._tail = tail
         self._crew = crew
         self._generation = generation
+        self._max_share = max_share
         self._throttle = Throttle(max_share, _LAG_TOLERATED * place.partitions)
         self._reserve = reserve
         self._until = until
@@ -103,6 +105,9 @@ class Watch:
         self._find_phase(ours, is_live=pointer.generation == self._generation)
         self._phase_kept(record_of(pointer, self._generation).state)
         share = self._throttle.look(ends, live)
+        if self._phase is Phase.WHOLE and sum(max(0, (live[p] or 0) - (ours[p] or 0)) for p in ends) < _NEAR:
+            # It chases, which is no more work than the live view's own: held back, it would hold up a switch.
+            share = self._max_share
         self._look_at_memory()
         self._crew.tell(share, is_paused=self._is_paused)
         self._live = live

@@ -1,0 +1,253 @@
+"""A replay's parts by themselves: pace, comparison, switch and retirement on a store in memory, with a clock of the test."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from schemas import events as ev
+from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind, Verdict
+from services.medication_list.fold.state import META, Meta, Remembered
+from services.medication_list.generations import GenerationRecord, GenerationRefusedError, begin_beside, enter
+from services.medication_list.packing import pack_field, pack_memory
+from services.medication_list.processor import Worker
+from services.medication_list.source_log import MemorySourceLog
+from services.medication_list.store.memory_inventory import MemoryInventory
+from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.port import PartitionWrite, PatientChange
+from services.medication_list.store.roles import Attending, WorkerKind
+from services.replay import retiring, switching
+from services.replay.bulk import Bounded
+from services.replay.compare import compare
+from services.replay.pace import Pace, Throttle
+from services.replay.place import Place
+from services.replay.starting import Doing, plan
+
+ANNA, BERIT = "a" * 32, "b" * 32
+OLD, NEW = GenerationRecord(3, "0.1.0", 0), GenerationRecord(4, "0.2.0", 0)
+APPLIED, REFUSED = 0, 2
+
+
+class World:
+    """A store in memory with a live generation and one beside it, and a clock that moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.server = MemoryServer(lambda: int(self.now_s * 1000))
+        roles, log = MemoryRoles(self.server), MemorySourceLog(log_ends={0: 0})
+        self.old = enter(roles, log, OLD)
+        self.new = begin_beside(roles, log, NEW)
+        self.inventory = MemoryInventory(self.server)
+        self.place = Place(roles, log, self.inventory, lambda generation: MemoryStore(self.server, generation), 1)
+
+    def monotonic(self) -> float:
+        """The clock."""
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        """Time passes."""
+        self.now_s += seconds
+
+    def attend(self, generation: str, kind: WorkerKind = WorkerKind.PROCESSOR) -> None:
+        """Somebody works on a generation for a while."""
+        self.place.roles.attend(generation, Attending(kind, "here"), 6_000)
+
+    def judge(self, generation: str, offset: int, *changes: PatientChange) -> None:
+        """A record is judged by a generation."""
+        self.place.store_of(generation).write([PartitionWrite(0, offset, 0, offset + 1, changes)])
+
+    def switch(self, generation: str) -> switching.Switched:
+        """As the operator's command does it."""
+        return switching.switch(self.place, generation, sleep=self.sleep, monotonic=self.monotonic)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def patient(name: str, offset: int, substance: str = "Latex", outcome: int = APPLIED) -> PatientChange:
+    recorded = ev.AllergyRecorded(allergy="00000000-0000-4000-a000-000000000001", substance=substance)
+    memory = pack_memory(Remembered(offset, b"digest", outcome))
+    return PatientChange(
+        name,
+        {META: pack_field(Meta(offset, offset + 1)), "claim:1": pack_field(recorded.substance or "")},
+        (),
+        {b"e" + bytes([offset]) * 8: memory},
+    )
+
+
+# --- Pace --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_rests_so_that_its_processor_time_is_the_share_of_all_time() -> None:
+    worked, rested = 0.0, 0.0
+
+    async def pause(seconds: float) -> None:
+        nonlocal rested
+        rested += seconds
+
+    pace = Pace(0.25, lambda: worked, pause)
+    for _ in range(10):
+        worked += 0.3
+        await pace.rest()
+    assert worked / (worked + rested) == pytest.approx(0.25)
+    pace.share = 1.0
+    worked += 5
+    before = rested
+    await pace.rest()
+    assert rested == before
+
+
+async def test_a_paused_worker_rests_until_it_is_told_to_go_on() -> None:
+    pauses = 0
+
+    async def pause(_seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        pace.is_paused = pauses < 4
+
+    pace = Pace(1.0, lambda: 0.0, pause)
+    pace.is_paused = True
+    await pace.rest()
+    assert pauses == 4
+
+
+def test_the_share_falls_while_the_live_view_lags_and_comes_back_when_it_does_not() -> None:
+    throttle = Throttle(0.8, lag_tolerated=2)
+    assert throttle.look({0: 100}, {0: 100}) == 0.8
+    assert throttle.look({0: 200}, {0: 150}) == 0.8, "what came since the last look is no lag"
+    assert throttle.look({0: 300}, {0: 160}) == 0.4
+    assert throttle.look({0: 400}, {0: 170}) == 0.2
+    assert throttle.look({0: 400}, {0: 400}) == pytest.approx(0.25)
+    for _ in range(20):
+        throttle.look({0: 400}, {0: 400})
+    assert throttle.share == 0.8
+    for _ in range(20):
+        throttle.look({0: 900}, {0: 400})
+    assert throttle.share == 0.02
+
+
+# --- Bounds ------------------------------------------------------------------------------------------------------
+
+
+class Judging(Worker):
+    """A worker that takes every batch, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.taken: list[PartitionBatch] = []
+
+    def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
+        """Take it."""
+        self.taken += fetch.batches
+        return {batch.partition: Applied(batch.next_offset) for batch in fetch.batches}
+
+
+def test_a_replay_does_not_go_beyond_the_offset_that_it_was_told() -> None:
+    worker = Judging()
+    bounded = Bounded(worker, {0: 5})
+    whole = Fetch((PartitionBatch(0, 3, 9, (), 1), PartitionBatch(1, 3, 9, (), 1)))
+    assert bounded.process(whole) == {0: Applied(5), 1: Applied(9)}
+    assert [(each.partition, each.next_offset) for each in worker.taken] == [(0, 5), (1, 9)]
+    assert bounded.process(Fetch((PartitionBatch(0, 5, 9, (), 2),))) == {0: Rewind(5)}
+
+
+# --- Comparison --------------------------------------------------------------------------------------------------
+
+
+def test_equal_generations_have_no_differences(world: World) -> None:
+    for generation in (world.old, world.new):
+        world.judge(generation, 0, patient(ANNA, 0), patient(BERIT, 0))
+    found = compare(world.place, world.old, world.new, sleep=world.sleep, monotonic=world.monotonic)
+    assert (found.compared, found.equal, found.is_clean, found.is_whole) == (2, 2, True, True)
+
+
+def test_differences_are_counted_by_kind_and_hidden_unless_they_are_asked_for(world: World) -> None:
+    world.judge(world.old, 0, patient(ANNA, 0), patient(BERIT, 0, outcome=REFUSED))
+    world.judge(world.new, 0, patient(ANNA, 0, substance="Nickel"), patient(BERIT, 0))
+    found = compare(world.place, world.old, world.new, sleep=world.sleep, monotonic=world.monotonic)
+    assert (found.differing, found.equal, found.is_clean) == (2, 0, False)
+    assert {name: kind.count for name, kind in found.kinds.items()} == {"claim": 1, "outcome: refused -> applied": 1}
+    hidden, shown = found.as_plain(show=False)["kinds"]["claim"], found.as_plain(show=True)["kinds"]["claim"]
+    assert hidden["examples"] == [{"patient": ANNA, "before": "(hidden)", "after": "(hidden)"}]
+    assert shown["examples"] == [{"patient": ANNA, "before": "Latex", "after": "Nickel"}]
+
+
+def test_a_patient_whom_only_the_later_generation_knows_is_found(world: World) -> None:
+    world.judge(world.old, 0)
+    world.judge(world.new, 0, patient(ANNA, 0))
+    found = compare(world.place, world.old, world.new, sleep=world.sleep, monotonic=world.monotonic)
+    assert found.differing == 1
+    assert "claim only after" in found.kinds
+
+
+def test_who_is_behind_is_looked_at_again_and_then_counted(world: World) -> None:
+    world.judge(world.old, 0, patient(ANNA, 0))
+    found = compare(world.place, world.old, world.new, sleep=world.sleep, monotonic=world.monotonic)
+    assert (found.behind, found.differing, found.compared) == (1, 0, 0)
+    assert not found.is_clean
+
+    def catch_up(seconds: float) -> None:
+        if world.place.offsets(world.new)[0] == 0:
+            world.judge(world.new, 0, patient(ANNA, 0))
+        world.sleep(seconds)
+
+    found = compare(world.place, world.old, world.new, sleep=catch_up, monotonic=world.monotonic)
+    assert (found.behind, found.differing, found.compared, found.is_clean) == (0, 0, 1, True)
+
+
+# --- Switch ------------------------------------------------------------------------------------------------------
+
+
+def test_a_switch_and_the_way_back_are_the_same_move(world: World) -> None:
+    for generation in (world.old, world.new):
+        world.attend(generation)
+        world.judge(generation, 0)
+    assert world.switch(world.new).live == world.new
+    assert switching.way_back(world.place) == world.old
+    assert world.switch(world.old).live == world.old
+    assert switching.way_back(world.place) == world.new
+
+
+def test_a_switch_that_takes_too_long_leaves_everything_as_it_was(world: World) -> None:
+    world.attend(world.new)
+    world.judge(world.old, 0)
+    with pytest.raises(GenerationRefusedError, match="everything is as it was"):
+        world.switch(world.new)
+    assert 0.8 < world.now_s < 1.0
+    assert world.place.pointer().generation == world.old
+    world.judge(world.old, 1)
+
+
+def test_a_switch_needs_processors_that_will_feed_the_generation(world: World) -> None:
+    with pytest.raises(GenerationRefusedError, match="Nobody works on"):
+        world.switch(world.new)
+    world.attend(world.new, WorkerKind.REPLAY)
+    with pytest.raises(GenerationRefusedError, match="No processor of fold version 4 runs"):
+        world.switch(world.new)
+    world.attend(world.new, WorkerKind.PINNED)
+    assert world.switch(world.new).live == world.new
+
+
+# --- Start and retirement ----------------------------------------------------------------------------------------
+
+
+def test_a_start_is_refused_without_room_and_says_how_much_there_is(world: World) -> None:
+    world.judge(world.old, 0, patient(ANNA, 0, substance="L" * 900))
+    retiring.retire(world.place, world.new, sleep=world.sleep)
+    assert plan(world.place, 0.1, 4).doing is Doing.BEGIN
+    world.inventory.limit = 1_500
+    with pytest.raises(GenerationRefusedError, match="no room for a second view"):
+        plan(world.place, 0.1, 4)
+
+
+def test_a_retired_generation_is_gone_but_for_its_name(world: World) -> None:
+    world.judge(world.old, 0, patient(ANNA, 0))
+    world.judge(world.new, 0, patient(ANNA, 0))
+    with pytest.raises(GenerationRefusedError, match="switch to another generation"):
+        retiring.retire(world.place, world.old)
+    assert retiring.retire(world.place, world.new, sleep=world.sleep) > 0
+    assert retiring.retire(world.place, world.new, sleep=world.sleep) == 0
+    assert not [key for key in world.server.content() if key.startswith(world.new)]
+    assert world.new in world.place.pointer().records
+    with pytest.raises(GenerationRefusedError, match="was retired"):
+        world.switch(world.new)
