@@ -63,11 +63,11 @@ def findings_of(error: ValidationError) -> Sequence[Finding]:
 
 
 def _finding(detail: ErrorDetails) -> Finding:
-    place: Place = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
-    reason = _reason(detail)
-    if reason is DoorReason.UNEXPECTED_FIELD and not _NAME.fullmatch(str(place[-1])):
+    where, reason = detail["loc"], _reason(detail)
+    if reason is DoorReason.UNEXPECTED_FIELD and not _NAME.fullmatch(str(where[-1])):
         # A sender's own field name could be anything, a person's number too: then the answer names what holds it.
-        place = place[:-1]
+        where = where[:-1]
+    place: Place = tuple(part for part in where if not str(part).startswith("<"))
     return Finding(place, reason)
 
 

@@ -561,3 +561,8 @@ def test_no_error_repeats_what_was_sent() -> None:
 def test_a_nan_in_json_is_named_before_it_reaches_a_model() -> None:
     with pytest.raises(ValueError, match="1 faults"):
         parse_json(b'{"quantity": {"value": NaN}}')
+
+
+@pytest.mark.parametrize("name", ["<", "<script>", "13857300054", "", "a b"])
+def test_a_field_of_any_name_is_turned_away_without_its_name(name: str) -> None:
+    assert errors_of(PrescriptionIssued, a_prescription() | {name: 1}) == {"": "unexpected_field"}
