@@ -1,7 +1,7 @@
 # Every command a person needs, and the order in which they need each other; `make` alone lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo drill up down status bench chaos mutants lock clean
+.PHONY: help setup test lint demo drill up down status bench long chaos mutants lock clean
 
 BUILD := build
 BIN := $(BUILD)/venv/bin
@@ -46,6 +46,9 @@ down: ## stop what `make up` started
 
 status: ## what runs, and where
 	@$(BIN)/python -m deploy.local status
+
+long: setup ## the tests that take minutes: replays killed, stopped, and after a loss
+	$(BIN)/pytest tests -m long $(ONLY)
 
 bench: setup ## the measurements, which a busy machine makes worthless
 	$(BIN)/pytest tests/benchmark -o python_files='bench_*.py' -m benchmark -s $(ONLY)

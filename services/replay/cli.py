@@ -193,6 +193,10 @@ def _run(
             crew.start(max_share)
             watch = Watch(place, tail, crew, generation, max_share, reserve, bounds)
             last = _shown(watch, follow=follow, as_json=as_json)
+            if last is not None and last.phase is Phase.FILLING and crew.is_done:
+                raise GenerationRefusedError(
+                    f"Processors feed {generation} now, and go on with it: there is nothing left to do."
+                )
     if last is not None and not as_json:
         err.print(_ended(last), markup=False)
 

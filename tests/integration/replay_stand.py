@@ -23,7 +23,6 @@ from deploy.local.keys import keys_of
 from deploy.local.layout import CHECKOUT
 from deploy.local.platform import Platform
 from deploy.local.waiting import wait_until
-from deploy.services import SERVICES
 from schemas import codec
 from schemas.events import Event
 from services.command_line.app import app
@@ -59,6 +58,7 @@ class ReplayStand:
         self.roles = RedisRoles(self.link)
         self.redis = redis.Redis.from_url(platform.redis_url)
         self._seed = 0
+        self._processor: subprocess.Popen[str] | None = None
 
     # --- The operator ---------------------------------------------------------------------------------------------
 
@@ -92,6 +92,19 @@ class ReplayStand:
         code = "from services.command_line.app import main; main()"
         return self._popen(["-c", code, *words], release)
 
+    def begin_processor(self) -> None:
+        """Start this release's processor."""
+        self._processor = self._popen(["-m", "services.medication_list.processor"], CHECKOUT)
+        wait_until(lambda: self.roles.pointer() is not None, within_s=WITHIN_S, what="there is a view")
+
+    def end_processor(self) -> None:
+        """End it, and return when nobody takes it for working any more."""
+        if self._processor is None:
+            return
+        self._processor.terminate()
+        self._processor.wait(60)
+        self._processor = None
+
     @contextmanager
     def processor(self, release: Path) -> Iterator[subprocess.Popen[str]]:
         """One processor of another release."""
@@ -121,6 +134,10 @@ class ReplayStand:
         pointer = self.roles.pointer()
         assert pointer is not None
         return pointer
+
+    def done(self, generation: str) -> int:
+        """How many events a generation has judged."""
+        return sum(offset or 0 for offset in self.roles.offsets(generation, range(PARTITIONS)).values())
 
     def states(self) -> dict[str, str]:
         """Each generation that is not retired, with its state."""
@@ -242,14 +259,15 @@ class ReplayStand:
 
 @contextmanager
 def a_replay_stand(folder: Path) -> Iterator[ReplayStand]:
-    """Broker, Redis, one processor."""
-    processor = [each for each in SERVICES if each.name == "processor"]
+    """Broker, Redis, one processor that the test can end."""
     folder.mkdir(parents=True)
-    with Platform(folder / "data", run=folder / "run", services=processor, usual_ports=False) as platform:
+    with Platform(folder / "data", run=folder / "run", services=(), usual_ports=False) as platform:
         stand = ReplayStand(platform, folder)
         try:
+            stand.begin_processor()
             yield stand
         finally:
+            stand.end_processor()
             stand.close()
 
 
