@@ -1,7 +1,7 @@
 # Every command a person needs, and the order in which they need each other; `make` alone lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo drill up down status bench long chaos mutants lock clean
+.PHONY: help setup test lint demo drill up down status bench long chaos simulation mutants lock clean
 
 BUILD := build
 BIN := $(BUILD)/venv/bin
@@ -55,6 +55,9 @@ bench: setup ## the measurements, which a busy machine makes worthless
 
 chaos: setup ## break the platform under load and check what came of it; build/chaos.json (ROUNDS=2 SEED=7 EVENTS=20000)
 	$(BIN)/medchain chaos --rounds $(ROUNDS) --seed $(SEED) --events $(or $(EVENTS),20000)
+
+simulation: setup ## the platform in one process, by seeded schedules, with faults at every await (SCHEDULES=10000 SEED=1)
+	$(BIN)/python -m tests.simulation --schedules $(or $(SCHEDULES),1000) --seed $(or $(SEED),1)
 
 mutants: setup ## take one protection after the other out of the processes: chaos must catch each
 	$(BIN)/pytest tests/chaos -o python_files='caught_*.py' $(ONLY)

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Final
@@ -76,15 +76,17 @@ def enter(
     if not roles.keeps_everything():
         raise GenerationRefusedError("Redis may evict keys: set maxmemory-policy to noeviction.")
     identity = log.identity()
-    if not may_begin and roles.pointer() is None:
-        raise StoreUnavailableError("the store is empty, and this worker waits for the live view to be begun")
-    pointer = _pointer(roles, log, identity, record, name)
-    wanted = generation or generation_for(pointer, record.fold_version) or pointer.generation
-    _refuse_misfit(pointer, identity, wanted, record)
-    ends = log.ends()
-    _refuse_beyond(roles, wanted, ends)
-    _begin_missing(roles, log, pointer, wanted, ends)
-    return wanted
+    for _ in range(_ATTEMPTS):
+        if not may_begin and roles.pointer() is None:
+            raise StoreUnavailableError("the store is empty, and this worker waits for the live view to be begun")
+        pointer = _pointer(roles, log, identity, record, name)
+        wanted = generation or generation_for(pointer, record.fold_version) or pointer.generation
+        _refuse_misfit(pointer, identity, wanted, record)
+        ends = log.ends()
+        _refuse_beyond(roles, wanted, ends)
+        if not _begin_missing(roles, log, pointer, wanted, ends) or _still_stands(roles, pointer, wanted):
+            return wanted
+    raise StoreUnavailableError("the store is emptied again and again")
 
 
 def generation_for(pointer: Pointer, fold_version: int) -> str | None:
@@ -131,7 +133,12 @@ def begin_beside(
         made = name(number)
         _refuse_misfit(pointer, log.identity(), pointer.generation, None)
         ends = log.ends()
-        _begin(roles, {each: Beginning(made, pointer.epoch, 0, 0) for each in ends})
+        # Where the live one's role was lost, this one would be shown in its place, and empty.
+        alone = roles.begin({each: Beginning(made, pointer.epoch, 0, 0, beside=1) for each in ends})
+        if alone:
+            raise GenerationRefusedError(
+                f"Partition {min(alone)} has no role: wait until the live generation has begun there."
+            )
         # The token stays: a switch that is under way is not disturbed, and one that came first is noticed.
         if roles.point(pointer, replace(pointer, records={made: msgspec.msgpack.encode(record)})):
             return made
@@ -326,16 +333,42 @@ def _refuse_beyond(roles: Roles, generation: str, ends: Mapping[int, int]) -> No
             )
 
 
-def _begin_missing(roles: Roles, log: SourceLog, pointer: Pointer, generation: str, ends: Mapping[int, int]) -> None:
-    stand = roles.roles(list(ends))
-    missing = [partition for partition in ends if stand[partition] is None]
+def _begin_missing(
+    roles: Roles, log: SourceLog, pointer: Pointer, generation: str, partitions: Collection[int]
+) -> bool:
+    """Begin where no role stands, or one of a generation that nobody knows; tell whether there was such a partition.
+
+    The latter is what a worker begins that had read the pointer before the store was emptied.
+    """
+    stand = roles.roles(list(partitions))
+    unknown = {each: role.live for each, role in stand.items() if role is not None and role.live not in pointer.records}
+    missing = [each for each in partitions if stand[each] is None or each in unknown]
     if not missing:
-        return
+        return False
     if generation != pointer.generation:
         raise GenerationRefusedError(f"Partition {missing[0]} has no role: start the live generation's workers first.")
-    relayed = log.relayed()
-    beginnings = {each: Beginning(generation, pointer.epoch, ends[each], relayed.get(each, 0)) for each in missing}
-    _begin(roles, beginnings)
+    # Asked after it was seen that they are missing: a worker that was stopped in between would take an end that is
+    # long past for the one that must be reached before anything is shown.
+    ends, relayed = log.ends(), log.relayed()
+    _begin(
+        roles,
+        {
+            each: Beginning(generation, pointer.epoch, ends[each], relayed.get(each, 0), unknown.get(each, ""))
+            for each in missing
+        },
+    )
+    return True
+
+
+def _still_stands(roles: Roles, pointer: Pointer, generation: str) -> bool:
+    """Whether what was begun is known to the pointer; where the store was emptied in between, the pointer is put back.
+
+    Roles and pointer do not lie on one node, so they cannot be set in one step.
+    """
+    stands = roles.pointer()
+    if stands is None:
+        return roles.point(None, replace(pointer, token="", records={generation: pointer.records[generation]}))
+    return generation in stands.records
 
 
 def _begin(roles: Roles, beginnings: Mapping[int, Beginning]) -> None:

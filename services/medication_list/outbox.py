@@ -114,7 +114,7 @@ class Relay:
     seconds, and all else that is held is tried again every five minutes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the ports, and what tests and simulations give instead of chance
         self,
         outbox: Outbox,
         log: Log,
@@ -123,9 +123,14 @@ class Relay:
         clock: Clock,
         partitions: int,
         relayed: Callable[[], Mapping[int, int]],
+        *,
         metrics: RelayMetrics | None = None,
+        owner: str | None = None,
     ) -> None:
-        """`relayed`: the progress that is in the log, asked when a lease is new (blocking)."""
+        """`relayed`: the progress that is in the log, asked when a lease is new (blocking).
+
+        `owner`: a name that no other relay has, made by chance unless given.
+        """
         self._outbox = outbox
         self._log = log
         self._topics = topics
@@ -134,7 +139,7 @@ class Relay:
         self._all = range(partitions)
         self._relayed = relayed
         self._metrics = metrics or RelayMetrics(new_registry())
-        self._owner = f"relay-{secrets.token_hex(8)}"
+        self._owner = owner or f"relay-{secrets.token_hex(8)}"
         self._leased: dict[int, _Partition] = {}
         self._leased_until_ms = 0
         self._topics_again_ms = 0
@@ -219,6 +224,9 @@ class Relay:
         new = [partition for partition in owned if partition not in self._leased]
         progress = await asyncio.to_thread(self._relayed) if new else {}
         kept = {partition: self._leased[partition] for partition in owned if partition not in new}
+        # Where nothing is held, nothing waits before `after`, unless an older file of Redis brought it back.
+        for each in kept.values():
+            each.after = each.after if each.held else FIRST
         self._leased = kept | {partition: _Partition(progress.get(partition, -1)) for partition in new}
         self._leased_until_ms = now_ms + LEASE_MS
 
@@ -237,9 +245,9 @@ class Relay:
         come = {topic for topic in missing if await self._topics.have(topic)}
         self._missing |= missing - come
         for each in self._leased.values():
+            each.after = FIRST
             if all_again or not come.isdisjoint(each.held):
                 each.held.clear()
-                each.after = FIRST
 
     # --- One round ------------------------------------------------------------------------------------------------
 
@@ -381,7 +389,7 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
         clock,
         topics.partitions(EVENTS_TOPIC),
         relayed,
-        RelayMetrics(registry),
+        metrics=RelayMetrics(registry),
     )
     ended = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):

@@ -346,7 +346,7 @@ def main() -> NoReturn:
     # Releases that fold otherwise feed generations of their own, beside one another: they must not share partitions.
     group = group_of_generation(settings.generation) if settings.generation else group_of_release(VERSION)
     driver = DriverSettings(group, settings.kafka.split(","), EVENTS_TOPIC, partitions)
-    leaving = _LeavingWhenGone(worker)
+    leaving = LeavingWhenGone(worker, lambda: os.kill(os.getpid(), signal.SIGTERM))
     atexit.register(worker.leave)
     app = create_app(driver, leaving)
 
@@ -375,17 +375,21 @@ def collect_seldom() -> None:
     gc.set_threshold(*_COLLECTED_AFTER)
 
 
-class _LeavingWhenGone:
+class LeavingWhenGone:
     """Ends the process in order, as an operator would, when there is nothing to feed any more."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, leave: Callable[[], None]) -> None:
+        """`leave`: how the process is asked to end."""
         self._worker = worker
+        self._leave = leave
 
     def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """See `Worker.next_offsets`."""
         with self._ending():
             return self._worker.next_offsets(partitions)
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
+        """See `Worker.process`."""
         with self._ending():
             return self._worker.process(fetch)
 
@@ -395,7 +399,7 @@ class _LeavingWhenGone:
             yield
         except GenerationGoneError:
             _log.warning("generation_gone", generation=self._worker.generation)
-            os.kill(os.getpid(), signal.SIGTERM)
+            self._leave()
             raise
 
 

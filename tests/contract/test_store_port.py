@@ -442,13 +442,16 @@ rewrites = st.builds(
 wanted = st.builds(Wanted, patients, st.lists(names, max_size=3), st.lists(values, max_size=3))
 role_states = st.sampled_from([RoleState.LIVE, RoleState.FROZEN, RoleState.BUILDING])
 roles = st.builds(Role, st.integers(1, 2), generations, role_states, st.sampled_from(["", "x"]), offsets, offsets)
+beginnings = st.builds(
+    Beginning, generations, st.just(1), offsets, offsets, st.sampled_from(["", G1, G2]), st.sampled_from([0, 0, 1])
+)
 operations = st.one_of(
     st.tuples(st.just("write"), generations, st.lists(writes(), max_size=2, unique_by=lambda write: write.partition)),
     st.tuples(st.just("read"), generations, st.dictionaries(partitions, st.lists(wanted, max_size=2))),
     st.tuples(st.just("rewrite"), generations, rewrites),
     st.tuples(st.just("parked"), generations, partitions),
     st.tuples(st.just("next_offsets"), generations, st.lists(partitions, unique=True)),
-    st.tuples(st.just("begin"), partitions, st.builds(Beginning, generations, st.just(1), offsets, offsets)),
+    st.tuples(st.just("begin"), partitions, beginnings),
     st.tuples(st.just("turn"), partitions, roles),
 )
 Operation = tuple[str, Any, Any]

@@ -266,6 +266,24 @@ class PartitionReader:
             waiter.cancel()
 
 
+async def look_for_rollback(plan: Plan) -> None:
+    """Notice a store that was emptied or restored while nothing was being written to it."""
+    cursors = plan.cursors
+    believed = cursors.believed()
+    if not believed:
+        return
+    try:
+        stored = await asyncio.to_thread(plan.positions.next_offsets, tuple(believed))
+    except Exception as error:  # noqa: BLE001 — the next tick asks again
+        _log.warning("store_unreachable", error=type(error).__name__)
+        return
+    for partition in rolled_back(cursors, believed, stored):
+        _log.warning(
+            "store_rolled_back",
+            partition=partition, offset=believed[partition][1], stored_offset=stored[partition],
+        )  # fmt: skip
+
+
 def _stop_reason(error: Exception) -> StopReason:
     """Return what stops the partition.
 
@@ -367,21 +385,8 @@ class BatchConsumer(Consumer):
     @Service.task
     async def _watch_store(self) -> None:
         """Notice a store that was emptied or restored while nothing was being written to it."""
-        cursors = self.plan.cursors
         async for _ in self.itertimer(self.plan.intervals.rollback_check_s, name="rollback_check"):
-            believed = cursors.believed()
-            if not believed:
-                continue
-            try:
-                stored = await asyncio.to_thread(self.plan.positions.next_offsets, tuple(believed))
-            except Exception as error:  # noqa: BLE001 — the next tick asks again
-                _log.warning("store_unreachable", error=type(error).__name__)
-                continue
-            for partition in rolled_back(cursors, believed, stored):
-                _log.warning(
-                    "store_rolled_back",
-                    partition=partition, offset=believed[partition][1], stored_offset=stored[partition],
-                )  # fmt: skip
+            await look_for_rollback(self.plan)
 
     @Service.task
     async def _watch_progress(self) -> None:

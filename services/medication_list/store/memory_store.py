@@ -78,6 +78,8 @@ class MemoryServer:
         self._restart(Content())
 
     def _restart(self, content: Content) -> None:
+        # Redis numbers entries by its clock: what it adds after a restart stands after all that it ever had.
+        content.last_entry = max(content.last_entry, self._content.last_entry)
         self._content = content
         self.run += 1
 
@@ -342,6 +344,10 @@ class MemoryRoles:
     def _begin(content: Content, partition: int, beginning: Beginning) -> bool:
         key = GenerationKeys(beginning.generation, partition).offset
         role = _role(content, partition)
+        if role is not None and role.live == beginning.instead_of:
+            role = None
+        if role is None and beginning.beside:
+            return False
         if key not in content.hashes:
             if role is not None and role.live == beginning.generation:
                 return False

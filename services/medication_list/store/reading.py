@@ -116,6 +116,7 @@ class ViewReader:
         self._log_ends = log_ends
         self._server = ""
         self._required: dict[int, int] = {}
+        self._shown: dict[int, int] = {}
         self._noting = asyncio.Lock()
         self._live: dict[int, str] = {}
         self._waiting: defaultdict[int, dict[asyncio.Future[bool], int]] = defaultdict(dict)
@@ -235,11 +236,12 @@ class ViewReader:
         for _ in range(_ATTEMPTS):
             left = [each for each in partitions if each not in answers]
             asked = [self._asked(each, looks) for each in left]
+            shown = dict(self._shown)
             for each, looked in zip(asked, await self._views.look(asked), strict=True):
                 if looked.state is not None and looked.live != each.generation:
                     self._live[each.partition] = looked.live
                 else:
-                    answers[each.partition] = await self._answer(each, looked)
+                    answers[each.partition] = await self._answer(each, looked, shown.get(each.partition, 0))
             if len(answers) == len(partitions):
                 return [answers[each] for each in partitions]
         raise StoreUnavailableError("the role of a partition does not come to rest")
@@ -248,11 +250,11 @@ class ViewReader:
         generation = self._live.get(partition, "")
         return Asked(partition, generation, looks(GenerationKeys(generation, partition)))
 
-    async def _answer(self, asked: Asked, looked: Looked) -> list[Found] | NotReadyError:
+    async def _answer(self, asked: Asked, looked: Looked, shown_before: int) -> list[Found] | NotReadyError:
         if looked.state is None:
             return NotReadyError(asked.partition, None, None)
         try:
-            await self._refuse_unready(asked.partition, looked)
+            await self._refuse_unready(asked.partition, looked, shown_before)
         except NotReadyError as error:
             return error
         return [
@@ -263,16 +265,27 @@ class ViewReader:
     async def _stand(self, partition: int) -> Found:
         return (await self._look(partition, lambda keys: [Look(keys.parked, ())]))[0]
 
-    async def _refuse_unready(self, partition: int, looked: Looked) -> None:
+    async def _refuse_unready(self, partition: int, looked: Looked, shown_before: int) -> None:
+        """Raises NotReadyError for what is less than was lost. `shown_before`: what had been shown when this was asked."""
         if looked.server != self._server:
             await self._note(looked.server)
         required = self._required.get(partition)
         if looked.state == RoleState.BUILDING:
             raise NotReadyError(partition, looked.offset, max(looked.until, required or 0))
+        if looked.offset < shown_before:
+            required = await self._require_end(partition)
         if required is not None:
             if looked.offset < required:
                 raise NotReadyError(partition, looked.offset, required)
-            del self._required[partition]
+            self._required.pop(partition, None)
+        self._shown[partition] = max(looked.offset, self._shown.get(partition, 0))
+
+    async def _require_end(self, partition: int) -> int:
+        """The view went back though the same server answers (an operator emptied it): it must come to the log's end."""
+        async with self._noting:
+            if partition not in self._required:
+                self._required[partition] = (await self._log_ends())[partition]
+            return self._required[partition]
 
     async def _note(self, server: str) -> None:
         """A server seen for the first time may have come back with less: what it must reach is where the log ends."""

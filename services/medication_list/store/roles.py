@@ -47,12 +47,18 @@ class Pointer:
 
 
 class Beginning(NamedTuple):
-    """How a generation begins in a partition where no role stands: see Role for `until` and `effects_from`."""
+    """How a generation begins in a partition where no role stands: see Role for `until` and `effects_from`.
+
+    A role of the generation `instead_of`, which is gone, counts as none. With `beside`, which is 0 or 1, the generation
+    begins only where there is a role: beside the live one, and never in its place.
+    """
 
     generation: str
     epoch: int
     until: int
     effects_from: int
+    instead_of: str = ""
+    beside: int = 0
 
 
 class WorkerKind(StrEnum):
@@ -87,7 +93,8 @@ class Roles(Protocol):
     def begin(self, beginnings: Mapping[int, Beginning]) -> Collection[int]:
         """Begin a generation in these partitions; again is harmless. Where no role stands it becomes the live one.
 
-        Returns the partitions where it could not begin: it is live there by its role, and its data is gone.
+        Returns the partitions where it could not begin: it is live there by its role, and its data is gone; or there is
+        no role to begin beside.
         """
         ...
 

@@ -320,16 +320,24 @@ local function look(keys, args)
 end
 
 -- Begins a generation in one partition; again is harmless. Where no role stands, the generation becomes the live one,
--- building until its offset has reached `until`.
--- KEYS: role, offset. ARGV: generation, role epoch, until, effects from. Answers 'ok', or 'retired'.
+-- building until its offset has reached `until`; not so one that is to begin beside the live one. A role of the
+-- generation that is to be replaced counts as none.
+-- KEYS: role, offset. ARGV: generation, role epoch, until, effects from, which one is to be replaced, 1 to begin beside.
+-- Answers 'ok', or 'retired', or 'alone'.
 local function begin(keys, args)
   local role = redis.call('HMGET', keys[1], 'live')
   local stands = redis.call('HGET', keys[2], 'offset')
+  if role[1] == args[5] then
+    role[1] = false
+  end
   if role[1] and stands then
     return {'ok'}
   end
   if role[1] == args[1] then
     return {'retired'}
+  end
+  if not role[1] and args[6] == '1' then
+    return {'alone'}
   end
   if not (whole(args[2]) and whole(args[3]) and whole(args[4])) then
     return redis.error_reply('BADARGUMENT a generation begins with whole numbers')

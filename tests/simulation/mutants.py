@@ -1,0 +1,263 @@
+"""Protections taken out, one at a time: the simulation must find what each of these does.
+
+A mutant changes classes for the length of a schedule; nothing here is imported by production code.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from services.medication_list import generations, judging
+from services.medication_list.driver.app import FaustLog
+from services.medication_list.judging import Judge, Readable
+from services.medication_list.outbox import Relay
+from services.medication_list.store import memory_store
+from services.medication_list.store.memory_store import MemoryStore
+from services.medication_list.store.port import PartitionWrite, PatientRewrite, ViewLostError
+from services.medication_list.store.reading import ViewReader
+from tests.simulation.ports import SimulatedStore
+from tests.simulation.worker import SimulatedConsumer
+
+Change = Callable[[ExitStack], None]
+MUTANTS: dict[str, Change] = {}
+
+
+@contextmanager
+def applied(name: str | None) -> Iterator[None]:
+    """Without this protection, for as long as this lasts."""
+    with ExitStack() as stack:
+        if name is not None:
+            MUTANTS[name](stack)
+        yield
+
+
+def mutant(change: Change) -> Change:
+    """List it by its name."""
+    MUTANTS[change.__name__] = change
+    return change
+
+
+def _instead(stack: ExitStack, of: Any, name: str, other: Any) -> None:
+    stack.enter_context(patch.object(of, name, other))
+
+
+def _as_it_stands(store: Any, content: Any, write: Any) -> PartitionWrite:
+    """The same write, made for whatever stands there."""
+    from dataclasses import replace
+
+    offset, epoch = store._stands(content, write.partition)
+    stands: PartitionWrite = replace(write, expected_offset=min(offset, write.next_offset - 1), epoch=epoch)
+    return stands
+
+
+@mutant
+def no_compare_and_set(stack: ExitStack) -> None:
+    """A write stands whatever offset and epoch stand: the store does not compare them."""
+    original = MemoryStore._write
+
+    def write(self: Any, content: Any, write: PartitionWrite) -> Any:
+        return original(self, content, _forced(self, content, write))
+
+    _instead(stack, MemoryStore, "_write", write)
+
+
+def _forced(store: Any, content: Any, write: PartitionWrite, *, offset: bool = True) -> PartitionWrite:
+    from dataclasses import replace
+
+    try:
+        stands = store._stands(content, write.partition)
+    except ViewLostError:
+        return write
+    return replace(write, epoch=stands[1], **({"expected_offset": stands[0]} if offset else {}))
+
+
+@mutant
+def epoch_not_compared(stack: ExitStack) -> None:
+    """A write stands though a patient was folded anew since it was read."""
+    original = MemoryStore._write
+
+    def write(self: Any, content: Any, write: PartitionWrite) -> Any:
+        return original(self, content, _forced(self, content, write, offset=False))
+
+    _instead(stack, MemoryStore, "_write", write)
+
+
+@mutant
+def state_read_apart_from_its_offset(stack: ExitStack) -> None:
+    """Offset and epoch are read first, and the fields a moment later."""
+    original = SimulatedStore.read
+
+    def read(self: Any, requests: Any) -> Any:
+        stands = original(self, {partition: [] for partition in requests})
+        return {
+            partition: snapshot._replace(
+                offset=stands[partition].offset, epoch=stands[partition].epoch, limit=stands[partition].limit
+            )
+            for partition, snapshot in original(self, requests).items()
+        }
+
+    _instead(stack, SimulatedStore, "read", read)
+
+
+@mutant
+def role_not_checked(stack: ExitStack) -> None:
+    """Nobody asks whether a generation may write now."""
+    _instead(stack, MemoryStore, "_limit", lambda *_: None)
+
+
+@mutant
+def batch_kept_after_a_rewind(stack: ExitStack) -> None:
+    """What was queued before a rewind is folded all the same."""
+    _instead(stack, FaustLog, "is_current", lambda *_: True)
+
+
+@mutant
+def no_event_index(stack: ExitStack) -> None:
+    """Nobody remembers which events were judged before."""
+    original = judging._keep
+
+    def forgetful(work: Any, wanted: Any, fields: Any, remembered: Any) -> None:
+        original(work, wanted, fields, [[None] * len(memories) for memories in remembered])
+
+    _instead(stack, judging, "_keep", forgetful)
+
+
+@mutant
+def errors_swallowed(stack: ExitStack) -> None:
+    """What cannot be judged is left out, and nobody is told."""
+    original = Judge._judge
+
+    def lenient(self: Any, work: Any, item: Any) -> None:
+        if isinstance(item, Readable):
+            original(self, work, item)
+
+    _instead(stack, Judge, "_judge", lenient)
+
+
+@mutant
+def batch_skipped_after_an_error(stack: ExitStack) -> None:
+    """A fetch that failed counts as done."""
+    import sys
+
+    from services.medication_list.driver import Applied
+    from services.medication_list.driver import pump as package  # noqa: F401
+
+    module = sys.modules["services.medication_list.driver.pump"]
+    original = module._verdicts
+
+    def careless(process: Any, batches: Any, failures: int) -> Any:
+        verdicts = original(process, batches, failures)
+        return verdicts or {each.partition: Applied(each.next_offset) for each in batches}
+
+    _instead(stack, module, "_verdicts", careless)
+
+
+@mutant
+def relay_deletes_before_the_ack(stack: ExitStack) -> None:
+    """The relay deletes what it is about to send."""
+    original = Relay._send
+
+    async def send(self: Any, batches: Any) -> None:
+        for batch in batches:
+            gone = [entry_id for entry_id, _ in batch.sends]
+            if gone:
+                await asyncio.to_thread(self._outbox.relayed, batch.partition, self._owner, gone)
+        await original(self, batches)
+
+    _instead(stack, Relay, "_send", send)
+
+
+@mutant
+def progress_noted_before_the_ack(stack: ExitStack) -> None:
+    """The relay notes as sent what it is about to send."""
+    original = Relay._send
+
+    async def send(self: Any, batches: Any) -> None:
+        for batch in batches:
+            batch.done.update(entry_id for entry_id, _ in batch.sends)
+        await self._note_progress(batches)
+        for batch in batches:
+            batch.done.difference_update(entry_id for entry_id, _ in batch.sends)
+        await original(self, batches)
+
+    _instead(stack, Relay, "_send", send)
+
+
+@mutant
+def reader_without_barrier(stack: ExitStack) -> None:
+    """Readers are shown whatever stands."""
+
+    async def ready(*_: Any) -> None:
+        return None
+
+    _instead(stack, ViewReader, "_refuse_unready", ready)
+
+
+@mutant
+def reset_policy_earliest(stack: ExitStack) -> None:
+    """A consumer whose offset the log does not hold begins where the log does."""
+    original = SimulatedConsumer.__init__
+
+    def resetting(self: Any, *arguments: Any) -> None:
+        original(self, *arguments)
+        self.resets_to_start = True
+
+    _instead(stack, SimulatedConsumer, "__init__", resetting)
+
+
+@mutant
+def lost_view_begun_as_new(stack: ExitStack) -> None:
+    """A role that is lost is begun as that of an empty view, which is whole at once."""
+    original = memory_store.MemoryRoles.begin
+
+    def begin(self: Any, beginnings: Any) -> Any:
+        return original(self, {each: what._replace(until=0) for each, what in beginnings.items()})
+
+    _instead(stack, memory_store.MemoryRoles, "begin", begin)
+
+
+@mutant
+def index_growth_not_checked(stack: ExitStack) -> None:
+    """A patient who was folded anew is put in place though another event has come since."""
+    original = MemoryStore._rewrite
+
+    def rewrite(self: Any, content: Any, rewrite: PatientRewrite) -> Any:
+        from dataclasses import replace
+
+        from services.medication_list.store.keys import GenerationKeys
+
+        keys = GenerationKeys(self.generation, rewrite.partition)
+        size = len(content.hashes.get(keys.events_key(rewrite.patient), {}))
+        return original(self, content, replace(rewrite, index_size=size, unchanged={}))
+
+    _instead(stack, MemoryStore, "_rewrite", rewrite)
+
+
+@mutant
+def switch_without_freeze(stack: ExitStack) -> None:
+    """A switch is announced and decided, and writes go on all the while."""
+    _instead(stack, generations, "_frozen", lambda role, _token: role)
+    original = generations.follow
+
+    def follow(roles: Any, partitions: int) -> None:
+        pointer = roles.pointer()
+        for partition, role in roles.roles(range(partitions)).items():
+            if (
+                pointer is not None
+                and role is not None
+                and role.live != pointer.generation
+                and role.epoch < pointer.epoch
+            ):
+                roles.turn(partition, role, role._replace(live=pointer.generation, epoch=pointer.epoch))
+        original(roles, partitions)
+
+    _instead(stack, generations, "follow", follow)
+    from services.medication_list import processor
+
+    _instead(stack, processor, "follow", follow)
+    _instead(stack, generations, "has_reached", lambda *_: True)
+    from services.replay import switching
+
+    _instead(stack, switching, "has_reached", lambda *_: True)

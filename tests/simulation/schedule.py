@@ -1,0 +1,310 @@
+"""One schedule: a world made by a seed, traffic and faults for a while, then peace, in which all must come to rest.
+
+`run(seed)` is the entry. Each seed enables some of the actors and faults only, so that rare combinations come about.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from schemas.framing import PLAIN
+from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
+from services.publishing.partitioning import partition_of
+from services.topics.registry import EVENTS_TOPIC
+from tests.simulation.actors import Acknowledged, EveryTopic, run_caseworker, run_client, run_reader, run_relay
+from tests.simulation.checks import Checks
+from tests.simulation.faults import FAULTS, SELDOM, Images
+from tests.simulation.history import History, Violation
+from tests.simulation.loop import Process, Scheduler, running
+from tests.simulation.mutants import applied
+from tests.simulation.operator import run_operator
+from tests.simulation.stories import POOL, OlderRelease, Told, pseudonym, story
+from tests.simulation.worker import Release, run_worker
+from tests.simulation.world import World
+
+CALM_WITHIN_S: Final = 120.0
+"""I17: how long after the last fault everything has come to rest, by virtual time."""
+_LOOKS_EVERY_S: Final = 0.5
+
+
+@dataclass
+class Result:
+    """What came of a schedule."""
+
+    seed: int
+    violations: Sequence[Violation]
+    history: History
+    counts: Mapping[str, int]
+    calm_after_s: float
+    faults: Mapping[str, int]
+
+
+def run(seed: int, mutant: str | None = None) -> Result:
+    """Run one schedule; `mutant`: without this protection."""
+    dice = random.Random(seed)
+    with applied(mutant), silence(), seeded_chance(dice), running(dice) as loop:
+        schedule = Schedule(seed, loop, dice)
+        loop.run_until_complete(schedule.go())
+        return schedule.result()
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Processes log nothing: the history says what happens."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+@contextmanager
+def seeded_chance(dice: random.Random) -> Iterator[None]:
+    """Whatever production code draws by chance comes from the dice: names of generations, tokens of switches."""
+    drawn = secrets.token_hex
+    secrets.token_hex = lambda nbytes=None: dice.randbytes(nbytes or 16).hex()
+    try:
+        yield
+    finally:
+        secrets.token_hex = drawn
+
+
+@dataclass
+class Schedule:
+    """The world, and what is in it."""
+
+    seed: int
+    loop: Scheduler
+    dice: random.Random
+    images: Images = field(default_factory=Images)
+
+    def __post_init__(self) -> None:
+        dice = self.dice
+        self.world = World(self.loop, dice, partitions=dice.choice((1, 2, 2, 3)))
+        self.checks = Checks(self.world)
+        self.topics = EveryTopic()
+        self.acknowledged = Acknowledged(self.world)
+        self.patients = [pseudonym(each) for each in sorted(dice.sample(range(POOL), dice.randint(2, 4)))]
+        self.starting: dict[str, Callable[[Process], Coroutine[Any, Any, None]]] = {}
+        self.counted: dict[str, int] = {}
+        self.calm_after_s = 0.0
+        self._clients: list[asyncio.Task[None]] = []
+        enabled = [name for name in FAULTS if dice.random() < 0.45]
+        self.faults = [name for name in enabled if dice.random() < SELDOM.get(name, 1.0)]
+        for mishaps in (self.world.store, self.world.log):
+            mishaps.fails_before = dice.choice((0.0, 0.0, 0.01, 0.05))
+            mishaps.fails_after = dice.choice((0.0, 0.0, 0.01, 0.05))
+            mishaps.is_slow = dice.choice((0.0, 0.01, 0.1, 0.3))
+        self.pace_s = dice.choice((0.02, 0.1, 0.2, 0.3))
+        self.image_every_s = dice.choice((0.05, 0.2, 1.0))
+        self.has_older_release = dice.random() < 0.35
+        self.releases: dict[str, Release] = {}
+        self._plan_actors()
+
+    # --- Who there is --------------------------------------------------------------------------------------------
+
+    def _plan_actors(self) -> None:
+        dice, world = self.dice, self.world
+        group = world.group("medication-list", world.partitions)
+        for number in range(dice.choice((1, 2, 2, 3))):
+            older = self.has_older_release and (number == 0 or dice.random() < 0.3)
+            release = Release(OlderRelease() if older else PLAIN, dice.choice((1, 3, 8)))
+            self.releases[f"worker-{number}"] = release
+            self.starting[f"worker-{number}"] = lambda p, release=release: run_worker(world, p, release, group)  # type: ignore[misc]
+        for number in range(dice.choice((1, 1, 2))):
+            self.starting[f"relay-{number}"] = lambda p: run_relay(world, p, self.topics)
+        for number in range(dice.choice((1, 2))):
+            pace_s = dice.choice((0.1, 0.4))
+            self.starting[f"reader-{number}"] = lambda p, pace_s=pace_s: run_reader(
+                world, p, self.checks, self.patients, pace_s
+            )  # type: ignore[misc]
+
+        if self.has_older_release and dice.random() < 0.7:
+            pace = dice.choice((0.05, 0.3))
+            self.starting["caseworker"] = lambda p: run_caseworker(world, p, self.patients, pace)
+        if dice.random() < 0.25:
+            self.starting["operator"] = lambda p: run_operator(self, p)
+
+    def feed(self, generation: str) -> None:
+        """Start a worker that was told which generation to feed, as `replay follow` is."""
+        group = self.world.group(f"medication-list.{generation}", self.world.partitions)
+        release = Release(PLAIN, 8, generation)
+        name = f"worker-of-{len(self.starting)}"
+        self.starting[name] = lambda p: run_worker(self.world, p, release, group)
+        self.start(name)
+
+    def start(self, name: str) -> None:
+        """Start a process, in the place of one that has ended."""
+        before = self.world.processes.get(name)
+        if before is not None and not before.is_dead and before.tasks:
+            return
+        process = self.world.process(name)
+        self.world.history.note(name, "starts")
+        self.loop.spawn(process, self.starting[name](process), name).add_done_callback(self._tell_crash)
+
+    def _tell_crash(self, ended: "asyncio.Task[Any]") -> None:
+        if not ended.cancelled() and ended.exception() is not None:
+            self.world.history.broken("crash", f"{ended.get_name()} ended with {ended.exception()!r}")
+
+    def start_all(self) -> None:
+        """Start whatever does not run."""
+        for name in self.starting:
+            self.start(name)
+
+    def kill(self, name: str) -> None:
+        """End a process at once."""
+        self.loop.kill(self.world.processes[name])
+        self.world.seats.pop(name, None)
+
+    def some_process(self) -> str:
+        """One of those that run; a worker, rather often."""
+        workers = [name for name in self.starting if name.startswith("worker")]
+        return self.dice.choice(workers if self.dice.random() < 0.5 else list(self.starting))
+
+    def lose(self, what: str, partition: int | None = None) -> None:
+        """Something that stood is gone: what is shown of it from now on has come at least as far as what was lost."""
+        world = self.world
+        world.note(what)
+        world.era += 1
+        content = world.server.content_now
+        for each in range(world.partitions) if partition is None else (partition,):
+            role = content.hashes.get(PartitionKeys(each).role, {})
+            live = role.get(b"live", b"").decode()
+            stood = content.hashes.get(GenerationKeys(live, each).offset, {b"offset": b"0"})
+            world.lost_at[each] = max(world.lost_at[each], int(stood[b"offset"]))
+        self.checks.forget_frozen()
+
+    # --- What happens --------------------------------------------------------------------------------------------
+
+    async def go(self) -> None:
+        """Traffic and faults, then peace."""
+        self.start_all()
+        await asyncio.sleep(self.dice.choice((0.0, 0.5, 2.0)))
+        traffic = self._start_clients()
+        disturbing = asyncio.create_task(self._disturb())
+        imaging = asyncio.create_task(self._keep_images())
+        await asyncio.wait(traffic, timeout=30.0)
+        disturbing.cancel()
+        imaging.cancel()
+        self._make_peace()
+        began_s = self.loop.time()
+        while not self._is_calm() and not self.world.history.violations:
+            if self.loop.time() - began_s > CALM_WITHIN_S:
+                self.world.history.broken("I17", self._what_is_not_calm())
+                break
+            await asyncio.sleep(_LOOKS_EVERY_S)
+            self.start_all()
+        self.calm_after_s = self.loop.time() - began_s
+        if not self.world.history.violations:
+            self._check_end()
+
+    def _start_clients(self) -> list[asyncio.Task[None]]:
+        dice, world = self.dice, self.world
+        scripts: dict[str, list[Told]] = {}
+        for each in self.patients:
+            number = next(n for n in range(POOL) if pseudonym(n) == each)
+            told = list(story(number)[: dice.randint(6, 20)])
+            if not self.has_older_release and dice.random() < 0.3:
+                # Two senders, who know nothing of each other.
+                scripts[f"client-{number}a"], scripts[f"client-{number}b"] = told[::2], told[1::2]
+            else:
+                scripts[f"client-{number}"] = told
+        tasks = []
+        for name, script in scripts.items():
+            process = world.process(name)
+            coroutine = run_client(world, process, self.acknowledged, script, self.pace_s)
+            tasks.append(self.loop.spawn(process, coroutine, name))
+        return tasks
+
+    async def _disturb(self) -> None:
+        every_s = self.dice.choice((0.05, 0.2, 0.5, 1.0, 1.0))
+        under_way: set[asyncio.Task[None]] = set()
+        self._under_way = under_way
+        while self.faults:
+            await asyncio.sleep(every_s * 2 * self.dice.random())
+            name = self.dice.choice(self.faults)
+            self.counted[name] = self.counted.get(name, 0) + 1
+            task: asyncio.Task[None] = asyncio.create_task(_awaited(FAULTS[name](self)))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+
+    async def _keep_images(self) -> None:
+        while True:
+            await asyncio.sleep(self.image_every_s * (0.5 + self.dice.random()))
+            self.images.kept.append((self.world.server.save(), dict(self.world.server.leases)))
+
+    def _make_peace(self) -> None:
+        """Nothing goes wrong any more; what was killed is started, what was stopped goes on."""
+        world = self.world
+        world.note("peace")
+        for mishaps in (world.store, world.log):
+            mishaps.are_over = True
+        world.server.is_available = world.broker.is_available = True
+        world.server.is_full = False
+        world.broker.starts.clear()
+        self.topics.missing.clear()
+        for process in world.processes.values():
+            if process.is_stopped:
+                self.loop.go_on(process)
+        content = world.server.content_now
+        if LIVE not in content.hashes and content.hashes:
+            self.lose("an operator empties a store without pointer")
+            world.server.flush_all()
+        for name, release in self.releases.items():
+            if release.framing is not PLAIN:
+                # The older release is replaced.
+                release.framing = PLAIN
+                self.kill(name)
+
+    # --- How it ends ---------------------------------------------------------------------------------------------
+
+    def _is_calm(self) -> bool:
+        return not self._what_is_not_calm()
+
+    def _what_is_not_calm(self) -> str:
+        """What has not come to rest yet; nothing when all has."""
+        world = self.world
+        content = world.server.content_now
+        for partition in range(world.partitions):
+            end = world.broker.ends[EVENTS_TOPIC, partition]
+            role = content.hashes.get(PartitionKeys(partition).role)
+            if role is None or role[b"state"] != b"live":
+                return f"p{partition} is not live"
+            live = role[b"live"].decode()
+            for generation in self.checks.generations(content):
+                stands = content.hashes.get(GenerationKeys(generation, partition).offset)
+                records = world.broker.records[EVENTS_TOPIC, partition]
+                last = records[-1].offset + 1 if records else 0
+                if generation == live and (stands is None or int(stands[b"offset"]) < last):
+                    return f"{generation} of p{partition} has not come to {end}"
+                if generation == live and self.checks.aside(content, generation, partition):
+                    return f"{generation} of p{partition} holds parked what can be read"
+            if content.outboxes.get(PartitionKeys(partition).outbox):
+                return f"effects of p{partition} wait"
+        return ""
+
+    def _check_end(self) -> None:
+        self.acknowledged.check()
+        self.checks.check_end()
+
+    def result(self) -> Result:
+        """What came of it."""
+        history = self.world.history
+        return Result(self.seed, history.violations, history, dict(self.checks.counts), self.calm_after_s, self.counted)
+
+
+def partition_of_patient(patient: str, partitions: int) -> int:
+    """Where a patient lies."""
+    return partition_of(patient.encode(), partitions)
+
+
+async def _awaited(fault: Awaitable[None]) -> None:
+    await fault
