@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from deploy.local.ports import LOOPBACK, choose_port
+from deploy.local.waiting import wait_until
 from tests.chaos.proxy import SOUND, Condition, Proxies, free_port
 
 WITHIN_S = 5.0
@@ -132,4 +133,4 @@ def test_a_link_that_breaks_passes_half_a_message(link: tuple[Proxies, int], ech
     with closing(connected(port)) as connection:
         connection.sendall(b"0123456789")
         assert is_reset(connection)
-    assert bytes(echo.heard) == b"01234"
+    wait_until(lambda: bytes(echo.heard) == b"01234", within_s=10, what="the first half has arrived")
