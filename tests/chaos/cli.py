@@ -16,6 +16,7 @@ from rich.table import Table
 from deploy.local.artifacts import CannotSetUpError
 from deploy.local.layout import BUILD
 from deploy.local.program import ProgramDiedError
+from deploy.local.supervisor import end_on_signals
 from deploy.local.waiting import NeverCameTrueError
 from tests.chaos.checker import Kind, Violation
 from tests.chaos.faults import FAULTS
@@ -58,6 +59,7 @@ def chaos(  # noqa: PLR0913  every option of the command
     if unknown:
         err.print(f"unknown: {', '.join(unknown)}; `medchain chaos --list` lists all")
         raise typer.Exit(2)
+    end_on_signals()  # a file system that was mounted for a round must not outlive it
     outcomes = []
     for number in range(rounds):
         plan = Plan(
