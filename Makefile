@@ -12,6 +12,8 @@ SEED ?= 1
 
 # Nothing is written outside build/: not caches, not byte code.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(BUILD)/pycache
+# Many images forbid to keep byte code, and then every process compiles all that it imports: twice the time of a start.
+export PYTHONDONTWRITEBYTECODE :=
 export PIP_CACHE_DIR := $(CURDIR)/$(BUILD)/cache/pip
 export UV_CACHE_DIR := $(CURDIR)/$(BUILD)/cache/uv
 

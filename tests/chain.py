@@ -211,6 +211,7 @@ def running_chain(directory: Path, parties: Parties, schema_registry: str | None
             parties=parties,
             schema_registry=schema_registry,
             clock_file=clock,
+            brief=True,
         ) as platform,
     ):
         chain = Chain(platform, clock, parties)

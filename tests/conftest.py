@@ -15,7 +15,7 @@ import redis
 from hypothesis.configuration import set_hypothesis_home_dir
 from kafka import KafkaAdminClient
 
-from deploy.local.layout import BUILD
+from deploy.local.layout import BUILD, BYTE_CODE
 from services.topics import cluster
 from services.topics.registry import load
 from tests.acceptance.translate import PARTIES
@@ -25,6 +25,8 @@ from tests.servers import a_kafka, a_redis
 # One seed for every test that rolls dice: MEDCHAIN_TEST_SEED=<seed> repeats a run.
 SEED: Final = int(os.environ.get("MEDCHAIN_TEST_SEED") or random.SystemRandom().randrange(2**32))
 
+# For the processes that tests start by themselves.
+os.environ |= BYTE_CODE
 set_hypothesis_home_dir(BUILD / "hypothesis")
 # No deadline: a busy machine is no defect. The blob repeats a failure anywhere (@reproduce_failure).
 hypothesis.settings.register_profile("chain", deadline=None, print_blob=True)

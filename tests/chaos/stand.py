@@ -20,7 +20,7 @@ from kafka.errors import KafkaError
 
 from deploy.local.broker import Broker
 from deploy.local.keys import keys_of
-from deploy.local.layout import BUILD, CHECKOUT
+from deploy.local.layout import BYTE_CODE, CHECKOUT
 from deploy.local.platform import is_ready
 from deploy.local.ports import LOOPBACK, choose_port
 from deploy.local.program import Child, Program
@@ -84,7 +84,7 @@ class Stand:
         self._small_disks = small_disks
         self._via = {f"{name}.{to}": free_port() for name, links in LINKS.items() for to in links}
         by_way_of = [port for name, port in self._via.items() if name.endswith(".kafka")]
-        self.broker = Broker(self.folder / "kafka", by_way_of=by_way_of)
+        self.broker = Broker(self.folder / "kafka", by_way_of=by_way_of, brief=small)
         # Settings that a fault changes for one start of Redis stand in a file of their own.
         self.redis_settings = self.folder / "redis.conf"
         self.redis_settings.touch()
@@ -230,7 +230,7 @@ class Stand:
             ORDERS: str(self._orders(name)),
             MUTANT: self._mutants.get(service.name, ""),
             "PYTHONPATH": str(CHECKOUT),
-            "PYTHONPYCACHEPREFIX": str(BUILD / "pycache"),
+            **BYTE_CODE,
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -21,7 +21,7 @@ KEY = b"0" * 32
 
 
 async def test_each_append_to_a_silent_broker_is_answered_and_a_woken_one_takes_them_again(tmp_path: Path) -> None:
-    broker = Broker(tmp_path / "kafka", port=choose_port(None))
+    broker = Broker(tmp_path / "kafka", port=choose_port(None), brief=True)
     broker.start()
     log = KafkaLog(broker.address, load().partitions, tells_callers=True)
     check = BrokerCheck(broker.address, load().partitions, [TOPIC])
@@ -65,7 +65,7 @@ async def check_silence(log: KafkaLog, check: BrokerCheck) -> None:
 
 
 async def test_a_broker_whose_disk_was_nearly_full_when_it_last_answered_has_ended_of_it(tmp_path: Path) -> None:
-    with Broker(tmp_path / "kafka") as broker:
+    with Broker(tmp_path / "kafka", brief=True) as broker:
         cluster.create(broker.address, load(), one_broker=True)
         every_disk_is_low = BrokerCheck(broker.address, load().partitions, [TOPIC], low_bytes=1 << 60, low_share=1)
         (low,) = await every_disk_is_low()

@@ -1,0 +1,18 @@
+"""What measurements have instead of what tests have: a broker that may become as fast as it can."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.topics import cluster
+from services.topics.registry import load
+from tests.servers import a_kafka
+
+
+@pytest.fixture(scope="session")
+def kafka(scratch: Path) -> Iterator[str]:
+    """Bootstrap servers of a broker that has every declared topic."""
+    with a_kafka(scratch / "measured-kafka", brief=False) as address:
+        cluster.create(address, load(), one_broker=True)
+        yield address
