@@ -5,9 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -55,10 +54,8 @@ class Operator:
 
 
 @pytest.fixture(scope="module")
-def operator(scratch: Path) -> Iterator[Operator]:
-    folder = scratch / "operations"
-    with Platform(folder / "platform", run=folder / "run", usual_ports=False, workers=1) as platform:
-        yield Operator(platform)
+def operator(watched: Platform) -> Operator:
+    return Operator(watched)
 
 
 def test_a_platform_that_is_well_is_said_to_be_well(operator: Operator) -> None:

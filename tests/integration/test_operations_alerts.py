@@ -56,7 +56,7 @@ def trouble(process: str, reason: str) -> str:
 
 
 class Stand:
-    """A platform of its own, what it told while it was well, and a way to look again."""
+    """A platform, what it told while it was well, and a way to look again."""
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
@@ -98,10 +98,8 @@ class Stand:
 
 
 @pytest.fixture(scope="module")
-def stand(scratch: Path) -> Iterator[Stand]:
-    folder = scratch / "alerts"
-    with Platform(folder / "platform", run=folder / "run", usual_ports=False, workers=1) as platform:
-        yield Stand(platform)
+def stand(watched: Platform) -> Stand:
+    return Stand(watched)
 
 
 def test_what_waits_is_parked_or_does_not_fit_raises_its_alert(stand: Stand, tmp_path: Path) -> None:
