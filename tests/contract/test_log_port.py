@@ -5,6 +5,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -62,7 +63,8 @@ async def written(request: pytest.FixtureRequest) -> AsyncIterator[Written]:
     else:
         bootstrap = address(request)
         create(bootstrap, topic, PARTITIONS)
-        log = KafkaLog(bootstrap, declared)
+        log = kafka_log = KafkaLog(bootstrap, declared)
+        await connect(kafka_log, topic)
 
         def read(name: str) -> list[tuple[bytes, bytes]]:
             return consume(bootstrap, name)
@@ -78,9 +80,25 @@ def address(request: pytest.FixtureRequest) -> str:
 
 
 def create(bootstrap: str, topic: str, partitions: int) -> None:
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
-    admin.create_topics([NewTopic(topic, partitions, 1, topic_configs={"message.timestamp.type": "LogAppendTime"})])
-    admin.close()
+    """Make a topic, and return once every partition has a leader that takes records."""
+    new = NewTopic(topic, partitions, 1, topic_configs={"message.timestamp.type": "LogAppendTime"})
+    with closing(KafkaAdminClient(bootstrap_servers=bootstrap)) as admin:
+        admin.create_topics([new], wait_for_metadata=True)
+    # The leaders too, not their names alone: each is asked where its partition ends.
+    places = [TopicPartition(topic, each) for each in range(partitions)]
+    with closing(KafkaConsumer(bootstrap_servers=bootstrap)) as consumer:
+        assert consumer.end_offsets(places) == dict.fromkeys(places, 0)
+
+
+async def connect(log: KafkaLog, topic: str) -> None:
+    """As a service does before it takes the first write, which has too little time for it on a busy machine."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return await log.start([topic])
+        except LogUnavailable:
+            if time.monotonic() > deadline:
+                raise
 
 
 def consume(bootstrap: str, topic: str) -> list[tuple[bytes, bytes]]:
