@@ -168,6 +168,11 @@ class ReplayStand:
             what=f"{generation} is fed by a {kind}",
         )
 
+    def await_abreast(self, generation: str) -> None:
+        """Return once a generation has judged what the live one has by now: a switch waits a second for it, no longer."""
+        live = self.done(self.pointer().generation)
+        wait_until(lambda: self.done(generation) >= live, within_s=WITHIN_S, what=f"{generation} is abreast")
+
     def await_judged(self) -> None:
         """Return once the live view has all of the log."""
         ends = self.ends()

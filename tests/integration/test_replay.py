@@ -85,6 +85,7 @@ def test_a_switch_and_the_way_back_under_load_lose_and_double_no_effect(stand: R
     with stand.running("replay", "follow", "--max-share", "1"), stand.traffic(1_000, rate=150):
         for to, commands in ((second, ("switch", second)), (first, ("rollback",)), (second, ("rollback",))):
             stand.await_fed(to, WorkerKind.REPLAY)
+            stand.await_abreast(to)
             said = stand.asked("replay", *commands, "--yes")["switched"]
             assert said["live"] == to
             assert said["ms"] < 1_000
@@ -117,10 +118,12 @@ def test_a_rule_is_changed_reviewed_switched_to_and_taken_back(stand: ReplayStan
             found = stand.asked("replay", "compare", new, exit_code=1)
             assert "outcome: refused(token_expired) -> applied" in found["kinds"]
             for live, command in ((new, ("switch", new)), (old, ("rollback",)), (new, ("rollback",))):
+                stand.await_abreast(live)
                 assert stand.asked("replay", *command, "--yes")["switched"]["live"] == live
                 # Each release goes on feeding what its fold made, whichever is live.
                 stand.await_fed(old, WorkerKind.PROCESSOR)
                 stand.await_fed(new, WorkerKind.PROCESSOR)
+            stand.await_abreast(old)
             assert stand.asked("replay", "rollback", "--yes")["switched"]["live"] == old
     stand.await_judged()
     stand.retire_all()
