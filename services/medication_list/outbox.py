@@ -67,6 +67,8 @@ _HELD_AGAIN_MS: Final = 300_000
 _ALARM_AGAIN_MS: Final = 300_000
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
+_TAKEN_OVER_WITHIN_S: Final = 3.0
+"""Another relay asks for every lease each two seconds, when it renews its own."""
 LINGER_MS: Final = 5
 """How long the producer waits for more of a batch: what the relay sends is on its way for longer anyhow."""
 _FAILURES: Final = (StoreUnavailableError, LogUnavailable, SourceLogUnavailableError)
@@ -127,7 +129,7 @@ class Relay:
         metrics: RelayMetrics | None = None,
         owner: str | None = None,
     ) -> None:
-        """`relayed`: the progress that is in the log, asked when a lease is new (blocking).
+        """`relayed`: the progress that is in the log, asked when a lease is new, and after a failure (blocking).
 
         `owner`: a name that no other relay has, made by chance unless given.
         """
@@ -142,6 +144,7 @@ class Relay:
         self._owner = owner or f"relay-{secrets.token_hex(8)}"
         self._leased: dict[int, _Partition] = {}
         self._leased_until_ms = 0
+        self._has_failed = False
         self._topics_again_ms = 0
         self._held_again_ms = 0
         self._missing: set[str] = set()
@@ -149,7 +152,11 @@ class Relay:
         self._trouble: Trouble | None = Trouble(TroubleReason.NOT_STARTED, "No round has come through yet.")
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Relay until cancelled. Whatever fails is tried again, after a pause that doubles from 0.1 to 5 s."""
+        """Relay until cancelled. Whatever fails is tried again, after a pause that doubles from 0.1 to 5 s.
+
+        After each failure the leases are let go, and where the log takes nothing time and again, for long enough that
+        a relay which reaches it takes them.
+        """
         failures = 0
         while True:
             try:
@@ -164,10 +171,11 @@ class Relay:
                     TroubleReason.ROUND_FAILED,
                     f"The last {failures} rounds failed, the last one with {type(error).__name__}; what is due waits in order.",
                 )
-                self._leased.clear()
-                self._leased_until_ms = 0
+                await self._let_go(error)
                 self._topics.look_again()
                 pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures - 1, 10))
+                if isinstance(error, LogUnavailable) and failures > 1:
+                    pause_s = max(pause_s, _TAKEN_OVER_WITHIN_S)
                 say = get_logger().warning if isinstance(error, _FAILURES) else get_logger().error
                 say("relay_failed", error_type=type(error).__name__, attempt=failures, retry_in_ms=int(pause_s * 1000))
                 await sleep(pause_s)
@@ -205,6 +213,15 @@ class Relay:
                 raise batch.failed
         return gone
 
+    async def _let_go(self, error: Exception) -> None:
+        """Leave the leases to whoever can relay now. All that was sent has been confirmed or given up."""
+        self._has_failed = True
+        self._leased.clear()
+        self._leased_until_ms = 0
+        if not isinstance(error, StoreUnavailableError):
+            with suppress(StoreUnavailableError):
+                await self.hand_over()
+
     async def hand_over(self) -> None:
         """Let the leases run out at once, so that another relay need not wait for it."""
         self._leased.clear()
@@ -220,6 +237,9 @@ class Relay:
             return
         if self._leased_until_ms <= now_ms:
             self._leased.clear()  # it may have been another's meanwhile
+        if self._has_failed:
+            await asyncio.to_thread(self._relayed)  # no lease for one that does not reach the log
+            self._has_failed = False
         owned = await asyncio.to_thread(self._outbox.lease, self._all, self._owner, LEASE_MS)
         new = [partition for partition in owned if partition not in self._leased]
         progress = await asyncio.to_thread(self._relayed) if new else {}

@@ -23,7 +23,7 @@ from services.medication_list.outbox import LEASE_MS, Relay
 from services.medication_list.outgoing import effect_id_of
 from services.medication_list.packing import pack_effect
 from services.medication_list.party_topics import KafkaPartyTopics, MemoryPartyTopics
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import PartitionWrite, StoreUnavailableError
@@ -288,6 +288,56 @@ async def test_only_the_holder_of_the_lease_relays_and_another_takes_over() -> N
     assert place.log.keys(NOTICES) == ["a", "b"]
 
 
+async def test_a_relay_that_reaches_the_store_and_not_the_log_leaves_its_leases_to_another() -> None:
+    place = Place()
+    place.server.now_ms = place.clock.monotonic_ms
+    cut_off = FickleLog()
+    first = Relay(place.outbox, cut_off, place.topics, SEALER, place.clock, 1, place.relayed)
+    second = place.relay()
+    assert await first.step() == 0  # nothing waits; it has the lease
+    place.wait(notice(1, "a"))
+    assert await second.step() == 0
+    cut_off.is_available = False
+    await run_until_it_pauses(first)
+    place.clock.advance(2_001)  # the second one asks for leases each two seconds; the first one's was for twelve
+    assert await second.step() == 1
+    assert place.log.keys(NOTICES) == ["a"]
+    assert cut_off.keys(NOTICES) == []
+
+
+async def test_a_relay_takes_no_lease_again_before_it_reaches_the_log() -> None:
+    place = Place()
+    place.server.now_ms = place.clock.monotonic_ms
+    place.wait(notice(1, "a"))
+    answers: list[Exception] = [SourceLogUnavailableError("the broker does not answer")] * 3
+
+    def relayed() -> Mapping[int, int]:
+        if answers:
+            raise answers.pop()
+        return place.relayed()
+
+    relay = Relay(place.outbox, place.log, place.topics, SEALER, place.clock, 1, relayed)
+    await run_until_it_pauses(relay)
+    place.clock.advance(2)
+    for _ in range(2):
+        with pytest.raises(SourceLogUnavailableError):
+            await relay.step()
+        assert place.outbox.lease([0], "another", 1) == [0]
+        place.clock.advance(2)
+    assert await relay.step() == 1
+
+
+async def run_until_it_pauses(relay: Relay) -> None:
+    """Run a relay until a round has failed."""
+
+    async def end(_: float) -> None:
+        raise asyncio.CancelledError
+
+    async with asyncio.timeout(20):
+        with pytest.raises(asyncio.CancelledError):
+            await relay.run(end)
+
+
 async def test_nothing_is_sent_when_the_lease_is_about_to_end() -> None:
     place = Place()
     place.wait(notice(1, "a"))
@@ -329,7 +379,7 @@ async def test_the_loop_outlives_outages_and_says_whether_it_is_ready() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+    assert pauses == [0.1, 0.2, 0.4, 3.0, 3.0, 3.2]
     assert place.log.keys(NOTICES) == ["a"]
 
 

@@ -244,7 +244,7 @@ class SimulatedOutbox:
         def delete() -> bool:
             if self._owner(partition) != owner:
                 return False
-            self._inner.lease([partition], "whoever", 0)
+            self._inner.lease([partition], "whoever", 1)
             return self._inner.relayed(partition, "whoever", entry_ids)
 
         gone = self._link.call("relayed", delete, writes=True)

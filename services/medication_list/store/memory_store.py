@@ -409,21 +409,27 @@ def _commit(pointer: Pointer | None) -> tuple[int, str, str] | None:
 class MemoryOutbox:
     """The outboxes in memory; it never waits. See `waiting.Outbox` for what each method promises.
 
-    A lease does not run out by itself: `release` does that.
+    Leases run out by the server's clock, and by `release`.
     """
 
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
-        self._owners: dict[int, str] = {}
+        self._leases: dict[int, tuple[str, int]] = {}
 
     def release(self) -> None:
         """Let every lease run out."""
-        self._owners.clear()
+        self._leases.clear()
 
-    def lease(self, partitions: Collection[int], owner: str, for_ms: int) -> Collection[int]:  # noqa: ARG002  see above
+    def lease(self, partitions: Collection[int], owner: str, for_ms: int) -> Collection[int]:
         """See `Outbox.lease`."""
         with self._server.call():
-            return [each for each in partitions if self._owners.setdefault(each, owner) == owner]
+            owned = [each for each in partitions if self._owner(each) in (None, owner)]
+            self._leases.update(dict.fromkeys(owned, (owner, self._server.now_ms() + for_ms)))
+            return owned
+
+    def _owner(self, partition: int) -> str | None:
+        owner, until_ms = self._leases.get(partition, (None, 0))
+        return owner if until_ms > self._server.now_ms() else None
 
     def waiting(
         self,
@@ -444,7 +450,7 @@ class MemoryOutbox:
     def relayed(self, partition: int, owner: str, entry_ids: Sequence[str]) -> bool:
         """See `Outbox.relayed`."""
         with self._server.call() as content:
-            if self._owners.get(partition) != owner:
+            if self._owner(partition) != owner:
                 return False
             gone = {int(each.split("-")[0]) for each in entry_ids}
             entries = content.outboxes[PartitionKeys(partition).outbox]
