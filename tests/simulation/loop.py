@@ -53,8 +53,9 @@ class Scheduler(asyncio.BaseEventLoop):
         self._now_s = 0.0
         self._hub = getcurrent()
         self._idle: list[greenlet] = []
-        self._waiting: dict[int, greenlet] = {}
+        self._waiting: dict[int, tuple[greenlet, asyncio.Handle]] = {}
         self._due: list[asyncio.Handle] = []
+        self._is_over = False
         self.steps = 0
 
     def time(self) -> float:
@@ -133,7 +134,7 @@ class Scheduler(asyncio.BaseEventLoop):
         self.steps += 1
         waiting = self._waiting.pop(id(handle), None)
         if waiting is not None:
-            waiting.switch()
+            waiting[0].switch()
         else:
             worker = self._idle.pop() if self._idle else greenlet(self._work, self._hub)
             worker.switch(handle)
@@ -151,11 +152,10 @@ class Scheduler(asyncio.BaseEventLoop):
     def pause(self, seconds: float) -> None:
         """Block for so long, while all others go on. Raises Killed when the process was killed meanwhile."""
         process = _process.get()
-        if process is not None and process.is_dead:
-            raise Killed
+        self._refuse_ended(process)
         task = asyncio.current_task(self)
         handle = self.call_later(seconds, _never)
-        self._waiting[id(handle)] = getcurrent()
+        self._waiting[id(handle)] = getcurrent(), handle
         if process is not None:
             process.pauses[id(handle)] = handle
         if task is not None:
@@ -165,8 +165,29 @@ class Scheduler(asyncio.BaseEventLoop):
             asyncio.tasks._enter_task(self, task)
         if process is not None:
             process.pauses.pop(id(handle), None)
-            if process.is_dead:
-                raise Killed
+        self._refuse_ended(process)
+
+    def _refuse_ended(self, process: Process | None) -> None:
+        if self._is_over or (process is not None and process.is_dead):
+            raise Killed
+
+    def end_pauses(self) -> None:
+        """End whatever still blocks; from now on nothing can.
+
+        What lies on a greenlet's stack is hidden from the garbage collector: one that is left in its midst keeps the
+        whole world of its schedule for ever.
+        """
+        self._is_over = True
+        while self._waiting:
+            blocked, handle = self._waiting.pop(next(iter(self._waiting)))
+            handle.cancel()
+            blocked.switch()
+
+    def close(self) -> None:
+        """End what runs things, too."""
+        while self._idle:
+            self._idle.pop().throw()
+        super().close()
 
     # --- Processes -----------------------------------------------------------------------------------------------
 
@@ -188,7 +209,7 @@ class Scheduler(asyncio.BaseEventLoop):
             if waiting is not None:
                 handle.cancel()
                 again = self.call_soon(_never)
-                self._waiting[id(again)] = waiting
+                self._waiting[id(again)] = waiting[0], again
         for task in tuple(process.tasks):
             task.cancel()
 
@@ -210,9 +231,8 @@ def running(dice: random.Random) -> Iterator[Scheduler]:
     try:
         yield loop
     finally:
+        loop.end_pauses()
         loop.run_until_complete(_end(loop))
-        for worker in loop._idle:
-            worker.throw()
         loop.close()
 
 
@@ -225,7 +245,9 @@ async def _end(loop: Scheduler) -> None:
         left = asyncio.all_tasks(loop) - {asyncio.current_task()}
         if not left:
             await loop.shutdown_asyncgens()
-            return
+            await asyncio.sleep(0.01)
+            if not asyncio.all_tasks(loop) - {asyncio.current_task()}:
+                return
         for task in left:
             task.cancel()
         await asyncio.sleep(0.01)

@@ -1,5 +1,6 @@
 """Schedules by chance keep every promise, one seed tells one history, and each protection that is taken out is missed."""
 
+import gc
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from deploy.local.layout import CHECKOUT
 from tests.simulation.__main__ import explain, run_all
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import run
+from tests.simulation.world import World
 
 pytestmark = pytest.mark.simulation
 SCHEDULES = 200
@@ -34,6 +36,13 @@ def test_no_schedule_breaks_a_promise(seed: int) -> None:
 def test_one_seed_tells_one_history_in_every_process(seed: int) -> None:
     first, again, another = (_digest_of(each) for each in (seed, seed, seed + 1))
     assert first == again != another
+
+
+def test_a_schedule_leaves_nothing_of_its_world_behind() -> None:
+    for each in range(1, 9):
+        run(each)
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, World)]
 
 
 def _digest_of(seed: int) -> str:
