@@ -30,8 +30,9 @@ Place = tuple[str, int]
 RECORDS_AT_ONCE: Final = 200
 _POLL_MS: Final = 500
 _JOIN_MS: Final = 8_000
-"""How long one poll may take while the inbox is outside its group. Joining takes several requests, with the metadata of
-all topics among them, and a poll that ends before them begins anew: on a busy machine half a second never suffices."""
+"""How long each step of joining the group may take: to join, and to learn where to go on. It takes several requests, with
+the metadata of all topics among them, and one that ends before them begins anew: on a busy machine half a second never
+suffices. A poll of this length would come to the same, but return after all of it where nothing waits."""
 _RETRY_AFTER_S: Final = 1.0
 _NEW_TOPICS_SEEN_WITHIN_MS: Final = 5_000
 _SESSION_MS: Final = 10_000
@@ -162,9 +163,12 @@ class Inbox:
     def _poll(self) -> Mapping[TopicPartition, Sequence[Any]]:
         consumer = self._connected()
         # It would also tell of a lost place in the group with the next commit, but there is none while nothing comes.
-        is_outside = consumer._coordinator.need_rejoin()  # noqa: SLF001 - nothing public says it
-        timeout_ms = _JOIN_MS if is_outside else _POLL_MS
-        polled: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(timeout_ms=timeout_ms)
+        coordinator = consumer._coordinator  # noqa: SLF001 - nothing public says it, or ends when it has joined
+        if coordinator.need_rejoin() and coordinator.poll(timeout_ms=_JOIN_MS):
+            for place in tuple(consumer.assignment())[:1]:
+                # Of one alone: the library asks for where all of them go on.
+                consumer.position(place, timeout_ms=_JOIN_MS)
+        polled: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(timeout_ms=_POLL_MS)
         return polled
 
     def _commit(self, taken: Taken) -> None:

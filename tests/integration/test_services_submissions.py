@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import MemberToRemove
 
 from schemas import codec, golden
 from schemas.events import (
@@ -372,6 +373,37 @@ async def test_an_inbox_takes_every_system_s_topic_and_starts_again_where_it_com
     expected = [message.bodies[0] for message in messages]
     assert [event.body for event in seen] == expected
     assert sorted(receipt.offset or 0 for receipt in receipts) == [3, 4]
+
+
+async def test_an_inbox_that_fell_out_of_its_group_while_nothing_came_joins_again_and_takes_what_comes(
+    kafka: str, system: str
+) -> None:
+    topic, group = f"prescription-submissions.{system}", f"inbox-{uuid4().hex}"
+    taken: list[bytes | None] = []
+
+    async def receive(received: Received) -> None:
+        if received.topic == topic and received.value in (b"before", b"after"):
+            taken.append(received.value)
+
+    with (
+        closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin,
+        closing(KafkaProducer(bootstrap_servers=kafka)) as producer,
+    ):
+        inbox = Inbox(kafka=kafka, kind="prescription-submissions", group=group, receive=receive, clock=SystemClock())
+        running = asyncio.create_task(inbox.run())
+        producer.send(topic, value=b"before").get(10)
+        await until(lambda: taken == [b"before"])
+
+        def members() -> set[str]:
+            return {each["member_id"] for each in admin.describe_groups([group])[group]["members"]}
+
+        first = members()
+        admin.remove_group_members(group, [MemberToRemove(member_id=each) for each in first])
+        await until(lambda: bool(members() - first))
+        producer.send(topic, value=b"after").get(10)
+        await until(lambda: taken == [b"before", b"after"])
+        inbox.stop()
+        await running
 
 
 class an_inbox:  # noqa: N801 - reads as a verb phrase where it is used
