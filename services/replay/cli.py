@@ -39,6 +39,13 @@ _JSON_EVERY_S: Final = 1.0
 _LINE_EVERY_S: Final = 10.0
 
 Generation = Annotated[str, typer.Argument(help="Its name, as `medchain generations` lists it.")]
+LeaveUnsent = Annotated[
+    bool,
+    typer.Option(
+        "--leave-unsent",
+        help="Also where the live one has parked what the other has judged, though what is to go out for it never will.",
+    ),
+]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Bulk readers, each a process with its own partitions.")]
 MaxShare = Annotated[
     float,
@@ -128,17 +135,19 @@ def compare_(
 
 
 @app.command()
-def switch(generation: Generation, *, yes: Yes = False, as_json: AsJson = False) -> None:
+def switch(
+    generation: Generation, *, leave_unsent: LeaveUnsent = False, yes: Yes = False, as_json: AsJson = False
+) -> None:
     """Make a generation the live one: at once, or not at all; writes wait for less than a second."""
     with answered(as_json=as_json), open_place() as place:
-        _switch(place, generation, yes=yes, as_json=as_json)
+        _switch(place, generation, leave_unsent=leave_unsent, yes=yes, as_json=as_json)
 
 
 @app.command()
-def rollback(*, yes: Yes = False, as_json: AsJson = False) -> None:
+def rollback(*, leave_unsent: LeaveUnsent = False, yes: Yes = False, as_json: AsJson = False) -> None:
     """Switch back to the generation that was live before."""
     with answered(as_json=as_json), open_place() as place:
-        _switch(place, switching.way_back(place), yes=yes, as_json=as_json)
+        _switch(place, switching.way_back(place), leave_unsent=leave_unsent, yes=yes, as_json=as_json)
 
 
 @app.command()
@@ -161,13 +170,13 @@ def retire(generation: Generation, *, yes: Yes = False, as_json: AsJson = False)
         )
 
 
-def _switch(place: Place, generation: str, *, yes: bool, as_json: bool) -> None:
-    before = switching.refuse_unfit(place, generation).generation
+def _switch(place: Place, generation: str, *, leave_unsent: bool, yes: bool, as_json: bool) -> None:
+    before = switching.refuse_unfit(place, generation, leave_unsent=leave_unsent).generation
     if not yes:
         text = f"Would switch from {before} to {generation}. Nothing was done: --yes."
         _tell({"would_switch": {"before": before, "live": generation}}, text, as_json)
         return
-    done = switching.switch(place, generation)
+    done = switching.switch(place, generation, leave_unsent=leave_unsent)
     text = f"{done.live} is live, and {done.before} is not; writes waited for {done.ms:.0f} ms. The way back: replay rollback."
     _tell({"switched": {"before": done.before, "live": done.live, "ms": round(done.ms, 1)}}, text, as_json)
 

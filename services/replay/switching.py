@@ -35,8 +35,11 @@ class Switched:
     ms: float
 
 
-def refuse_unfit(place: Place, generation: str) -> Pointer:
-    """The pointer, if this generation can become live now. Raises GenerationRefusedError with what to do otherwise."""
+def refuse_unfit(place: Place, generation: str, *, leave_unsent: bool = False) -> Pointer:
+    """The pointer, if this generation can become live now. Raises GenerationRefusedError with what to do otherwise.
+
+    `leave_unsent`: also where the live one has parked what this one has judged.
+    """
     pointer = place.pointer()
     record = record_of(pointer, generation)
     if generation == pointer.generation:
@@ -59,6 +62,8 @@ def refuse_unfit(place: Place, generation: str) -> Pointer:
         raise GenerationRefusedError(
             f"{generation} is {behind} events behind the live one: writes would wait for it. Wait until it has caught up."
         )
+    if not leave_unsent:
+        _refuse_unsent(place, pointer, generation)
     return pointer
 
 
@@ -68,16 +73,20 @@ def switch(
     within_s: float = WITHIN_S,
     sleep: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
+    *,
+    leave_unsent: bool = False,
 ) -> Switched:
     """Make a generation the live one; if it is not where the live one stands within so long, all is as before.
 
     Raises GenerationRefusedError.
     """
-    before = refuse_unfit(place, generation).generation
+    before = refuse_unfit(place, generation, leave_unsent=leave_unsent).generation
     began_s = monotonic()
     announced = freeze(place.roles, place.partitions)
     try:
         _await_reached(place, announced, generation, began_s + within_s, sleep, monotonic)
+        if not leave_unsent:
+            _refuse_unsent(place, announced, generation)  # again: the live one may have parked more until it was frozen
         flipped = flip(place.roles, place.partitions, announced, generation)
     except BaseException:
         give_up(place.roles, place.partitions, announced)
@@ -116,6 +125,18 @@ def lag(place: Place, pointer: Pointer, generation: str) -> int:
     """How many events a generation is behind the live one."""
     live, ours = place.offsets(pointer.generation), place.offsets(generation)
     return sum(max(0, (offset or 0) - (ours[each] or 0)) for each, offset in live.items())
+
+
+def _refuse_unsent(place: Place, pointer: Pointer, generation: str) -> None:
+    """What the live one has parked sent nothing out, and the other one judged it while it was not the one that sends."""
+    live, other = place.store_of(pointer.generation), place.store_of(generation)
+    unsent = sum(len(live.parked(each).keys() - other.parked(each).keys()) for each in range(place.partitions))
+    if unsent:
+        raise GenerationRefusedError(
+            f"{unsent} records lie parked in the live {pointer.generation}, and {generation} has judged them: what is to go "
+            "out for them would never go out. Let processors that can read them mend the live one first (within a minute), "
+            "or switch with --leave-unsent."
+        )
 
 
 def _refuse_unfed(place: Place, pointer: Pointer, generation: str, fold_version: int) -> None:

@@ -1,6 +1,7 @@
 """A replay's parts by themselves: pace, comparison, switch and retirement on a store in memory, with a clock of the test."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from services.medication_list.generations import GenerationRecord, GenerationRef
 from services.medication_list.packing import pack_field, pack_memory
 from services.medication_list.processor import Worker
 from services.medication_list.source_log import MemorySourceLog
+from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.memory_inventory import MemoryInventory
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import PartitionWrite, PatientChange
@@ -216,6 +218,47 @@ def test_a_switch_that_takes_too_long_leaves_everything_as_it_was(world: World) 
     assert 0.8 < world.now_s < 1.0
     assert world.place.pointer().generation == world.old
     world.judge(world.old, 1)
+
+
+def test_a_switch_does_not_leave_unsent_what_the_live_one_has_parked(world: World) -> None:
+    world.attend(world.new)
+    world.attend(world.old)
+    world.place.store_of(world.old).write([PartitionWrite(0, 0, 0, 1, [], parked={0: b"note"})])
+    world.judge(world.new, 0, patient(ANNA, 0))
+    with pytest.raises(GenerationRefusedError, match=r"1 records lie parked in the live .* --leave-unsent"):
+        world.switch(world.new)
+    assert world.place.pointer().generation == world.old
+    assert switching.switch(
+        world.place, world.new, sleep=world.sleep, monotonic=world.monotonic, leave_unsent=True
+    ).live == (world.new)
+    assert world.switch(world.old).live == world.old, "what the other one has parked keeps nobody from the way back"
+
+
+def test_what_is_parked_after_the_first_look_is_found_while_writes_are_frozen(world: World) -> None:
+    world.attend(world.new)
+    looks = iter([lambda: None, lambda: park_in_live(world)])
+
+    class Parking(MemoryStore):
+        """One that parks a record when it is asked a second time."""
+
+        def parked(self, partition: int) -> Mapping[int, bytes]:
+            next(looks)()
+            return super().parked(partition)
+
+    def store_of(generation: str) -> MemoryStore:
+        return (Parking if generation == world.old else MemoryStore)(world.server, generation)
+
+    world.place = replace(world.place, store_of=store_of)
+    with pytest.raises(GenerationRefusedError, match="lie parked"):
+        world.switch(world.new)
+    assert world.place.pointer().generation == world.old
+
+
+def park_in_live(world: World) -> None:
+    """As a worker does in the last moment before the freeze."""
+    image = world.server.save()
+    image.hashes[GenerationKeys(world.old, 0).parked] = {b"0": b"note"}
+    world.server.roll_back(image)
 
 
 def test_a_switch_needs_processors_that_will_feed_the_generation(world: World) -> None:
