@@ -105,13 +105,15 @@ async def run_caseworker(world: World, process: Process, patients: Sequence[str]
     link = StoreLink(world, process)
     while True:
         await asyncio.sleep(every_s * 2 * world.dice.random())
+        # Rather one whose state somebody has in hand: between a read and a write a refold does the most harm.
+        patient = world.dice.choice(world.read_now if world.read_now and world.dice.random() < 0.7 else patients)
         try:
             pointer = await asyncio.to_thread(SimulatedRoles(link).pointer)
             if pointer is None:
                 continue
             store = SimulatedStore(link, pointer.generation)
             refolder = Refolder(store, SimulatedRecordLog(world), world.partitions, world.now_ms)
-            await asyncio.to_thread(refolder.refold, world.dice.choice(patients))
+            await asyncio.to_thread(refolder.refold, patient)
         except (StoreUnavailableError, LogLookupError, RefoldRefusedError):
             continue
 

@@ -99,13 +99,17 @@ async def store_rolled_back(s: "Schedule") -> None:
 
 @fault
 async def store_flushed(s: "Schedule") -> None:
-    """F11: everything is deleted; by an operator, or by a restart without a file."""
+    """F11: the store restarts without a file: nothing is left."""
     s.lose("store flushed")
-    if s.dice.random() < 0.5:
-        s.world.server.flush_all()
-    else:
-        s.world.server.flush()
-        s.world.server.leases.clear()
+    s.world.server.flush()
+    s.world.server.leases.clear()
+
+
+@fault
+async def store_emptied(s: "Schedule") -> None:
+    """F11: an operator empties a store that goes on: nothing but what is missing tells that it is another one."""
+    s.lose("store emptied")
+    s.world.server.flush_all()
 
 
 @fault
@@ -200,6 +204,7 @@ async def topic_missing(s: "Schedule") -> None:
 
 SELDOM: Final[Mapping[str, float]] = {
     "store_flushed": 0.4,
+    "store_emptied": 0.4,
     "partition_lost": 0.3,
     "beginning_deleted": 0.4,
     "pointer_lost": 0.3,

@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from services.medication_list import generations, judging
+from services.medication_list import generations, judging, refolding
 from services.medication_list.driver.app import FaustLog
 from services.medication_list.judging import Judge, Readable
 from services.medication_list.outbox import Relay
 from services.medication_list.store import memory_store
+from services.medication_list.store.keys import PartitionKeys
 from services.medication_list.store.memory_store import MemoryStore
-from services.medication_list.store.port import PartitionWrite, PatientRewrite, ViewLostError
+from services.medication_list.store.port import PartitionWrite, PatientRewrite, ViewLostError, Written
 from services.medication_list.store.reading import ViewReader
 from tests.simulation.ports import SimulatedStore
 from tests.simulation.worker import SimulatedConsumer
@@ -86,16 +87,14 @@ def epoch_not_compared(stack: ExitStack) -> None:
 
 @mutant
 def state_read_apart_from_its_offset(stack: ExitStack) -> None:
-    """Offset and epoch are read first, and the fields a moment later."""
+    """The fields are read first, and offset and epoch a moment later."""
     original = SimulatedStore.read
 
     def read(self: Any, requests: Any) -> Any:
-        stands = original(self, {partition: [] for partition in requests})
+        fields = original(self, requests)
         return {
-            partition: snapshot._replace(
-                offset=stands[partition].offset, epoch=stands[partition].epoch, limit=stands[partition].limit
-            )
-            for partition, snapshot in original(self, requests).items()
+            partition: stands._replace(fields=fields[partition].fields, remembered=fields[partition].remembered)
+            for partition, stands in original(self, {partition: [] for partition in requests}).items()
         }
 
     _instead(stack, SimulatedStore, "read", read)
@@ -233,6 +232,84 @@ def index_growth_not_checked(stack: ExitStack) -> None:
         return original(self, content, replace(rewrite, index_size=size, unchanged={}))
 
     _instead(stack, MemoryStore, "_rewrite", rewrite)
+
+
+@mutant
+def refold_forgets_corrections(stack: ExitStack) -> None:
+    """Answers change, and nobody who had them is told."""
+    _instead(stack, refolding._Anew, "_corrections", staticmethod(lambda *_: []))
+
+
+@mutant
+def refold_forgets_what_was_parked(stack: ExitStack) -> None:
+    """What follows from a record that had been parked does not go out."""
+    _instead(stack, refolding._Anew, "_released", lambda *_: [])
+
+
+@mutant
+def refold_raises_no_epoch(stack: ExitStack) -> None:
+    """A patient is put in place, and workers that have read the patient before do not notice."""
+    original = MemoryStore._rewrite
+
+    def rewrite(self: Any, content: Any, rewrite: PatientRewrite) -> Any:
+        answer = original(self, content, rewrite)
+        if isinstance(answer, Written):
+            from services.medication_list.store.keys import GenerationKeys
+
+            stands = content.hashes[GenerationKeys(self.generation, rewrite.partition).offset]
+            stands[b"epoch"] = str(int(stands[b"epoch"]) - 1).encode()
+        return answer
+
+    _instead(stack, MemoryStore, "_rewrite", rewrite)
+
+
+@mutant
+def refold_keeps_what_is_parked(stack: ExitStack) -> None:
+    """What was parked is judged, and stays parked all the same."""
+    original = MemoryStore._rewrite
+
+    def rewrite(self: Any, content: Any, rewrite: PatientRewrite) -> Any:
+        from dataclasses import replace
+
+        return original(self, content, replace(rewrite, unparked=()))
+
+    _instead(stack, MemoryStore, "_rewrite", rewrite)
+
+
+@mutant
+def switch_to_what_is_behind(stack: ExitStack) -> None:
+    """A generation becomes the live one wherever it stands, though writes were frozen as they must be."""
+    from services.replay import switching
+
+    _instead(stack, generations, "has_reached", lambda *_: True)
+    _instead(stack, switching, "has_reached", lambda *_: True)
+
+
+@mutant
+def rollback_loses_the_outbox(stack: ExitStack) -> None:
+    """What waits in the outbox is gone once another generation is live."""
+    original = memory_store.MemoryRoles.turn
+
+    def turn(self: Any, partition: int, seen: Any, shall: Any) -> Any:
+        turned = original(self, partition, seen, shall)
+        if turned and seen.live != shall.live:
+            self._server.content_now.outboxes.pop(PartitionKeys(partition).outbox, None)
+        return turned
+
+    _instead(stack, memory_store.MemoryRoles, "turn", turn)
+
+
+@mutant
+def switch_skips_effects(stack: ExitStack) -> None:
+    """The generation that becomes live lets nothing out of the records that it is given next."""
+    original = memory_store.MemoryRoles.turn
+
+    def turn(self: Any, partition: int, seen: Any, shall: Any) -> Any:
+        if seen.live != shall.live:
+            shall = shall._replace(effects_from=shall.effects_from + 1_000)
+        return original(self, partition, seen, shall)
+
+    _instead(stack, memory_store.MemoryRoles, "turn", turn)
 
 
 @mutant

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from services.medication_list.fold import VERSION
-from services.medication_list.generations import GenerationRecord, GenerationRefusedError, begin_beside
+from services.medication_list.generations import GenerationRecord, GenerationRefusedError, begin_beside, left_last
 from services.medication_list.source_log import SourceLogUnavailableError
 from services.medication_list.store.inventory import Inventory
 from services.medication_list.store.memory_inventory import MemoryInventory
@@ -42,12 +42,13 @@ async def run_operator(schedule: "Schedule", process: Process) -> None:
         others = [each for each in pointer.records if each != pointer.generation]
         if not others:
             raise GenerationRefusedError("There is nothing to switch to.")
-        goal = way_back(place) if world.dice.random() < 0.4 else others[-1]
+        goal = way_back(place) if left_last(pointer) and world.dice.random() < 0.4 else others[-1]
         switched = switch(place, goal, 0.8, world.loop.pause, world.loop.time)
         world.note(f"switched from {switched.before} to {switched.live}")
 
+    every_s = world.dice.choice(schedule.profile.switches_every_s)
     while True:
-        await asyncio.sleep(0.5 + 2 * world.dice.random())
+        await asyncio.sleep(every_s * (0.3 + 1.4 * world.dice.random()))
         try:
             pointer = await asyncio.to_thread(roles.pointer)
             if pointer is None:

@@ -9,6 +9,7 @@ from schemas.codec import decode
 from schemas.events import RelayProgress
 from services.medication_list.record_log import LogLookupError, StoredRecord
 from services.medication_list.source_log import PROGRESS_TOPIC, LogIdentity, SourceLogUnavailableError
+from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryStore, MemoryViews
 from services.medication_list.store.port import (
     PartitionWrite,
@@ -95,11 +96,15 @@ class SimulatedStore:
         for each, wanted in requests.items():
             self._link.refuse("read", writes=True)
             found |= self._link.call("read", lambda each=each, wanted=wanted: self.inner.read({each: wanted}))  # type: ignore[misc]
+            self._link.world.read_now[:] = [each.patient for each in wanted]
+        self._link.world.linger()
         return found
 
     def read_whole(self, partition: int, patient: str, *, with_index: bool = False) -> WholePatient:
         """See `Store.read_whole`."""
-        return self._link.call("read_whole", lambda: self.inner.read_whole(partition, patient, with_index=with_index))
+        whole = self._link.call("read_whole", lambda: self.inner.read_whole(partition, patient, with_index=with_index))
+        self._link.world.linger()
+        return whole
 
     def parked(self, partition: int) -> Mapping[int, bytes]:
         """See `Store.parked`."""
@@ -107,10 +112,16 @@ class SimulatedStore:
 
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
         """See `Store.rewrite`."""
-        answer = self._link.call(
-            "rewrite", lambda: self.inner.rewrite(rewrite), writes=True, partition=rewrite.partition
-        )
+        answer = self._link.call("rewrite", partial(self._rewritten, rewrite), writes=True, partition=rewrite.partition)
         self._link.world.note(f"rewrite p{rewrite.partition} {_told(answer)}")
+        return answer
+
+    def _rewritten(self, rewrite: PatientRewrite) -> Written | Refused:
+        keys = GenerationKeys(self.generation, rewrite.partition)
+        before = dict(self._link.server.content_now.hashes.get(keys.events_key(rewrite.patient), {}))
+        answer = self.inner.rewrite(rewrite)
+        if isinstance(answer, Written):
+            self._link.world.on_rewrite(self.generation, rewrite.partition, rewrite.patient, before)
         return answer
 
     def note_parked(self, partition: int, epoch: int, notes: Mapping[int, bytes]) -> Written | Refused:

@@ -25,9 +25,88 @@ from tests.simulation.history import History, Violation
 from tests.simulation.loop import Process, Scheduler, running
 from tests.simulation.mutants import applied
 from tests.simulation.operator import run_operator
-from tests.simulation.stories import POOL, OlderRelease, Told, pseudonym, story
+from tests.simulation.stories import LONGEST, POOL, OlderRelease, Told, pseudonym, story
 from tests.simulation.worker import Release, run_worker
 from tests.simulation.world import World
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a schedule is inclined to: shares of all schedules of its kind, or what one of them is drawn from."""
+
+    faults: float = 0.45
+    """How many of all kinds of faults."""
+    always: tuple[str, ...] = ()
+    lingers: tuple[float, ...] = (0.0, 0.0, 0.1)
+    older_release: float = 0.35
+    older_workers: float = 0.3
+    """Where there is an older release: how many of the workers are of it, besides the first one."""
+    refolds: float = 0.5
+    workers: tuple[int, ...] = (1, 2, 2, 3)
+    at_once: tuple[int, ...] = (1, 3, 8)
+    readers: tuple[int, ...] = (1, 2)
+    operator: float = 0.25
+    """How many have somebody who switches generations."""
+    switches_every_s: tuple[float, ...] = (1.5,)
+    every_s: tuple[float, ...] = (0.05, 0.2, 0.5, 1.0, 1.0)
+    """How often something goes wrong."""
+    pace_s: tuple[float, ...] = (0.02, 0.1, 0.2, 0.3)
+    """How often a patient has an event."""
+    events: tuple[int, int] = (6, 20)
+    """How many of them, at least and at most."""
+
+
+ANYTHING: Final = Profile()
+REFOLDED: Final = Profile(
+    faults=0.1,
+    always=("shared_partitions", "rebalance"),
+    lingers=(0.2, 0.4),
+    older_release=1.0,
+    older_workers=0.6,
+    refolds=1.0,
+    workers=(2, 3, 4),
+    every_s=(0.5, 1.0),
+    pace_s=(0.2, 0.3),
+    events=(16, LONGEST),
+)
+"""An operator refolds while two releases write: patients whose records were parked, between somebody's read and write."""
+SHARED: Final = Profile(
+    faults=0.15,
+    always=("shared_partitions", "shared_partitions", "stop"),
+    lingers=(0.1, 0.3),
+    workers=(2, 3),
+    every_s=(0.2, 0.5),
+    pace_s=(0.05, 0.1),
+    events=(12, LONGEST),
+)
+"""Two workers on one partition, one of them held up after its read."""
+EMPTIED: Final = Profile(
+    faults=0.1,
+    always=("store_emptied",),
+    lingers=(0.0, 0.1),
+    older_release=0.0,
+    refolds=0.0,
+    at_once=(1,),
+    readers=(2, 3),
+    every_s=(0.5, 1.0),
+    pace_s=(0.1, 0.2),
+    events=(12, LONGEST),
+)
+"""The store is emptied again and again while slow workers build the view anew, and several read."""
+SWITCHED: Final = Profile(
+    faults=0.15,
+    always=("topic_missing", "stop", "stop"),
+    lingers=(0.0, 0.1),
+    older_release=0.1,
+    workers=(2, 3),
+    operator=1.0,
+    switches_every_s=(0.3,),
+    every_s=(0.3, 0.6),
+    pace_s=(0.3, 0.5),
+    events=(16, LONGEST),
+)
+"""An operator makes generations and switches to and fro while everybody writes and reads."""
+PROFILES: Final = (ANYTHING, ANYTHING, REFOLDED, SHARED, EMPTIED, SWITCHED)
 
 CALM_WITHIN_S: Final = 120.0
 """I17: how long after the last fault everything has come to rest, by virtual time."""
@@ -97,15 +176,18 @@ class Schedule:
         self.counted: dict[str, int] = {}
         self.calm_after_s = 0.0
         self._clients: list[asyncio.Task[None]] = []
-        enabled = [name for name in FAULTS if dice.random() < 0.45]
+        self.profile = dice.choice(PROFILES)
+        enabled = [name for name in FAULTS if dice.random() < self.profile.faults]
         self.faults = [name for name in enabled if dice.random() < SELDOM.get(name, 1.0)]
+        self.faults += self.profile.always
         for mishaps in (self.world.store, self.world.log):
             mishaps.fails_before = dice.choice((0.0, 0.0, 0.01, 0.05))
             mishaps.fails_after = dice.choice((0.0, 0.0, 0.01, 0.05))
             mishaps.is_slow = dice.choice((0.0, 0.01, 0.1, 0.3))
-        self.pace_s = dice.choice((0.02, 0.1, 0.2, 0.3))
+            mishaps.lingers = dice.choice(self.profile.lingers)
+        self.pace_s = dice.choice(self.profile.pace_s)
         self.image_every_s = dice.choice((0.05, 0.2, 1.0))
-        self.has_older_release = dice.random() < 0.35
+        self.has_older_release = dice.random() < self.profile.older_release
         self.releases: dict[str, Release] = {}
         self._plan_actors()
 
@@ -114,23 +196,24 @@ class Schedule:
     def _plan_actors(self) -> None:
         dice, world = self.dice, self.world
         group = world.group("medication-list", world.partitions)
-        for number in range(dice.choice((1, 2, 2, 3))):
-            older = self.has_older_release and (number == 0 or dice.random() < 0.3)
-            release = Release(OlderRelease() if older else PLAIN, dice.choice((1, 3, 8)))
+        for number in range(dice.choice(self.profile.workers)):
+            older = self.has_older_release and (number == 0 or dice.random() < self.profile.older_workers)
+            release = Release(OlderRelease() if older else PLAIN, dice.choice(self.profile.at_once))
             self.releases[f"worker-{number}"] = release
             self.starting[f"worker-{number}"] = lambda p, release=release: run_worker(world, p, release, group)  # type: ignore[misc]
         for number in range(dice.choice((1, 1, 2))):
             self.starting[f"relay-{number}"] = lambda p: run_relay(world, p, self.topics)
-        for number in range(dice.choice((1, 2))):
-            pace_s = dice.choice((0.1, 0.4))
+        for number in range(dice.choice(self.profile.readers)):
+            pace_s = dice.choice((0.1, 0.4, 1.5))
             self.starting[f"reader-{number}"] = lambda p, pace_s=pace_s: run_reader(
                 world, p, self.checks, self.patients, pace_s
             )  # type: ignore[misc]
 
-        if self.has_older_release and dice.random() < 0.7:
-            pace = dice.choice((0.05, 0.3))
-            self.starting["caseworker"] = lambda p: run_caseworker(world, p, self.patients, pace)
-        if dice.random() < 0.25:
+        if dice.random() < self.profile.refolds:
+            pace = dice.choice((0.02, 0.05, 0.3))
+            for number in range(dice.choice((1, 2))):
+                self.starting[f"caseworker-{number}"] = lambda p: run_caseworker(world, p, self.patients, pace)
+        if dice.random() < self.profile.operator:
             self.starting["operator"] = lambda p: run_operator(self, p)
 
     def feed(self, generation: str) -> None:
@@ -180,7 +263,7 @@ class Schedule:
             live = role.get(b"live", b"").decode()
             stood = content.hashes.get(GenerationKeys(live, each).offset, {b"offset": b"0"})
             world.lost_at[each] = max(world.lost_at[each], int(stood[b"offset"]))
-        self.checks.forget_frozen()
+            self.checks.forget(each, live)
 
     # --- What happens --------------------------------------------------------------------------------------------
 
@@ -211,7 +294,7 @@ class Schedule:
         scripts: dict[str, list[Told]] = {}
         for each in self.patients:
             number = next(n for n in range(POOL) if pseudonym(n) == each)
-            told = list(story(number)[: dice.randint(6, 20)])
+            told = list(story(number)[: dice.randint(*self.profile.events)])
             if not self.has_older_release and dice.random() < 0.3:
                 # Two senders, who know nothing of each other.
                 scripts[f"client-{number}a"], scripts[f"client-{number}b"] = told[::2], told[1::2]
@@ -225,7 +308,7 @@ class Schedule:
         return tasks
 
     async def _disturb(self) -> None:
-        every_s = self.dice.choice((0.05, 0.2, 0.5, 1.0, 1.0))
+        every_s = self.dice.choice(self.profile.every_s)
         under_way: set[asyncio.Task[None]] = set()
         self._under_way = under_way
         while self.faults:

@@ -19,8 +19,19 @@ from tests.oracle.history import Unreadable
 POOL: Final = 48
 LONGEST: Final = 24
 _UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-NEW_TYPES: Final = ("TreatmentPaused", "AllergyRecorded", "UseReported")
-"""What an older release cannot read yet."""
+NEW_TYPES: Final = (
+    "TreatmentPaused",
+    "AllergyRecorded",
+    "UseReported",
+    "ClaimRequested",
+    "PrescriptionRecalled",
+    "TreatmentDiscontinued",
+    "TreatmentRecorded",
+    "TreatmentChanged",
+    "DispatchRequested",
+    "MultidoseAssigned",
+)
+"""What an older release cannot read yet: also what decides how later events are answered."""
 GARBAGE: Final = b"\xff\x00 nobody can read this"
 
 

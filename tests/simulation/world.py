@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from services.clock import Clock
 from services.medication_list.source_log import PROGRESS_TOPIC
-from services.medication_list.store.memory_store import Content, MemoryServer
+from services.medication_list.store.memory_store import Content, Hash, MemoryServer
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.broker import Broker, Group
 from tests.simulation.history import History
@@ -25,6 +25,8 @@ class Mishaps:
     fails_before: float = 0.0
     fails_after: float = 0.0
     is_slow: float = 0.0
+    lingers: float = 0.0
+    """Of those who have read state and are about to write: so often one is held up for long enough that others write."""
     are_over: bool = False
 
 
@@ -62,6 +64,10 @@ class World:
         self.processes: dict[str, Process] = {}
         self.clocks: dict[str, ProcessClock] = {}
         self.after_store: list[Callable[[str, int | None], None]] = []
+        self.on_rewrite: Callable[[str, int, str, Hash], None] = lambda *_: None
+        """Told the generation, the partition, the patient, and the patient's index as it stood before."""
+        self.read_now: list[str] = []
+        """Patients whose state somebody has read and is about to write."""
         self.fetch_waiters: list[asyncio.Future[None]] = []
         self.seats: dict[str, Any] = {}
         self.on_belief: Callable[[str, Mapping[int, tuple[int, int]]], None] = lambda *_: None
@@ -92,6 +98,11 @@ class World:
         """The process that runs did something."""
         process = current_process()
         self.history.note("world" if process is None else process.name, what)
+
+    def linger(self) -> None:
+        """Hold up whoever has read state, now and then, for a moment."""
+        if not self.store.are_over and self.dice.random() < self.store.lingers:
+            self.loop.pause(self.dice.choice((0.01, 0.03, 0.05, 0.1, 0.3)) * (0.5 + self.dice.random()))
 
     def delay_s(self, mishaps: Mishaps) -> float:
         """How long half a round trip takes."""

@@ -1,0 +1,41 @@
+"""The table of promises in docs/reliability.md: each is there, and every test and mutant that it names, and no mutant is left out."""
+
+import re
+from typing import Final
+
+import pytest
+
+from deploy.local.layout import CHECKOUT
+from tests.chaos import mutants as chaos
+from tests.simulation.mutants import MUTANTS
+
+DOCUMENT: Final = (CHECKOUT / "docs" / "reliability.md").read_text(encoding="utf-8")
+SECTION: Final = DOCUMENT.split("## Every promise, and what holds it\n", 1)[1].split("\n## ", 1)[0]
+ROWS: Final = {match[1]: match[0] for match in re.finditer(r"^\| (I\d+) \|.*$", SECTION, re.MULTILINE)}
+PROMISES: Final = tuple(f"I{number}" for number in (*range(1, 14), 15, 17))
+
+
+def mutants_in(row: str) -> set[str]:
+    """What stands in code in the last column."""
+    return set(re.findall(r"`(\w+)`", row.rstrip("| ").rsplit("|", 1)[1]))
+
+
+def test_every_promise_has_its_row() -> None:
+    assert tuple(ROWS) == PROMISES
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_every_test_that_is_named_is_there(promise: str) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", ROWS[promise])
+    assert named, "a promise that no test holds"
+    for file, test in named:
+        assert re.search(rf"^(async )?def {test}\(", (CHECKOUT / file).read_text(encoding="utf-8"), re.MULTILINE), test
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_every_mutant_that_is_named_is_there(promise: str) -> None:
+    assert mutants_in(ROWS[promise]) <= MUTANTS.keys() | chaos.MUTANTS.keys()
+
+
+def test_no_mutant_is_left_out() -> None:
+    assert set().union(*map(mutants_in, ROWS.values())) == MUTANTS.keys() | chaos.MUTANTS.keys()
