@@ -345,6 +345,10 @@ def _begin_missing(
     missing = [each for each in partitions if stand[each] is None or each in unknown]
     if not missing:
         return False
+    # A worker that was stopped since it read the pointer would take a generation for unknown that was made meanwhile, or
+    # begin the one that was live then.
+    if roles.pointer() != pointer:
+        raise StoreUnavailableError("the generations were changed since the pointer was read: ask again")
     if generation != pointer.generation:
         raise GenerationRefusedError(f"Partition {missing[0]} has no role: start the live generation's workers first.")
     # Asked after it was seen that they are missing: a worker that was stopped in between would take an end that is

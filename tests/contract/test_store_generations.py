@@ -20,7 +20,7 @@ from services.medication_list.generations import (
 from services.medication_list.source_log import LogIdentity, MemorySourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
-from services.medication_list.store.port import PartitionWrite, Refused, Store
+from services.medication_list.store.port import PartitionWrite, Refused, Store, StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Roles, RoleState
@@ -161,6 +161,26 @@ def test_a_switch_makes_the_other_generation_live_at_once(place: Place, log: Mem
     assert not isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
     back = freeze(place.roles, 2)
     assert flip(place.roles, 2, back, live)
+
+
+def test_a_worker_that_was_stopped_while_a_switch_was_made_takes_nothing_from_who_is_live(
+    place: Place, log: MemorySourceLog
+) -> None:
+    chase(place, log, upto=5)
+    log = MemorySourceLog(log_ends={0: 5, 1: 5})
+    seen_by_one_who_was_stopped = iter([place.roles.pointer()])
+    third = begin_beside(place.roles, log, RECORD)
+    place.store(third).write([PartitionWrite(each, 0, 0, 5) for each in (0, 1)])
+    assert flip(place.roles, 2, freeze(place.roles, 2), third)
+    roles, look = place.roles, place.roles.pointer
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(roles, "pointer", lambda: next(seen_by_one_who_was_stopped, None) or look())
+        with pytest.raises(StoreUnavailableError, match="ask again"):
+            enter(roles, log, RECORD)
+        assert enter(roles, log, RECORD) == third
+    for role in roles.roles([0, 1]).values():
+        assert role is not None
+        assert role.live == third
 
 
 def test_a_generation_that_has_not_come_as_far_does_not_become_live(place: Place, log: MemorySourceLog) -> None:
