@@ -183,6 +183,13 @@ def test_a_worker_that_was_stopped_while_a_switch_was_made_takes_nothing_from_wh
         assert role.live == third
 
 
+def test_what_each_generation_has_parked_is_told_while_writes_are_frozen(place: Place, log: MemorySourceLog) -> None:
+    live, beside = chase(place, log, upto=5)
+    place.store(live).write([PartitionWrite(0, 5, 0, 6, parked={5: b"note"})])
+    freeze(place.roles, 2)
+    assert [dict(place.store(each).parked(0)) for each in (live, beside)] == [{5: b"note"}, {}]
+
+
 def test_a_generation_that_has_not_come_as_far_does_not_become_live(place: Place, log: MemorySourceLog) -> None:
     live, beside = chase(place, log, upto=5)
     place.store(live).write([PartitionWrite(1, 5, 0, 6)])
