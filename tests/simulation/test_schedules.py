@@ -14,7 +14,7 @@ from tests.simulation.world import World
 
 pytestmark = pytest.mark.simulation
 SCHEDULES = 120
-TRIES = 40
+TRIES = 60
 """Schedules that a mutant may survive at most; most are caught by one of the first ten."""
 
 
