@@ -21,8 +21,9 @@ class Service:
     many: bool = False
 
 
-OPTIONAL: Final = ("MEDCHAIN_SCHEMA_REGISTRY",)
-"""What every process is told where there is such a thing: whoever reads or writes a topic must know its framing."""
+OPTIONAL: Final = ("MEDCHAIN_SCHEMA_REGISTRY", "MEDCHAIN_TRACES", "MEDCHAIN_TRACES_RATIO")
+"""What every process is told where there is such a thing: whoever reads or writes a topic must know its framing, and a
+message is followed through all of them or not at all."""
 
 
 # Only the medication list is told where Redis is: access control and the access log have one place.

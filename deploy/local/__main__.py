@@ -77,7 +77,14 @@ def run(workers: Workers = WORKERS) -> None:
     """Run the platform in the foreground until SIGTERM or Ctrl-C."""
     end_on_signals()
     try:
-        with Platform(PLATFORM, workers=workers, schema_registry=os.environ.get("MEDCHAIN_SCHEMA_REGISTRY") or None):
+        ratio = os.environ.get("MEDCHAIN_TRACES_RATIO")
+        with Platform(
+            PLATFORM,
+            workers=workers,
+            schema_registry=os.environ.get("MEDCHAIN_SCHEMA_REGISTRY") or None,
+            traces=os.environ.get("MEDCHAIN_TRACES") or None,
+            traces_ratio=float(ratio) if ratio else None,
+        ):
             signal.pause()
     except (AlreadyRunsError, CannotSetUpError, NeverCameTrueError, ProgramDiedError) as error:
         sys.stderr.write(f"{error}\n")

@@ -38,6 +38,8 @@ class Platform:
         usual_ports: whether to take the well-known ports where they are free, else any free ones.
         parties: outside parties that get topics besides those in topics.yaml.
         schema_registry: the URL of a schema registry whose framing the topics are to carry; none by default.
+        traces: the base URL of a collector that takes what is traced; none by default.
+        traces_ratio: the share of messages that are traced without having been asked to; what the services say by default.
         clock_file: where the services read the time instead of from the machine: for tests of what time brings.
         brief: whether it will run for minutes only; its broker starts faster, and does not become as fast.
     """
@@ -52,6 +54,8 @@ class Platform:
         usual_ports: bool = True,
         parties: Parties | None = None,
         schema_registry: str | None = None,
+        traces: str | None = None,
+        traces_ratio: float | None = None,
         clock_file: Path | None = None,
         brief: bool = False,
     ) -> None:
@@ -60,6 +64,8 @@ class Platform:
         self.workers = workers
         self.parties = parties
         self.schema_registry = schema_registry
+        self._traces = traces
+        self._traces_ratio = traces_ratio
         self._clock = {} if clock_file is None else {"MEDCHAIN_CLOCK_FILE": str(clock_file.resolve())}
         kafka_port = choose_port(KAFKA_PORT if usual_ports else None)
         self.broker = Broker(self.directory / "kafka", port=kafka_port, brief=brief)
@@ -107,7 +113,11 @@ class Platform:
         if "medication-list" in self._ports:
             known["MEDCHAIN_LIST_URL"] = self.url("medication-list")
         # Empty rather than left out: the process must not take another platform's from the shell that started us.
-        optional = {"MEDCHAIN_SCHEMA_REGISTRY": self.schema_registry or ""}
+        optional = {
+            "MEDCHAIN_SCHEMA_REGISTRY": self.schema_registry or "",
+            "MEDCHAIN_TRACES": self._traces or "",
+            "MEDCHAIN_TRACES_RATIO": "" if self._traces_ratio is None else str(self._traces_ratio),
+        }
         return {each: known[each] for each in service.variables} | {each: optional[each] for each in OPTIONAL}
 
     def start(self) -> None:

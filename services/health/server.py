@@ -28,7 +28,12 @@ class HealthServer:
         """`port` None: nothing is served. `more`: what else the process tells on its port. Raises OSError: it is taken."""
         self._readiness = readiness
         self._listening = None if port is None else _listening(host, port)
-        app = FastAPI(openapi_url=None, lifespan=self._watched)
+        app = FastAPI(
+            openapi_url=None,
+            lifespan=self._watched,
+            # As in the services (`services.telemetry.traced_requests`), whatever the environment says.
+            telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        )
         for router in (health_routes(lambda _: readiness, pulse), *more):
             app.include_router(router)
         config = uvicorn.Config(app, loop="asyncio", http="httptools", log_config=None, access_log=False)

@@ -1,18 +1,16 @@
 """What the processes of the medication list must be told by their environment."""
 
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.identity.sealing import Sealer
+from services.telemetry.traces import TracedSettings
 
 
-class MedicationListSettings(BaseSettings):
+class MedicationListSettings(TracedSettings):
     """Where log and view are, which generation to work on, and the keys that a process has use for.
 
     One object for the API, the processor and the relay; what a process is not told stays None.
     """
-
-    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
 
     kafka: str
     """host:port of the brokers, separated by commas."""

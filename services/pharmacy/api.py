@@ -10,6 +10,7 @@ from schemas import events
 from services.pharmacy.search import router as search
 from services.recording.app import OpenParts, create_app
 from services.recording.routes import Write
+from services.telemetry.traces import Traces
 
 # fmt: off
 WRITES: Final = (
@@ -22,6 +23,8 @@ WRITES: Final = (
 # fmt: on
 
 
-def pharmacy_app(open_parts: OpenParts) -> FastAPI:
+def pharmacy_app(open_parts: OpenParts, traces: Traces | None = None) -> FastAPI:
     """The application of the pharmacy service."""
-    return create_app(title="Pharmacy service", about=__doc__, writes=WRITES, open_parts=open_parts, more=(search,))
+    return create_app(
+        title="Pharmacy service", about=__doc__, writes=WRITES, open_parts=open_parts, more=(search,), traces=traces
+    )

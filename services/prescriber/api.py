@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from schemas import events
 from services.recording.app import OpenParts, create_app
 from services.recording.routes import Write
+from services.telemetry.traces import Traces
 
 # fmt: off
 WRITES: Final = (
@@ -40,6 +41,6 @@ WRITES: Final = (
 # fmt: on
 
 
-def prescriber_app(open_parts: OpenParts) -> FastAPI:
+def prescriber_app(open_parts: OpenParts, traces: Traces | None = None) -> FastAPI:
     """The application of the prescriber service."""
-    return create_app(title="Prescriber service", about=__doc__, writes=WRITES, open_parts=open_parts)
+    return create_app(title="Prescriber service", about=__doc__, writes=WRITES, open_parts=open_parts, traces=traces)

@@ -21,7 +21,8 @@ from services.problems import install
 from services.problems.rendering import REASON_IN_SCOPE
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_log import KafkaLog
-from services.publishing.log import LogUnavailable
+from services.publishing.log import Log, LogUnavailable
+from services.publishing.traced_log import TracedLog
 from services.recording.bound import Bound
 from services.recording.documents import describe
 from services.recording.outcomes import ListUnreachable, MedicationListClient
@@ -31,6 +32,8 @@ from services.recording.settings import RecordingSettings
 from services.recording.write_metrics import WriteMetrics
 from services.telemetry import Registry, RequestMetrics, TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process
+from services.telemetry.traced_requests import OURS_ALONE, TracedRequests
+from services.telemetry.traces import Traces
 from services.topics.registry import EVENTS_TOPIC, load
 
 _RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable: DoorReason.LIST_UNAVAILABLE}
@@ -53,13 +56,16 @@ class Parts(NamedTuple):
 OpenParts = Callable[[], AbstractAsyncContextManager[Parts]]
 
 
-def opened(settings: RecordingSettings, service: str, framing: Framing = PLAIN) -> OpenParts:
+def opened(
+    settings: RecordingSettings, service: str, framing: Framing = PLAIN, traces: Traces | None = None
+) -> OpenParts:
     """The parts of a real process: Kafka, the medication list over HTTP, the machine's clock."""
 
     @asynccontextmanager
     async def open_parts() -> AsyncIterator[Parts]:
         log = KafkaLog(settings.kafka, load().partitions, client_id=service, framing=framing, tells_callers=True)
-        medication_list = MedicationListClient(settings.list_url)
+        appended: Log = log if traces is None else TracedLog(log, traces)
+        medication_list = MedicationListClient(settings.list_url, is_traced=traces is not None)
         try:
             await log.start([EVENTS_TOPIC])
         except LogUnavailable:
@@ -67,7 +73,7 @@ def opened(settings: RecordingSettings, service: str, framing: Framing = PLAIN) 
             get_logger().warning("log_unavailable", topic=EVENTS_TOPIC)
         registry = with_process(new_registry())
         recorder = Recorder(
-            log=log,
+            log=appended,
             medication_list=medication_list,
             door=settings.door(),
             sealer=settings.sealer(),
@@ -84,12 +90,20 @@ def opened(settings: RecordingSettings, service: str, framing: Framing = PLAIN) 
             broker.close()
             await log.close()
             await medication_list.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     return open_parts
 
 
 def create_app(
-    *, title: str, about: str, writes: Iterable[Write], open_parts: OpenParts, more: Iterable[APIRouter] = ()
+    *,
+    title: str,
+    about: str,
+    writes: Iterable[Write],
+    open_parts: OpenParts,
+    more: Iterable[APIRouter] = (),
+    traces: Traces | None = None,
 ) -> FastAPI:
     """The application of a service; `more` are its routes that write nothing."""
 
@@ -102,7 +116,14 @@ def create_app(
             yield
             watching.cancel()
 
-    app = FastAPI(title=title, version="1", description=about, lifespan=lifespan, openapi_url="/openapi.json")
+    app = FastAPI(
+        title=title,
+        version="1",
+        description=about,
+        lifespan=lifespan,
+        openapi_url="/openapi.json",
+        telemetry=OURS_ALONE,
+    )
     registry = new_registry()
     metrics = metrics_routes(lambda request: (registry, request.app.state.parts.registry))
     for router in (router_of(writes), health_routes(_readiness_of), metrics, *more):
@@ -110,6 +131,8 @@ def create_app(
     install(app, retryable=dict(_RETRYABLE))
     app.add_middleware(Bound)
     app.add_middleware(CanonicalLine, clock=SystemClock(), metrics=RequestMetrics(registry))
+    if traces is not None:
+        app.add_middleware(TracedRequests, traces=traces)
     describe(app)
     return app
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.admission.door import Door
 from services.admission.read_token import ReadTokens
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
+from services.telemetry.traces import TracedSettings
 
 
-class RecordingSettings(BaseSettings):
+class RecordingSettings(TracedSettings):
     """Where the log and the medication list are, and the platform's keys (each 64 hexadecimal characters)."""
-
-    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
 
     kafka: str
     """host:port of the brokers, separated by commas."""

@@ -17,7 +17,7 @@ MONITORING = ("prometheus", "grafana")
 
 
 def test_the_compose_file_has_exactly_the_platforms_processes() -> None:
-    assert set(COMPOSE["services"]) == {"kafka", "redis", "registry", "topics", *MONITORING} | {
+    assert set(COMPOSE["services"]) == {"kafka", "redis", "registry", "jaeger", "topics", *MONITORING} | {
         service.name for service in SERVICES
     }
 
@@ -58,7 +58,7 @@ def test_no_secret_stands_in_the_compose_file() -> None:
 def test_the_composed_registry_runs_only_when_asked_for_and_loses_no_number() -> None:
     registry = COMPOSE["services"]["registry"]
     optional = {name: service["profiles"] for name, service in COMPOSE["services"].items() if "profiles" in service}
-    assert optional == {"registry": ["registry"], **{name: ["monitoring"] for name in MONITORING}}
+    assert optional == {"registry": ["registry"], "jaeger": ["traces"], **{name: ["monitoring"] for name in MONITORING}}
     assert registry["profiles"] == ["registry"]
     # In memory, as it comes, a restart would give old numbers to other schemas.
     assert registry["environment"]["APICURIO_STORAGE_KIND"] == "kafkasql"
@@ -66,9 +66,11 @@ def test_the_composed_registry_runs_only_when_asked_for_and_loses_no_number() ->
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-def test_a_composed_service_uses_a_registry_only_where_the_environment_names_one(service: Service) -> None:
+def test_a_composed_service_uses_a_registry_or_a_collector_only_where_the_environment_names_one(
+    service: Service,
+) -> None:
     environment = COMPOSE["services"][service.name]["environment"]
-    assert {environment[name] for name in OPTIONAL} == {"${MEDCHAIN_SCHEMA_REGISTRY:-}"}
+    assert {name: environment[name] for name in OPTIONAL} == {name: f"${{{name}:-}}" for name in OPTIONAL}
 
 
 def test_the_composed_topics_are_made_by_the_command_that_people_use() -> None:

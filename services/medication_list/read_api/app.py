@@ -47,6 +47,8 @@ from services.recording.app import CanonicalLine, serve
 from services.schema_registry import framing_at_start
 from services.telemetry import RequestMetrics, TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process
+from services.telemetry.traced_requests import OURS_ALONE, TracedRequests
+from services.telemetry.traces import Traces, traces_of
 from services.topics.registry import EVENTS_TOPIC, load
 
 PORT: Final = 8803
@@ -60,7 +62,11 @@ OpenParts = Callable[[], AbstractAsyncContextManager[Parts]]
 
 
 def opened(
-    settings: MedicationListSettings, clock: Clock, topic: str = EVENTS_TOPIC, framing: Framing = PLAIN
+    settings: MedicationListSettings,
+    clock: Clock,
+    topic: str = EVENTS_TOPIC,
+    framing: Framing = PLAIN,
+    traces: Traces | None = None,
 ) -> OpenParts:
     """The parts of a real process. Raises ValueError when it was not given the keys that it needs."""
     tokens = ReadTokens(_key(settings.read_token_key, "MEDCHAIN_READ_TOKEN_KEY"))
@@ -111,6 +117,8 @@ def opened(
             await places.close()
             await log.close()
             await short.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     return open_parts
 
@@ -126,7 +134,7 @@ def _key(given: SecretStr | None, name: str) -> bytes:
     return bytes.fromhex(given.get_secret_value())
 
 
-def create_app(open_parts: OpenParts) -> FastAPI:
+def create_app(open_parts: OpenParts, traces: Traces | None = None) -> FastAPI:
     """The application."""
 
     @asynccontextmanager
@@ -139,7 +147,12 @@ def create_app(open_parts: OpenParts) -> FastAPI:
 
     about = "One citizen, one medication list: how it stands, how it stood, and how it came to be."
     app = FastAPI(
-        title="Medication list", version="1", description=about, lifespan=lifespan, openapi_url="/openapi.json"
+        title="Medication list",
+        version="1",
+        description=about,
+        lifespan=lifespan,
+        openapi_url="/openapi.json",
+        telemetry=OURS_ALONE,
     )
     registry = new_registry()
     metrics = metrics_routes(lambda request: (registry, request.app.state.parts.registry))
@@ -148,6 +161,8 @@ def create_app(open_parts: OpenParts) -> FastAPI:
     install(app, retryable=dict(_RETRYABLE))
     app.add_exception_handler(NotReadyError, _not_ready)
     app.add_middleware(CanonicalLine, clock=SystemClock(), metrics=RequestMetrics(registry))
+    if traces is not None:
+        app.add_middleware(TracedRequests, traces=traces)
     describe(app)
     return app
 
@@ -163,8 +178,8 @@ def main() -> None:
     settings = MedicationListSettings()  # type: ignore[call-arg]  # the environment fills it
     configure("medication_list")
     refuse_to_start(settings)
-    framing = framing_at_start(settings.schema_registry)
-    app = create_app(opened(settings, SystemClock(), framing=framing))
+    framing, traces = framing_at_start(settings.schema_registry), traces_of(settings, "medication_list")
+    app = create_app(opened(settings, SystemClock(), framing=framing, traces=traces), traces)
     serve(app, service="medication_list", host=settings.host, port=settings.port or PORT)
 
 
