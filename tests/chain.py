@@ -197,8 +197,13 @@ def read(answer: httpx.Response) -> dict[str, Any]:
 
 
 @contextmanager
-def running_chain(directory: Path, parties: Parties, schema_registry: str | None = None) -> Iterator[Chain]:
-    """The whole platform in this folder, with topics for these parties besides those declared."""
+def running_chain(
+    directory: Path, parties: Parties, schema_registry: str | None = None, traces: str | None = None
+) -> Iterator[Chain]:
+    """The whole platform in this folder, with topics for these parties besides those declared.
+
+    `traces`: the collector to which what a test itself samples is told.
+    """
     clock = directory / "now"
     directory.mkdir(parents=True)
     data, run = directory / "data", directory / "run"
@@ -210,6 +215,8 @@ def running_chain(directory: Path, parties: Parties, schema_registry: str | None
             usual_ports=False,
             parties=parties,
             schema_registry=schema_registry,
+            traces=traces,
+            traces_ratio=0.0,
             clock_file=clock,
             brief=True,
         ) as platform,

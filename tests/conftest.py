@@ -20,6 +20,7 @@ from services.topics import cluster
 from services.topics.registry import load
 from tests.acceptance.translate import PARTIES
 from tests.chain import Chain, running_chain
+from tests.collector import Collector, a_collector
 from tests.servers import a_kafka, a_redis
 
 # One seed for every test that rolls dice: MEDCHAIN_TEST_SEED=<seed> repeats a run.
@@ -78,9 +79,16 @@ def kafka(scratch: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def chain(scratch: Path) -> Iterator[Chain]:
+def collector() -> Iterator[Collector]:
+    """Takes the traces of `chain`: of what a test samples, and of nothing else."""
+    with a_collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def chain(scratch: Path, collector: Collector) -> Iterator[Chain]:
     """The whole platform, every service a process of its own, with the parties of the acceptance scenarios."""
-    with running_chain(scratch / "chain", PARTIES) as chain:
+    with running_chain(scratch / "chain", PARTIES, traces=collector.url) as chain:
         yield chain
 
 

@@ -12,12 +12,13 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-from schemas.codec import UndecodableError, decode, digest_of
+from schemas.codec import UndecodableError, decode, digest_of, name_of
 from schemas.events import Event, ParkedRecordClosed, PrescriptionIssued
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
 from services.canonical_log import get_logger
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, Record, Rewind, Verdict
+from services.medication_list.event_spans import EventSpans, StoredEvent, sampled_in
 from services.medication_list.fold import (
     EVERYTHING,
     Judgement,
@@ -36,6 +37,7 @@ from services.medication_list.packing import pack_effect, pack_field, pack_memor
 from services.medication_list.store.port import PartitionWrite, PatientChange, Refused, Store, Wanted, Written
 from services.publishing.log import SUBMISSION_HEADER
 from services.publishing.partitioning import partition_of
+from services.telemetry.traces import sampled
 
 PATIENT_KEY_BYTES = 32
 _HEX = frozenset(b"0123456789abcdef")
@@ -174,6 +176,9 @@ class PartitionWork:
     parked: dict[int, bytes] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
+    sampled: Mapping[int, bytes] = field(default_factory=dict)
+    """Offset -> traceparent of what is traced; always empty where nothing is."""
+    traced: list[StoredEvent] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -211,8 +216,10 @@ class Judge:
         partitions: int,
         framing: Framing = PLAIN,
         told: Callable[[Judged], None] = _nobody_counts,
+        spans: EventSpans | None = None,
     ) -> None:
-        """`told`: hears of each fetch what became of it."""
+        """`told`: hears of each fetch what became of it. `spans`: makes those of sampled events; None: nothing is traced."""
+        self._spans = spans
         self._store = store
         self._framing = framing
         self._partitions = partitions
@@ -223,6 +230,9 @@ class Judge:
         verdicts: dict[int, Verdict] = {}
         judged, began = Judged(), time.perf_counter()
         works = [work for batch in fetch.batches if (work := self._opened(batch, verdicts))]
+        if self._spans is not None:
+            for work in works:
+                work.sampled = sampled_in(work.batch.records)
         decoded = time.perf_counter()
         read = self._read_first(works, verdicts)
         fold_began = time.perf_counter()
@@ -238,6 +248,8 @@ class Judge:
             "store": time.perf_counter() - folded,
         }
         self._told(judged)
+        if self._spans is not None and (traced := _traced(ready, writes)):
+            self._spans.stored(traced, fetch.fetched_ns or time.time_ns())
         return verdicts
 
     # --- Decode --------------------------------------------------------------------------------------------------
@@ -284,8 +296,9 @@ class Judge:
         """Read what the first read points at, then fold; False when the store moved meanwhile."""
         try:
             self._read_second(work)
+            judge = self._judge_traced if work.sampled else self._judge
             for item in work.items:
-                self._judge(work, item)
+                judge(work, item)
         except StaleReadError as error:
             verdicts[work.batch.partition] = Rewind(error.offset)
             return False
@@ -325,12 +338,30 @@ class Judge:
 
     # --- Fold ----------------------------------------------------------------------------------------------------
 
-    def _judge(self, work: PartitionWork, item: Item) -> None:
-        """Judge one item, and take what it changes into the work."""
+    def _judge_traced(self, work: PartitionWork, item: Item) -> None:
+        """Judge one item of a batch of which something is traced."""
+        outcome = self._judge(work, item)
+        offset = item.record.offset
+        if (traceparent := work.sampled.get(offset)) is None:
+            return
+        event = item.entry.event if isinstance(item, Readable) else None
+        work.traced.append(
+            StoredEvent(
+                traceparent,
+                work.batch.partition,
+                offset,
+                outcome,
+                None if event is None else event.event_id,
+                None if event is None else name_of(event),
+            )
+        )
+
+    def _judge(self, work: PartitionWork, item: Item) -> str:
+        """Judge one item, and take what it changes into the work; returns its outcome."""
         if item.patient is None:
             self._note_parked(work, item)
             work.outcomes["parked"] = work.outcomes.get("parked", 0) + 1
-            return
+            return "parked"
         whose = item.patient
         item, judgement = judged(
             work.batch.partition, work.patients[whose], item, lambda missing: self._load(work, whose, missing)
@@ -340,11 +371,14 @@ class Judge:
         _take(work, whose, judgement)
         if isinstance(item, Unreadable):
             self._note_parked(work, item)
-            return
+            return judgement.verdict.outcome
         for name in opened_by(item, judgement):
             work.opened[name, whose.encode()] = None
         for effect in due_of(item, judgement):
-            work.effects.append(pack_effect(item.entry.offset, whose, effect))
+            # From the log, whether this process traces or not: every generation makes the same bytes.
+            traceparent = sampled(item.record.headers)
+            work.effects.append(pack_effect(item.entry.offset, whose, effect, traceparent))
+        return judgement.verdict.outcome
 
     def _note_parked(self, work: PartitionWork, item: Unreadable) -> None:
         partition, offset = work.batch.partition, item.record.offset
@@ -362,6 +396,11 @@ class Judge:
         for name in answer.taken:
             _log.error("prescription_number_conflict", partition=work.batch.partition, prescription=name)
         return Applied(answer.next_offset)
+
+
+def _traced(works: Sequence[PartitionWork], writes: Mapping[int, Written | Refused]) -> list[StoredEvent]:
+    """What is traced of the works that the store took."""
+    return [event for work in works if isinstance(writes[work.batch.partition], Written) for event in work.traced]
 
 
 def _named(work: PartitionWork) -> list[Wanted]:

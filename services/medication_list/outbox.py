@@ -51,9 +51,11 @@ from services.publishing.log import (
     RecordTooLarge,
     cloud_event_headers,
 )
+from services.publishing.traced_log import TracedLog
 from services.schema_registry import framing_at_start
 from services.telemetry import TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process
+from services.telemetry.traces import traces_of
 from services.topics.registry import EVENTS_TOPIC, UndeclaredTopicError, load
 
 LEASE_MS: Final = 12_000
@@ -314,7 +316,11 @@ class Relay:
         except Exception as error:  # one effect must not stop the others: it is held with an alarm
             raise UnsendableError("not_in_contract") from error
         headers = cloud_event_headers(
-            event_id=made.effect_id, event_type=made.event_type, source="relay", time_ms=self._clock.now_ms()
+            event_id=made.effect_id,
+            event_type=made.event_type,
+            source="relay",
+            time_ms=self._clock.now_ms(),
+            traceparent=None if effect.traceparent is None else effect.traceparent.decode("ascii", "replace"),
         )
         return LogRecord(topic, made.key.encode(), made.value, headers)
 
@@ -400,7 +406,12 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
         refuse_another_log(RedisRoles(link), source)
         return source.relayed()
 
-    log = KafkaLog(settings.kafka, topics.partitions, client_id="medchain-relay", linger_ms=LINGER_MS, framing=framing)
+    log: Log = KafkaLog(
+        settings.kafka, topics.partitions, client_id="medchain-relay", linger_ms=LINGER_MS, framing=framing
+    )
+    traces = traces_of(settings, "relay")
+    if traces is not None:
+        log = TracedLog(log, traces)
     relay = Relay(
         RedisOutbox(link),
         log,
@@ -439,6 +450,8 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
     with suppress(StoreUnavailableError):
         await relay.hand_over()
     await log.close()
+    if traces is not None:
+        await asyncio.to_thread(traces.close)
     overlooking.stop()
     link.close()
     health.stop()

@@ -47,11 +47,13 @@ class WaitingEffect(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `source_offset` stands first: the store reads it to leave out what was relayed before a loss. `patient` is the
     pseudonym that the sealed identity of an order is bound to, else None; it goes no further than the relay.
+    `traceparent`: the header of the record that it comes from, where that one is traced.
     """
 
     source_offset: int
     patient: str | None
     due: Effect
+    traceparent: bytes | None = None
 
 
 _DOCUMENTS = frozenset({"signed", "handed", "recorded", "dosed"})
@@ -113,9 +115,13 @@ def unpack_memory(key: bytes, packed: bytes) -> Memory:
     return packed if key[0] == _NATURAL else _memory_decoder.decode(packed)
 
 
-def pack_effect(source_offset: int, patient: str, effect: Effect) -> bytes:
+def pack_effect(source_offset: int, patient: str, effect: Effect, traceparent: bytes | None = None) -> bytes:
     """The bytes of an outbox entry: the record that an effect comes from, and whose it is if the relay needs to know."""
-    return _encode((source_offset, patient if type(effect) is OrderDue else None, effect))
+    whose = patient if type(effect) is OrderDue else None
+    # One element less where nothing is traced; a relay of an older release overlooks the other one.
+    return _encode(
+        (source_offset, whose, effect) if traceparent is None else (source_offset, whose, effect, traceparent)
+    )
 
 
 def unpack_effect(packed: bytes) -> WaitingEffect:

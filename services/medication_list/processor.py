@@ -35,6 +35,7 @@ from services.medication_list.driver import (
     run,
     status,
 )
+from services.medication_list.event_spans import EventSpans
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import (
     GenerationGoneError,
@@ -66,6 +67,7 @@ from services.publishing.broker_check import BrokerCheck
 from services.schema_registry import framing_at_start
 from services.telemetry import TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process
+from services.telemetry.traces import Traces, traces_of
 from services.topics.registry import EVENTS_TOPIC, load
 
 RELEASE: Final = "0.1.0"
@@ -133,6 +135,7 @@ class Worker:
         self._mender: Mender | None = None
         self.held = Held()
         self.patience = Patience()
+        self.traces: Traces | None = None
         self._tally = Tally()
         self._turning = threading.RLock()
         self._store: Store | None = None
@@ -178,7 +181,7 @@ class Worker:
             self._look_around()
             patience.sleep(pause_s)
             pause_s = min(2 * pause_s, patience.longest_pause_s)
-            verdicts |= self._judged(Fetch(left))
+            verdicts |= self._judged(Fetch(left, fetch.fetched_ns))
         if left:
             self._look_around()
         self._tally.count(fetch, verdicts)
@@ -239,7 +242,8 @@ class Worker:
 
     def _feed(self, generation: str) -> None:
         store = self._store_of(generation)
-        self._judge = Judge(store, self._partitions, self._framing, self.metrics.judged)
+        spans = None if self.traces is None else EventSpans(self.traces, generation)
+        self._judge = Judge(store, self._partitions, self._framing, self.metrics.judged, spans)
         self.metrics.entered(generation)
         if self._records is not None:
             self._mender = Mender(store, self._records, self._partitions, SystemClock().now_ms, self._framing)
@@ -319,7 +323,7 @@ def main() -> NoReturn:
     configure("processor")
     partitions = load().partitions(EVENTS_TOPIC)
     framing = framing_at_start(settings.schema_registry)
-    link = Link(settings.redis)
+    link, traces = Link(settings.redis), traces_of(settings, "processor")
     worker = Worker(
         RedisRoles(link),
         KafkaSourceLog(settings.kafka, framing=framing),
@@ -330,6 +334,7 @@ def main() -> NoReturn:
         framing,
         KafkaRecordLog(settings.kafka),
     )
+    worker.traces = traces
     worker.patience = Patience(for_s=_WAIT_FOR_LEAVE_S)
     pulse, progress = Pulse(), Progress()
     readiness = Readiness(
@@ -347,6 +352,8 @@ def main() -> NoReturn:
     group = group_of_generation(settings.generation) if settings.generation else group_of_release(VERSION)
     driver = DriverSettings(group, settings.kafka.split(","), EVENTS_TOPIC, partitions)
     leaving = LeavingWhenGone(worker, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if traces is not None:
+        atexit.register(traces.close)
     atexit.register(worker.leave)
     app = create_app(driver, leaving)
 

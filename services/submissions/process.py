@@ -10,14 +10,17 @@ from services.clock import SystemClock
 from services.health import HealthServer, Pulse, Readiness
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_log import KafkaLog
+from services.publishing.traced_log import TracedLog
 from services.recording.outcomes import MedicationListClient
 from services.schema_registry import framing_at_start
 from services.submissions.inbox import Inbox, run_until_signalled
 from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Reception
 from services.submissions.settings import InboxSettings
+from services.submissions.traced_reception import traced
 from services.telemetry import TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process
+from services.telemetry.traces import traces_of
 from services.topics.registry import EVENTS_TOPIC, load
 
 
@@ -30,11 +33,12 @@ def serve_inbox(kind: str, service: str) -> None:
 
 async def _run(settings: InboxSettings, kind: str, group: str, framing: Framing) -> None:
     log = KafkaLog(settings.kafka, load().partitions, client_id=group, framing=framing)
-    medication_list = MedicationListClient(settings.list_url)
+    traces = traces_of(settings, group.replace("-", "_"))
+    medication_list = MedicationListClient(settings.list_url, is_traced=traces is not None)
     clock, registry = SystemClock(), with_process(new_registry())
     metrics = InboxMetrics(registry)
     reception = Reception(
-        log=log,
+        log=log if traces is None else TracedLog(log, traces),
         medication_list=medication_list,
         door=settings.door(),
         sealer=settings.sealer(),
@@ -42,7 +46,8 @@ async def _run(settings: InboxSettings, kind: str, group: str, framing: Framing)
         framing=framing,
         metrics=metrics,
     )
-    inbox = Inbox(kafka=settings.kafka, kind=kind, group=group, receive=reception.receive, clock=clock, metrics=metrics)
+    receive = reception.receive if traces is None else traced(reception.receive, traces)
+    inbox = Inbox(kafka=settings.kafka, kind=kind, group=group, receive=receive, clock=clock, metrics=metrics)
     readiness = Readiness(
         {
             "broker": BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC]),
@@ -61,3 +66,5 @@ async def _run(settings: InboxSettings, kind: str, group: str, framing: Framing)
         beating.cancel()
         await log.close()
         await medication_list.close()
+        if traces is not None:
+            await asyncio.to_thread(traces.close)

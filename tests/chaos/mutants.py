@@ -100,9 +100,8 @@ def _errors_swallowed() -> None:
     """What cannot be read is left out, and nobody is told."""
     judge = Judge._judge  # noqa: SLF001
 
-    def lenient(self: Judge, work: Any, item: Any) -> None:
-        if isinstance(item, judging.Readable):
-            judge(self, work, item)
+    def lenient(self: Judge, work: Any, item: Any) -> str:
+        return judge(self, work, item) if isinstance(item, judging.Readable) else "parked"
 
     Judge._judge = lenient  # type: ignore[method-assign]  # noqa: SLF001
 

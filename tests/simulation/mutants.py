@@ -128,9 +128,8 @@ def errors_swallowed(stack: ExitStack) -> None:
     """What cannot be judged is left out, and nobody is told."""
     original = Judge._judge
 
-    def lenient(self: Any, work: Any, item: Any) -> None:
-        if isinstance(item, Readable):
-            original(self, work, item)
+    def lenient(self: Any, work: Any, item: Any) -> str:
+        return original(self, work, item) if isinstance(item, Readable) else "parked"
 
     _instead(stack, Judge, "_judge", lenient)
 

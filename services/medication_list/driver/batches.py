@@ -1,7 +1,7 @@
 """What the driver hands to the processor and what it hears back: fetches, verdicts, and the ports on either side."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -57,9 +57,13 @@ class PartitionBatch:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Everything that one fetch brought, at most one batch a partition."""
+    """Everything that one fetch brought, at most one batch a partition.
+
+    ``fetched_ns``: when, in nanoseconds since the epoch by the machine's clock, for traces alone; None where nobody says.
+    """
 
     batches: tuple[PartitionBatch, ...]
+    fetched_ns: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

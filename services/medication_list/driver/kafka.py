@@ -5,6 +5,7 @@ Everything that touches aiokafka's consumer runs in the consumer's own thread; t
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -332,7 +333,9 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         batches = await self.reader.read(consumer, max_records or 1)
         if not batches:
             return {}
-        return {TP(cast("BatchConsumer", self.consumer).plan.topic, batches[0].partition): [Fetch(batches)]}
+        return {
+            TP(cast("BatchConsumer", self.consumer).plan.topic, batches[0].partition): [Fetch(batches, time.time_ns())]
+        }
 
 
 class BatchConsumer(Consumer):

@@ -45,19 +45,19 @@ async def pump(
         batches = tuple(batch for batch in fetch.batches if log.is_current(batch))
         if not batches:
             continue
-        if _settle(log, batches, _verdicts(process, batches, failures)):
+        if _settle(log, batches, _verdicts(process, Fetch(batches, fetch.fetched_ns), failures)):
             failures = 0
         else:
             failures += 1
             await sleep(pauses.after(failures))
 
 
-def _verdicts(process: Process, batches: tuple[PartitionBatch, ...], failures: int) -> Mapping[int, Verdict]:
+def _verdicts(process: Process, fetch: Fetch, failures: int) -> Mapping[int, Verdict]:
     try:
-        return process(Fetch(batches))
+        return process(fetch)
     except Exception as error:  # noqa: BLE001 — Faust would take an exception for an acknowledgement
         # The type only: a message may quote what it failed on.
-        _log.error("batch_failed", error=type(error).__name__, failures=failures + 1, partitions=len(batches))
+        _log.error("batch_failed", error=type(error).__name__, failures=failures + 1, partitions=len(fetch.batches))
         return {}
 
 
