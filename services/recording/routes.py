@@ -25,6 +25,7 @@ from services.recording.answers import Answering, answer_to_one, answer_to_sever
 from services.recording.caller import Caller, caller
 from services.recording.documents import answer_documents, body_document
 from services.recording.recorder import Asked, Recorder
+from services.telemetry.traces import well_formed
 
 _LONGEST_KEY: Final = 255
 
@@ -95,7 +96,7 @@ def _handler(write: Write) -> Any:
         if write.roles is not None and who.role not in write.roles:
             raise not_found()
         given = await message_of(request)
-        asked = Asked(who, key, traceparent, is_async="respond-async" in prefer)
+        asked = Asked(who, key, well_formed(traceparent), is_async="respond-async" in prefer)
         return await take(request.app.state.recorder, write, given, _known(write, request), asked)
 
     return handle

@@ -22,6 +22,7 @@ from services.publishing.log import LogUnavailable
 from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Received
 from services.telemetry import new_registry
+from services.telemetry.traces import well_formed
 
 Receive = Callable[[Received], Coroutine[Any, Any, None]]
 Place = tuple[str, int]
@@ -219,5 +220,5 @@ def _received(record: Any) -> Received:
         key=record.key,
         value=record.value,
         sent_at_ms=record.timestamp,
-        traceparent=None if traceparent is None else traceparent.decode("ascii", "replace"),
+        traceparent=None if traceparent is None else well_formed(traceparent.decode("ascii", "replace")),
     )

@@ -120,6 +120,13 @@ def sampled(headers: Sequence[tuple[str, bytes]]) -> bytes | None:
     return None
 
 
+def well_formed(traceparent: str | None) -> str | None:
+    """What a sender sent as its traceparent, if it is one: nothing else that it may have put there goes on into the log."""
+    if traceparent is None or not _FORM.fullmatch(traceparent.encode("utf-8", "replace")):
+        return None
+    return traceparent
+
+
 def context_of(traceparent: str | None) -> Context:
     """The parent that a traceparent names; none where it is missing or malformed."""
     return _propagator.extract({} if traceparent is None else {TRACEPARENT: traceparent}, Context())

@@ -100,6 +100,12 @@ def test_no_national_id_or_name_is_in_keys_and_headers_of_the_log(stand: Stand) 
     assert ("traceparent", b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01") in record.headers
 
 
+def test_what_a_sender_puts_in_the_place_of_a_trace_does_not_reach_the_log(stand: Stand) -> None:
+    stand.post("/v1/prescriptions", a_prescription(), traceparent=PATIENT["national_id"])
+    (record,) = stand.log.records(EVENTS_TOPIC)
+    assert "traceparent" not in dict(record.headers)
+
+
 def test_every_resource_records_its_event(stand: Stand) -> None:
     document = stand.http.get("/openapi.json").json()
     for number, write in enumerate(WRITES):

@@ -43,6 +43,7 @@ from services.telemetry.traces import (
     sampled,
     traceparent_of,
     traces_of,
+    well_formed,
 )
 from services.topics.registry import EVENTS_TOPIC
 from tests.collector import a_collector
@@ -127,6 +128,7 @@ def test_a_record_is_traced_by_the_flag_that_it_bears_and_by_nothing_else() -> N
 @pytest.mark.parametrize("header", MALFORMED)
 def test_a_malformed_traceparent_is_no_trace(header: str) -> None:
     assert sampled([("traceparent", header.encode())]) is None
+    assert well_formed(header) is None
     kept = Kept()
     with kept.traces.span("request", SpanKind.SERVER, header) as span:
         assert not span.is_recording()
@@ -137,6 +139,10 @@ def test_a_malformed_traceparent_is_no_trace(header: str) -> None:
 def test_whatever_stands_in_the_header_is_a_trace_or_none(header: bytes) -> None:
     found = sampled([("traceparent", header)])
     assert found in (None, header)
+
+
+def test_a_traceparent_goes_on_as_it_came_sampled_or_not() -> None:
+    assert [well_formed(header) for header in (SAMPLED, UNSAMPLED, None)] == [SAMPLED, UNSAMPLED, None]
 
 
 def test_a_header_without_a_value_is_no_trace() -> None:
