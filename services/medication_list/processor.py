@@ -5,7 +5,6 @@
 
 import asyncio
 import atexit
-import gc
 import os
 import secrets
 import signal
@@ -22,6 +21,7 @@ from schemas.framing import PLAIN, Framing
 from services.canonical_log import configure, get_logger
 from services.clock import SystemClock
 from services.health import HealthServer, Pulse, Readiness
+from services.interpreter import collect_seldom
 from services.medication_list.driver import (
     Applied,
     DriverSettings,
@@ -73,7 +73,6 @@ from services.topics.registry import EVENTS_TOPIC, load
 RELEASE: Final = "0.1.0"
 _TOLD_EVERY_S: Final = 10.0
 _ENTER_AGAIN_S: Final = 0.5
-_COLLECTED_AFTER: Final = (70_000, 10, 10)
 
 LOOK_AROUND_EVERY_S: Final = 1.0
 """How often a worker looks which generation it is to feed, and says that it works."""
@@ -369,17 +368,6 @@ def main() -> NoReturn:
     keep_mending(worker.held, worker.mend)
     collect_seldom()
     run(app, agent)
-
-
-def collect_seldom() -> None:
-    """Leave what was imported out of every garbage collection, and look for cycles a hundred times less often.
-
-    A fetch makes many thousand objects that live until it is written and form no cycles: counting references frees
-    them. The collector walked them over and over meanwhile, for a twentieth of all time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTED_AFTER)
 
 
 class LeavingWhenGone:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, NamedTuple
@@ -13,10 +12,11 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.framing import PLAIN, Framing
-from schemas.reasons import DoorReason
+from schemas.reasons import DoorReason, catalogue
 from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
 from services.health import Check, Readiness, health_routes
+from services.interpreter import collect_seldom, switch_often
 from services.problems import install
 from services.problems.rendering import REASON_IN_SCOPE
 from services.publishing.broker_check import BrokerCheck
@@ -37,9 +37,6 @@ from services.telemetry.traces import Traces
 from services.topics.registry import EVENTS_TOPIC, load
 
 _RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable: DoorReason.LIST_UNAVAILABLE}
-_SWITCH_INTERVAL_S: Final = 0.0005
-"""How long a thread may keep the interpreter. Each append needs the log's thread and the producer's for a moment, and under
-a flood the loop would let them in every 5 ms only: 300 writes at once then waited seconds for their turn to be sent."""
 _KEEP_ALIVE_S: Final = 75
 """Longer than callers keep idle connections, aiohttp's 15 s among them: who sends on one that is just being closed here
 cannot know whether the write came through."""
@@ -179,12 +176,14 @@ class CanonicalLine:
 def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:
     """Run until told to stop: uvloop and httptools, no access log beside the canonical lines."""
     configure(service)
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    catalogue()  # read now: the first problem would have all requests wait while its text is looked up
+    switch_often()
+    collect_seldom()
     uvicorn.run(
         app,
         host=host,
         port=port,
-        loop="uvloop",
+        loop="asyncio",
         http="httptools",
         access_log=False,
         log_config=None,

@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-unt
 
 from schemas.framing import Framing
 from services.canonical_log import configure, get_logger
+from services.interpreter import collect_seldom
 from services.medication_list.driver import (
     Cursors,
     Fetch,
@@ -39,7 +40,7 @@ from services.medication_list.generations import (
     GenerationState,
     record_of,
 )
-from services.medication_list.processor import Patience, Worker, collect_seldom
+from services.medication_list.processor import Patience, Worker
 from services.medication_list.source_log import KafkaSourceLog, SourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import Store, StoreUnavailableError

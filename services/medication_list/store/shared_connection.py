@@ -1,0 +1,196 @@
+"""One connection to Redis for all readers of a process: their commands leave together, replies come back in that order.
+
+A pool hands connections out one at a time. Under a flood its waiters queued for the pool's own lock, those who had a
+connection to give back behind those who wanted one, and looks of a millisecond took seconds.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from services.medication_list.store.library import CODE, LIBRARY
+
+_FUNCTION_MISSING: Final = "unction not found"
+
+
+class Answers(NamedTuple):
+    """One reply for each command, error replies included, and the run id of the server that gave them."""
+
+    server: str
+    replies: Sequence[Any]
+
+
+class SharedConnection:
+    """Opened when first needed, and again after it broke. Used by one event loop; `close` it.
+
+    redis-py makes the connection (addresses, passwords, TLS). The function library is loaded where it is missing.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        self._pool: Any = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._timeout_s = timeout_s
+        self._line: _Line | None = None
+        self._opening: asyncio.Task[_Line] | None = None
+
+    async def exchange(self, commands: Sequence[bytes]) -> Answers:
+        """Send these and return their replies. Raises RedisError, OSError (TimeoutError too); what was asked may repeat."""
+        async with asyncio.timeout(self._timeout_s):
+            line = await self._open()
+            try:
+                replies = await line.ask(commands) if commands else []
+            except asyncio.CancelledError:
+                # Whoever gave up is one of many: the line goes only if it is the server that keeps silent.
+                if line.is_silent(self._timeout_s / 2):
+                    line.end(ConnectionError("redis is silent"))
+                raise
+        if any(isinstance(each, ResponseError) and _FUNCTION_MISSING in str(each) for each in replies):
+            line.end_when_answered()  # the next one loads it
+        return Answers(line.server, replies)
+
+    async def close(self) -> None:
+        """Let go of the connection; who still waits on it is told that it broke."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        if self._line is not None:
+            self._line.end(ConnectionError("the connection was closed"))
+            await self._line.ended()
+
+    async def _open(self) -> "_Line":
+        """The line that is open; or a new one, for which all wait together, and whose failure is everybody's."""
+        if self._line is not None and self._line.is_open:
+            return self._line
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._opened(), name="redis-opening")
+        self._line = await asyncio.shield(self._opening)
+        return self._line
+
+    async def _opened(self) -> "_Line":
+        connection = self._pool.make_connection()
+        try:
+            await connection.connect()
+            return _Line(connection, await _prepared(connection))
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
+
+class _Line:
+    """One open connection, and who waits for replies on it."""
+
+    def __init__(self, connection: Any, server: str) -> None:
+        self.server = server
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._outgoing: list[bytes] = []
+        self._has_outgoing = asyncio.Event()
+        self._expected: deque[tuple[asyncio.Future[list[Any]], int, float]] = deque()
+        self._is_leaving = False
+        self._failure: Exception | None = None
+        self._work = [asyncio.create_task(each, name="redis-line") for each in (self._send(), self._receive())]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more may be asked of it."""
+        return self._failure is None and not self._is_leaving
+
+    def ask(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:
+        """The replies to come. Fails with what ended the line."""
+        answered: asyncio.Future[list[Any]] = self._loop.create_future()
+        if self._failure is not None:
+            answered.set_exception(self._failure)
+            return answered
+        self._expected.append((answered, len(commands), self._loop.time()))
+        self._outgoing += commands
+        self._has_outgoing.set()
+        return answered
+
+    def is_silent(self, timeout_s: float) -> bool:
+        """Whether the oldest that was asked has waited so long."""
+        return bool(self._expected) and self._loop.time() - self._expected[0][2] >= timeout_s
+
+    def end_when_answered(self) -> None:
+        """Take nothing more on, and end when the last reply has come."""
+        self._is_leaving = True
+        if not self._expected:
+            self.end(ConnectionError("the connection was given up"))
+
+    def end(self, failure: Exception) -> None:
+        """Tell everybody who waits, and let the connection go."""
+        if self._failure is not None:
+            return
+        self._failure = failure
+        for answered, _, _ in self._expected:
+            if not answered.done():
+                answered.set_exception(failure)
+        self._expected.clear()
+        for task in self._work:
+            task.cancel()
+        self._work.append(asyncio.create_task(self._connection.disconnect(nowait=True), name="redis-line-end"))
+
+    async def ended(self) -> None:
+        """Wait until nothing of it runs."""
+        await asyncio.wait(self._work)
+
+    async def _send(self) -> None:
+        try:
+            while True:
+                await self._has_outgoing.wait()
+                self._has_outgoing.clear()
+                commands, self._outgoing = self._outgoing, []
+                await self._connection.send_packed_command(commands, check_health=False)
+        except (RedisError, OSError) as error:
+            self.end(error)
+
+    async def _receive(self) -> None:
+        """Also while nothing is expected: so a server that goes away is noticed before the next one asks."""
+        replies: list[Any] = []
+        try:
+            while True:
+                replies.append(await self._reply())
+                answered, count, _ = self._expected[0]
+                if len(replies) < count:
+                    continue
+                self._expected.popleft()
+                if not answered.done():  # who asked may have gone
+                    answered.set_result(replies)
+                replies = []
+                if self._is_leaving and not self._expected:
+                    self.end(ConnectionError("the connection was given up"))
+        except (RedisError, OSError) as error:
+            self.end(error)
+
+    async def _reply(self) -> Any:
+        try:
+            return await self._connection.read_response(disable_decoding=True, timeout=math.inf)
+        except ResponseError as error:
+            return error
+
+
+async def _prepared(connection: Any) -> str:
+    """Load the functions where they are missing, and return the run id of the server."""
+    await connection.send_command("FUNCTION", "LIST", "LIBRARYNAME", LIBRARY)
+    if not await connection.read_response(disable_decoding=True):
+        await connection.send_command("FUNCTION", "LOAD", CODE)
+        try:
+            await connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            if "already exists" not in str(error):
+                raise
+    await connection.send_command("INFO", "server")
+    info: bytes = await connection.read_response(disable_decoding=True)
+    return info.split(b"run_id:", 1)[1].split(b"\r\n", 1)[0].decode()
