@@ -151,16 +151,26 @@ def _collected(consumer: Any, place: Any, wanted: list[int]) -> dict[int, Any]:
     while at < len(wanted):
         if standing is None or not standing <= wanted[at] <= standing + _NEAR:
             consumer.seek(place, wanted[at])
-        try:
-            polled = consumer.poll(timeout_ms=_POLL_MS).get(place, [])
-        except OffsetOutOfRangeError:
-            return found
-        found.update((record.offset, record) for record in polled if record.offset in looked_for)
-        standing = consumer.position(place)
-        while at < len(wanted) and wanted[at] < standing:
+        polled = _polled(consumer, place)
+        if polled:
+            found.update((record.offset, record) for record in polled if record.offset in looked_for)
+            passed = standing = consumer.position(place)
+        else:
+            # A slow answer, or nothing there: only the log's two ends can tell, and an error about the place cannot.
+            standing = None
+            passed, end = consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
+            if wanted[at] >= end:
+                return found
+        while at < len(wanted) and wanted[at] < passed:
             at += 1
-        if not polled and at < len(wanted) and wanted[at] >= consumer.end_offsets([place])[place]:
-            return found
-        if time.monotonic() > deadline_s:
+        if at < len(wanted) and time.monotonic() > deadline_s:
             raise LogLookupError("the log did not bring the records in time")
     return found
+
+
+def _polled(consumer: Any, place: Any) -> Sequence[Any]:
+    try:
+        records: Sequence[Any] = consumer.poll(timeout_ms=_POLL_MS).get(place, ())
+    except OffsetOutOfRangeError:
+        return ()
+    return records

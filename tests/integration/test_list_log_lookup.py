@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 import pytest_asyncio
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.record_log import LogLookupError
@@ -46,6 +46,22 @@ async def test_what_is_not_there_is_not_found(lookup: LogLookup) -> None:
     assert await lookup.read(1, [1]) == {}
     assert await lookup.read(1, [10_000]) == {}
     assert list(await lookup.read(1, [0])) == [0]
+
+
+async def test_what_lies_behind_records_that_were_removed_is_found(kafka: str, fresh_topic: FreshTopic) -> None:
+    topic = fresh_topic(partitions=1)
+    with (
+        closing(KafkaProducer(bootstrap_servers=kafka)) as producer,
+        closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin,
+    ):
+        for number in range(10):
+            producer.send(topic, key=b"k", value=b"record %d" % number, partition=0)
+        producer.flush()
+        admin.delete_records({TopicPartition(topic, 0): 5})
+    lookup = LogLookup(kafka, topic)
+    assert list(await lookup.read(0, [2, 3, 7, 9, 12])) == [7, 9]
+    assert await lookup.read(0, [4]) == {}
+    await lookup.close()
 
 
 async def test_a_log_that_does_not_answer_is_an_error() -> None:
