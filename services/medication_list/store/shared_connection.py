@@ -76,6 +76,8 @@ class SharedConnection:
             return self._line
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._opened(), name="redis-opening")
+            # All who waited may have given up: then nobody is left to hear why it failed, and nobody needs to.
+            self._opening.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._line = await asyncio.shield(self._opening)
         return self._line
 
