@@ -37,6 +37,8 @@ class Profile:
     faults: float = 0.45
     """How many of all kinds of faults."""
     always: tuple[str, ...] = ()
+    fails: tuple[float, ...] = (0.0, 0.0, 0.01, 0.05)
+    """Calls of store and log that fail before or after they took effect."""
     lingers: tuple[float, ...] = (0.0, 0.0, 0.1)
     older_release: float = 0.35
     older_workers: float = 0.3
@@ -106,7 +108,19 @@ SWITCHED: Final = Profile(
     events=(16, LONGEST),
 )
 """An operator makes generations and switches to and fro while everybody writes and reads."""
-PROFILES: Final = (ANYTHING, ANYTHING, REFOLDED, SHARED, EMPTIED, SWITCHED)
+RELAYED: Final = Profile(
+    faults=0.1,
+    always=("log_away", "kill"),
+    fails=(0.05, 0.15),
+    older_release=0.1,
+    refolds=0.1,
+    operator=0.1,
+    every_s=(0.2, 0.5),
+    pace_s=(0.05, 0.1),
+    events=(16, LONGEST),
+)
+"""Nearly everything that is sent may fail, or be killed, on its way."""
+PROFILES: Final = (ANYTHING, REFOLDED, REFOLDED, SHARED, EMPTIED, EMPTIED, SWITCHED, RELAYED)
 
 CALM_WITHIN_S: Final = 120.0
 """I17: how long after the last fault everything has come to rest, by virtual time."""
@@ -181,8 +195,8 @@ class Schedule:
         self.faults = [name for name in enabled if dice.random() < SELDOM.get(name, 1.0)]
         self.faults += self.profile.always
         for mishaps in (self.world.store, self.world.log):
-            mishaps.fails_before = dice.choice((0.0, 0.0, 0.01, 0.05))
-            mishaps.fails_after = dice.choice((0.0, 0.0, 0.01, 0.05))
+            mishaps.fails_before = dice.choice(self.profile.fails)
+            mishaps.fails_after = dice.choice(self.profile.fails)
             mishaps.is_slow = dice.choice((0.0, 0.01, 0.1, 0.3))
             mishaps.lingers = dice.choice(self.profile.lingers)
         self.pace_s = dice.choice(self.profile.pace_s)
