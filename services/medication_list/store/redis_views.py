@@ -7,7 +7,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.library import function
@@ -33,13 +33,11 @@ class RedisViews:
     async def look(self, asked: Sequence[Asked]) -> list[Looked]:
         """See `Views.look`."""
         try:
-            server, replies = await self._connection.exchange([_pack_look(each) for each in asked])
-            for reply in replies:
-                if isinstance(reply, ResponseError):
-                    raise reply
+            answers = await self._connection.exchange([_pack_look(each) for each in asked])
+            replies = answers.checked()
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"redis does not answer: {type(error).__name__}") from error
-        return [_looked(server, each.generation, reply) for each, reply in zip(asked, replies, strict=True)]
+        return [_looked(answers.server, each.generation, reply) for each, reply in zip(asked, replies, strict=True)]
 
     async def announcements(self, partitions: Collection[int]) -> AsyncGenerator[tuple[int, int] | None, None]:
         """See `Views.announcements`."""

@@ -26,6 +26,13 @@ class Answers(NamedTuple):
     server: str
     replies: Sequence[Any]
 
+    def checked(self) -> Sequence[Any]:
+        """The replies. Raises ResponseError, the first of them that is one."""
+        for reply in self.replies:
+            if isinstance(reply, ResponseError):
+                raise reply
+        return self.replies
+
 
 class SharedConnection:
     """Opened when first needed, and again after it broke. Used by one event loop; `close` it.
