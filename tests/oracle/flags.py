@@ -18,6 +18,7 @@ from tests.oracle.prescriptions import (
     recalls,
     standing,
     status,
+    was_replaced,
 )
 
 ATC_LEVEL_5 = 7
@@ -90,8 +91,7 @@ def _of_treatment_fact(chart: Chart, event: AnyEvent) -> set[Flag]:
             overtaken = newest is not None and newest.body.issued_at_ms >= body.at_ms
             return {Flag.PRESCRIBED_AFTER_DISCONTINUATION} if overtaken else set()
         case ev.TreatmentPaused() as body:
-            standing_now = tr.pause_of(chart, body.treatment, event.received_at_ms)
-            return {Flag.ALREADY_PAUSED} if standing_now is not None else set()
+            return {Flag.ALREADY_PAUSED} if tr.is_second_pause(chart, body, event.received_at_ms) else set()
         case ev.TreatmentWithdrawn() as body:
             already = any(stop.withdrawn for stop in tr.stops_in_force(chart, body.treatment))
             return {Flag.ALREADY_WITHDRAWN} if already else set()
@@ -144,7 +144,8 @@ def _against_order(
     stops = [stop for stop in of(chart, treatment, ev.TreatmentDiscontinued) if stop.position < entry.position]
     withdrawals = [each for each in of(chart, treatment, ev.TreatmentWithdrawn) if each.position < entry.position]
     stopped, withdrawn = [stop.body.at_ms for stop in stops], [each.occurred_at_ms for each in withdrawals]
-    if causes - {"withdrawal", "death"} or any(signed < stop_ms < at_ms for stop_ms in stopped):
+    is_replaced = was_replaced(chart, issue, at_ms, entry.position)
+    if is_replaced or causes - {"withdrawal", "death"} or any(signed < stop_ms < at_ms for stop_ms in stopped):
         flags.add(Flag.DISPENSED_AFTER_RECALL)
     if any(signed < withdrawn_ms < at_ms for withdrawn_ms in withdrawn):
         flags.add(Flag.DISPENSED_AFTER_WITHDRAWAL)
@@ -153,9 +154,10 @@ def _against_order(
     earlier = completions(chart, rx, before=entry.position)
     if any(completion.hand_out.occurred_at_ms < at_ms for completion in earlier):
         flags.add(Flag.DISPENSED_AFTER_COMPLETION)
-    if tr.is_paused(chart, issue.body.treatment, at_ms):
+    if tr.was_paused(chart, issue.body.treatment, at_ms):
         flags.add(Flag.TREATMENT_PAUSED)
-    reserved = tr.is_substitution_reserved(chart, issue.body.treatment, tr.basis_of_prescription(issue))
+    basis = tr.basis_of_prescription(issue)
+    reserved = tr.is_substitution_reserved(chart, issue.body.treatment, basis, at_ms)
     if reserved and any(line.substituted for line in entry.body.lines):
         flags.add(Flag.SUBSTITUTION_RESERVED)
     return flags

@@ -88,10 +88,9 @@ BodyOf = TypeVar("BodyOf")
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[BodyOf]):
-    """An applied event in its place. Four facts are kept with it, because only that moment knows them.
+    """An applied event in its place. Three facts are kept with it, because only that moment knows them.
 
     claim_position: of a hand-out by the holder, the place of the claim. ended_claim: the claim that a hand-out ended.
-    leaves_open: of what ends a claim, whether the prescription can be dispensed then.
     shown_flags: of a hand-out or an issue, its flags as the list shows them.
     """
 
@@ -100,7 +99,6 @@ class Entry(Generic[BodyOf]):
     verdict: Verdict
     claim_position: int | None = None
     ended_claim: str | None = None
-    leaves_open: bool = False
     shown_flags: set[Flag] = field(default_factory=set)
 
     @property
@@ -150,6 +148,8 @@ class Chart:
     parked: list[LogRecord] = field(default_factory=list)
     moves: list[tuple[int, str]] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
+    opened: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Prescription -> the places in the log after which anybody could dispense it, of those that asked for a dispatch."""
     outcome_changed: set[str] = field(default_factory=set)
     """Dispenses of which a reversal was first applied and then refused."""
 

@@ -162,7 +162,7 @@ def _apply(chart: Chart, record: LogRecord, event: ev.Event[ev.Body]) -> Verdict
         verdict.flags = flags.on_arrival(chart, event)
         chart.add(entry)
     entry.shown_flags = set(verdict.flags)
-    _note_what_it_leaves(chart, entry)
+    _note_what_is_open(chart, entry)
     if isinstance(event.body, ev.PrescriptionIssued):
         _join_what_waited(chart, entry, event.body)
     if isinstance(event.body, ev.TreatmentDiscontinued):
@@ -201,16 +201,15 @@ def _hand_out(chart: Chart, entry: Entry[ev.Body], body: ev.MedicationDispensed)
     entry.verdict.flags = flags.of_hand_out(chart, handed, held=held)
 
 
-def _note_what_it_leaves(chart: Chart, entry: Entry[ev.Body]) -> None:
-    """A dispatch that waited for the end of a claim binds, and its order goes out, only if there is something to do."""
-    ended = entry.ended_claim
-    if isinstance(entry.body, ev.ClaimAborted | ev.ClaimReleased):
-        ended = entry.body.claim
-    for claim in of(chart, ("claim", ended or ""), ev.ClaimRequested):
-        issue = issue_of(chart, claim.body.prescription)
-        assert issue is not None, "only what is known was claimed"
-        is_stopped = tr.shown_stop(chart, issue.body.treatment) is not None
-        entry.leaves_open = not is_stopped and status(chart, issue, entry.event.received_at_ms) == "E"
+def _note_what_is_open(chart: Chart, entry: Entry[ev.Body]) -> None:
+    """A dispatch that waited for the end of a claim binds, and its order goes out, once there is something to dispense."""
+    at_ms = entry.event.received_at_ms
+    for kind, rx in list(chart.about):
+        issue = issue_of(chart, rx) if kind == "rx" and of(chart, (kind, rx), ev.DispatchRequested) else None
+        if issue is None or tr.shown_stop(chart, issue.body.treatment) is not None:
+            continue
+        if status(chart, issue, at_ms) == "E":
+            chart.opened[rx].append(entry.position)
 
 
 def _settle_waiting_reversal(chart: Chart, reversal: Entry[ev.DispenseReversed], verdict: Verdict) -> None:

@@ -24,8 +24,6 @@ class Recall:
     caused_by: str = "recall"
     """recall, replacement, stop, withdrawal or death."""
     received_at_ms: int = 0
-    through_treatment: bool = False
-    """A replacement because it was signed later in the same treatment, not only because it renews by name."""
 
     def in_effect(self, at_ms: int) -> bool:
         """Whether it closes at that time."""
@@ -46,7 +44,8 @@ class Desk:
 
     claim: Entry[ev.ClaimRequested] | None = None
     dispatch: Entry[ev.DispatchRequested] | None = None
-    bound: bool = False
+    bound_from: int | None = None
+    """The place in the log from which it binds; None while it waits."""
 
 
 # --- What was issued and handed out ---------------------------------------------------------------------------------
@@ -141,30 +140,21 @@ def recalls(chart: Chart, rx: str) -> list[Recall]:
     for recall in sorted(found, key=lambda recall: recall.position):
         came_first = issue is not None and recall.position < issue.position
         stands = recall.caused_by in ("recall", "death") or not _adds_nothing(recall, kept, came_first=came_first)
-        if not stands and issue is not None and not came_first:
-            stands = _happened_first(chart, issue, recall, kept)
-        if stands:
+        if stands or _happened_first(recall, kept):
             kept.append(recall)
     return kept
 
 
-def _happened_first(chart: Chart, issue: Entry[ev.PrescriptionIssued], recall: Recall, before: list[Recall]) -> bool:
-    """Whether a replacement of what is closed already closed it, in the world, before all that the log knew before.
+def _happened_first(recall: Recall, before: list[Recall]) -> bool:
+    """Whether a replacement of what is closed already closed it, in the world, before all that the log knew before."""
+    known = [other for other in before if other.caused_by not in ("death", "withdrawal")]
+    return recall.caused_by == "replacement" and all(_counts_from(other) > _counts_from(recall) for other in known)
 
-    Not once a newer-signed one came while it was closed: then nobody looks back any more.
-    """
-    known = [other for other in before if other.caused_by != "death"]
-    if recall.caused_by != "replacement" or any(_counts_from(other) <= _counts_from(recall) for other in known):
-        return False
-    if not recall.through_treatment:
-        return True
-    between = [each for each in _newer_signed(chart, issue) if issue.position < each.position < recall.position]
-    return not any(
-        (other.from_on or date.min) <= day(each.event.received_at_ms)
-        for each in between
-        for other in known
-        if other.position <= each.position
-    )
+
+def was_replaced(chart: Chart, issue: Entry[ev.PrescriptionIssued], at_ms: int, before: int) -> bool:
+    """Whether anything that the log knew before that place had replaced it in the world by then, listed or not."""
+    known = [recall for recall in _replacements(chart, issue) if recall.position < before]
+    return any(_counts_from(recall) <= at_ms for recall in known)
 
 
 def _counts_from(recall: Recall) -> int:
@@ -185,7 +175,6 @@ def _adds_nothing(recall: Recall, before: list[Recall], *, came_first: bool) -> 
 
 def _replacements(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Recall]:
     """By newer-signed prescriptions of the treatment, and by what renews it by name, each from its own earliest date."""
-    signed_later = _newer_signed(chart, issue)
     return [
         Recall(
             newer.position,
@@ -196,7 +185,6 @@ def _replacements(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Rec
             newer.body.prescription,
             "replacement",
             newer.event.received_at_ms,
-            through_treatment=newer in signed_later,
         )
         for newer in _replacing(chart, issue)
     ]
@@ -204,12 +192,8 @@ def _replacements(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Rec
 
 def _replacing(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Entry[ev.PrescriptionIssued]]:
     newer = _newer_signed(chart, issue)
-    here_first = [other for other in newer if other.position < issue.position]
-    today = day(issue.event.received_at_ms)
-    overtaken = [other for other in here_first if any(_overtakes(another, other, today) for another in here_first)]
-    kept = [other for other in newer if other not in overtaken]
     naming = of(chart, ("renews", issue.body.prescription), ev.PrescriptionIssued)
-    return kept + [other for other in naming if other not in kept and other is not issue]
+    return newer + [other for other in naming if other not in newer and other is not issue]
 
 
 def _newer_signed(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Entry[ev.PrescriptionIssued]]:
@@ -220,12 +204,6 @@ def _newer_signed(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Ent
         for other in of(chart, ("t", issue.body.treatment), ev.PrescriptionIssued)
         if signed_order(other) > mine and (series is None or other.body.series_id != series)
     ]
-
-
-def _overtakes(one: Entry[ev.PrescriptionIssued], other: Entry[ev.PrescriptionIssued], today: date) -> bool:
-    """Signed after it, and in effect today or no later."""
-    in_effect, then = one.body.earliest_dispense or date.min, other.body.earliest_dispense or date.min
-    return signed_order(one) > signed_order(other) and in_effect <= max(then, today)
 
 
 def _stops(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> list[Recall]:
@@ -291,9 +269,10 @@ def desk_of(chart: Chart, rx: str) -> Desk:
                 desk.claim = entry
             case ev.ClaimAborted(claim=claim) | ev.ClaimReleased(claim=claim):
                 if desk.claim is not None and desk.claim.body.claim == claim:
-                    desk.claim, desk.bound = None, desk.bound or entry.leaves_open
+                    desk.claim = None
             case ev.DispatchRequested():
-                desk.dispatch, desk.bound = entry, desk.claim is None
+                desk.dispatch = entry
+                desk.bound_from = entry.position if desk.claim is None else _opened_after(chart, rx, entry.position)
             case ev.DispatchWithdrawn():
                 desk.dispatch = None
             case ev.MedicationDispensed():
@@ -303,13 +282,19 @@ def desk_of(chart: Chart, rx: str) -> Desk:
     return desk
 
 
+def _opened_after(chart: Chart, rx: str, place: int) -> int | None:
+    """Where, after that place, it could be dispensed by anybody for the first time; None while it could not."""
+    return first(opened for opened in chart.opened[rx] if opened > place)
+
+
 def _handed_out(desk: Desk, entry: Entry[ev.MedicationDispensed]) -> None:
     """A hand-out by the bound pharmacy uses up a dispatch of the next dispense; then its claim ends, and another binds."""
-    tied = desk.dispatch
-    if tied is not None and desk.bound and not tied.body.every and tied.body.pharmacy == entry.organisation:
+    tied, bound_from = desk.dispatch, desk.bound_from
+    is_bound = bound_from is not None and bound_from < entry.position
+    if tied is not None and is_bound and not tied.body.every and tied.body.pharmacy == entry.organisation:
         desk.dispatch = None
     if desk.claim is not None and entry.ended_claim == desk.claim.body.claim:
-        desk.claim, desk.bound = None, desk.bound or entry.leaves_open
+        desk.claim = None
 
 
 def holder_of(chart: Chart, rx: str) -> Entry[ev.ClaimRequested] | None:
@@ -320,7 +305,7 @@ def holder_of(chart: Chart, rx: str) -> Entry[ev.ClaimRequested] | None:
 def dispatch_of(chart: Chart, rx: str, at_ms: int, *, bound: bool = True) -> Entry[ev.DispatchRequested] | None:
     """The dispatch that holds at that time: bound, unless the pending one is asked for too."""
     desk, issue = desk_of(chart, rx), issue_of(chart, rx)
-    if desk.dispatch is None or issue is None or (bound and not desk.bound):
+    if desk.dispatch is None or issue is None or (bound and desk.bound_from is None):
         return None
     begins = max(day(desk.dispatch.occurred_at_ms), issue.body.earliest_dispense or date.min)
     return desk.dispatch if day(at_ms) <= begins + DISPATCH_LAPSES else None

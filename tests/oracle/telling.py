@@ -55,7 +55,7 @@ def _see(chart: Chart, rx: str, at_ms: int) -> Seen:
     return Seen(recalls(chart, rx), now, dispatch_of(chart, rx, at_ms))
 
 
-def _touched(chart: Chart, body: ev.Body) -> list[str]:
+def _touched(chart: Chart, body: ev.Body) -> list[str]:  # noqa: PLR0911  # a line for each type
     """The prescriptions whose recalls, claim or dispatch this event can change."""
     match body:
         case ev.PrescriptionIssued():
@@ -69,6 +69,10 @@ def _touched(chart: Chart, body: ev.Body) -> list[str]:
             return [body.prescription]
         case ev.ClaimAborted() | ev.ClaimReleased():
             return [claim.body.prescription for claim in of(chart, ("claim", body.claim), ev.ClaimRequested)]
+        case ev.DispenseReversed():
+            return [
+                handed.body.prescription for handed in of(chart, ("dispense", body.dispense), ev.MedicationDispensed)
+            ]
         case _:
             return []
 

@@ -72,26 +72,76 @@ def shown_stop(chart: Chart, treatment: str) -> Stop | None:
 # --- Pauses -----------------------------------------------------------------------------------------------------------
 
 
-def pause_of(chart: Chart, treatment: str, at_ms: int) -> Entry[ev.TreatmentPaused] | None:
-    """The pause that stands, in force or to come; a pause while one stands moves nothing."""
-    standing: Entry[ev.TreatmentPaused] | None = None
+@dataclass(slots=True)
+class Pause:
+    """A pause that was told and moved something, and when it was resumed, if it was."""
+
+    entry: Entry[ev.TreatmentPaused]
+    resumed_at_ms: int | None = None
+
+    def covers(self, on: date) -> bool:
+        """Whether that day is one of it."""
+        body = self.entry.body
+        return body.start <= on and (body.until is None or on <= body.until)
+
+    def stands(self, on: date) -> bool:
+        """Whether it is in force or to come, that day."""
+        until = self.entry.body.until
+        return self.resumed_at_ms is None and (until is None or on <= until)
+
+
+def pauses(chart: Chart, treatment: str) -> list[Pause]:
+    """Every pause that was one of its own, in log order."""
+    found: list[Pause] = []
     for entry in chart.about.get(("t", treatment), ()):
+        today = day(entry.event.received_at_ms)
         if isinstance(entry.event.body, ev.TreatmentPaused):
-            if standing is None or _is_over(standing, day(entry.event.received_at_ms)):
-                standing = entry
+            if not _is_second(found, entry.event.body, today):
+                found.append(Pause(entry))
         elif isinstance(entry.event.body, ev.TreatmentResumed):
-            standing = None
-    return standing if standing is not None and not _is_over(standing, day(at_ms)) else None
+            now = [pause for pause in found if pause.stands(today) and pause.covers(today)]
+            for pause in now or _next_ones(found, today):
+                pause.resumed_at_ms = entry.occurred_at_ms
+    return found
 
 
-def _is_over(pause: Entry[ev.TreatmentPaused], on: date) -> bool:
-    return pause.body.until is not None and on > pause.body.until
+def _next_ones(found: list[Pause], today: date) -> list[Pause]:
+    """The one that comes next, of those that stand; none where none does."""
+    return sorted((pause for pause in found if pause.stands(today)), key=lambda pause: pause.entry.body.start)[:1]
+
+
+def _is_second(found: list[Pause], body: ev.TreatmentPaused, today: date) -> bool:
+    """Whether it begins on a day that is paused already: from today on; where it is over, its last day tells."""
+    begins = max(body.start, today)
+    if body.until is not None:
+        begins = min(begins, body.until)
+    return any(pause.resumed_at_ms is None and pause.covers(begins) for pause in found)
+
+
+def is_second_pause(chart: Chart, body: ev.TreatmentPaused, at_ms: int) -> bool:
+    """Whether a pause that comes now moves nothing."""
+    return _is_second(pauses(chart, body.treatment), body, day(at_ms))
+
+
+def pause_of(chart: Chart, treatment: str, at_ms: int) -> Entry[ev.TreatmentPaused] | None:
+    """The pause that stands: in force, the one told first; else the one that comes next."""
+    found, on = pauses(chart, treatment), day(at_ms)
+    in_force = [pause for pause in found if pause.stands(on) and pause.covers(on)]
+    shown = first(in_force or _next_ones(found, on))
+    return None if shown is None else shown.entry
 
 
 def is_paused(chart: Chart, treatment: str, at_ms: int) -> bool:
-    """Whether a pause is in force on the day of that instant."""
-    pause = pause_of(chart, treatment, at_ms)
-    return pause is not None and pause.body.start <= day(at_ms)
+    """Whether a pause is in force on the day of that instant, and nobody has ended it."""
+    return any(pause.resumed_at_ms is None and pause.covers(day(at_ms)) for pause in pauses(chart, treatment))
+
+
+def was_paused(chart: Chart, treatment: str, at_ms: int) -> bool:
+    """Whether it was paused in the world at that instant, be the pause over or resumed now."""
+    return any(
+        pause.covers(day(at_ms)) and (pause.resumed_at_ms is None or at_ms < pause.resumed_at_ms)
+        for pause in pauses(chart, treatment)
+    )
 
 
 # --- What it says -----------------------------------------------------------------------------------------------------
@@ -141,9 +191,11 @@ def indication_of(chart: Chart, treatment: str, basis: Basis) -> str | None:
     return last(text for text in changed if text is not None) or basis.body.indication_text
 
 
-def is_substitution_reserved(chart: Chart, treatment: str, basis: Basis) -> bool:
-    """Whether another product may not be handed out."""
-    changed = [entry.body.substitution_reserved for entry in changes_since(chart, treatment, basis)]
+def is_substitution_reserved(chart: Chart, treatment: str, basis: Basis, at_ms: int | None = None) -> bool:
+    """Whether another product may not be handed out; at a time, as far as it was said by then."""
+    changes = changes_since(chart, treatment, basis)
+    by_then = [entry for entry in changes if at_ms is None or entry.occurred_at_ms <= at_ms]
+    changed = [entry.body.substitution_reserved for entry in by_then]
     reserved = last(value for value in changed if value is not None)
     if reserved is not None:
         return reserved

@@ -574,9 +574,9 @@ class World:
         """Codes of the flags of the standing hand-outs."""
         return {code for each in self.prescription(rx).hand_outs if not each.reversed for code in each.flags}
 
-    def treatment_is(self, treatment: str = "T1") -> str:
-        """unknown, active, paused, discontinued, withdrawn or course ended, now."""
-        shown = show_treatment(self.everything(), id_of(treatment), self.now_ms)
+    def treatment_is(self, treatment: str = "T1", *, clock_ms: int | None = None) -> str:
+        """unknown, active, paused, discontinued, withdrawn or course ended, now or by another clock."""
+        shown = show_treatment(self.everything(), id_of(treatment), self.now_ms if clock_ms is None else clock_ms)
         if shown is None:
             return "unknown"
         if shown.status == "discontinued" and "withdrawn" in shown.flags:

@@ -13,6 +13,8 @@ from tests.unit.fold_world import (
     at,
     changed,
     claimed,
+    death_retracted,
+    died,
     discontinued,
     dispatch_withdrawn,
     dispatched,
@@ -23,6 +25,7 @@ from tests.unit.fold_world import (
     on,
     recalled,
     released,
+    reversed_,
 )
 
 
@@ -172,3 +175,39 @@ def test_a_dispatch_does_not_move_the_list() -> None:
     version = world.meta.version
     given(dispatched(to="P"), dispatch_withdrawn(), world=world)
     assert world.meta.version == version
+
+
+# --- What waited for a claim that left the prescription closed --------------------------------------------------------
+
+
+def test_a_dispatch_that_waited_binds_when_the_hand_out_that_closed_it_is_taken_back() -> None:
+    world = given(issued(refills=0), claimed(by="P"), dispatched(to="Q"))
+    closed = world.when(dispensed(by="P", completed=True))
+    taken_back = world.when(reversed_(by="P"))
+    assert (closed.orders, taken_back.orders, world.status()) == ([], ["Q"], "E")
+    assert world.when(claimed(claim="C2", by="P")).outcome == "refused(dispatched_to)"
+
+
+def test_it_stays_waiting_while_what_is_taken_back_leaves_it_closed() -> None:
+    world = given(issued(refills=0), claimed(by="P"), dispatched(to="Q"), recalled())
+    given(dispensed(by="P", completed=True), world=world)
+    assert (world.when(reversed_(by="P")).orders, world.status()) == ([], "T")
+
+
+def test_it_binds_when_a_death_that_closed_it_is_retracted() -> None:
+    world = given(issued(), claimed(by="P"), dispatched(to="Q"), died())
+    ended = world.when(aborted())
+    assert (ended.orders, world.when(death_retracted()).orders) == ([], ["Q"])
+
+
+def test_it_does_not_bind_once_it_has_lapsed() -> None:
+    world = given(issued(refills=0), claimed(by="P"), dispatched(to="Q", at_ms=at(1)))
+    given(dispensed(by="P", completed=True, at_ms=at(2)), world=world)
+    world.now_ms = at(40)
+    assert world.when(reversed_(by="P")).orders == []
+
+
+def test_a_reversal_that_came_before_its_hand_out_lets_it_bind_when_that_comes() -> None:
+    world = given(issued(refills=0), claimed(by="P"), dispatched(to="Q"), reversed_(by="P"))
+    then = world.when(dispensed(by="P", completed=True))
+    assert (then.orders, world.status()) == (["Q"], "E")

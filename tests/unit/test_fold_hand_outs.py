@@ -177,3 +177,57 @@ def test_a_hand_out_of_a_known_prescription_does_not_move_the_list() -> None:
     version = world.meta.version
     given(claimed(), dispensed(), world=world)
     assert world.meta.version == version
+
+
+# --- What stood when it was handed out, reported late ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("day", "flags"), [(2, set()), (4, {"treatment_paused"}), (8, set())])
+def test_a_late_report_is_flagged_by_the_pause_that_stood_then(day: int, flags: set[str]) -> None:
+    world = given(issued(), paused(start=on(3), at_ms=at(3)), resumed(at_ms=at(7)))
+    then = world.when(dispensed(at_ms=at(day, 12), received_at_ms=at(9)))
+    assert then.flags - {"dispensed_without_claim"} == flags
+
+
+def test_a_late_report_of_the_day_of_resuming_compares_the_hour() -> None:
+    world = given(issued(), paused(start=on(3), at_ms=at(3)), resumed(at_ms=at(7, 12)))
+    before = world.when(dispensed("D1", at_ms=at(7, 11), received_at_ms=at(8)))
+    after = world.when(dispensed("D2", at_ms=at(7, 13), received_at_ms=at(8, 9)))
+    assert ("treatment_paused" in before.flags, "treatment_paused" in after.flags) == (True, False)
+
+
+def test_a_late_report_from_an_earlier_pause_is_flagged_by_that_one() -> None:
+    world = given(issued(), paused(start=on(1), until=on(3)), paused(start=on(20), at_ms=at(10)))
+    then = world.when(dispensed(at_ms=at(2), received_at_ms=at(11)))
+    assert "treatment_paused" in then.flags
+
+
+@pytest.mark.parametrize(("day", "is_flagged"), [(1, False), (3, True), (6, False)])
+def test_a_late_report_is_flagged_by_the_reservation_that_stood_then(day: int, *, is_flagged: bool) -> None:
+    world = given(issued(), changed(substitution_reserved=True, at_ms=at(2)))
+    given(changed(substitution_reserved=False, at_ms=at(5)), world=world)
+    then = world.when(dispensed(lines=SUBSTITUTE, at_ms=at(day, 12), received_at_ms=at(9)))
+    assert ("substitution_reserved" in then.flags) is is_flagged
+
+
+def test_what_was_replaced_in_the_world_is_flagged_though_the_newer_one_came_after_a_third() -> None:
+    world = given(issued("R1", at_ms=at(0)), issued("R3", at_ms=at(20)))
+    given(issued("R2", signed_ms=at(10), at_ms=at(21)), world=world)
+    before = world.when(dispensed("D1", "R1", at_ms=at(5), received_at_ms=at(22)))
+    after = world.when(dispensed("D2", "R1", at_ms=at(15), received_at_ms=at(22, 9)))
+    assert ("dispensed_after_recall" in before.flags, "dispensed_after_recall" in after.flags) == (False, True)
+
+
+def test_what_arrives_late_was_replaced_by_the_first_of_the_newer_ones() -> None:
+    world = given(issued("R2", at_ms=at(10)), issued("R3", at_ms=at(20)))
+    given(issued("R1", signed_ms=at(0), at_ms=at(21)), world=world)
+    then = world.when(dispensed("D1", "R1", at_ms=at(15), received_at_ms=at(22)))
+    assert ("dispensed_after_recall" in then.flags, world.status("R1")) == (True, "T")
+
+
+def test_a_renewal_from_a_later_day_does_not_hide_one_that_counted_before_the_recall() -> None:
+    world = given(issued("R1", at_ms=at(0)), recalled("R1", at_ms=at(5)))
+    given(issued("R2", signed_ms=at(3), earliest=on(100), at_ms=at(6)), world=world)
+    given(issued("R3", signed_ms=at(4), at_ms=at(7)), world=world)
+    then = world.when(dispensed("D1", "R1", at_ms=at(4, 12), received_at_ms=at(8)))
+    assert "dispensed_after_recall" in then.flags

@@ -166,9 +166,39 @@ def test_a_second_pause_moves_nothing() -> None:
     version = world.meta.version
     then = world.when(paused(until=on(20)))
     assert (then.flags, world.meta.version) == ({"already_paused"}, version)
-    pause = world.treatment().pause
-    assert pause is not None
-    assert pause.until == on(9)
+    assert [pause.until for pause in world.treatment().pauses] == [on(9)]
+
+
+def test_a_second_pause_that_overlaps_moves_nothing_though_it_ends_later() -> None:
+    world = given(issued(), paused(until=on(9)))
+    assert world.when(paused(start=on(5), until=on(20), at_ms=at(5))).flags == {"already_paused"}
+    assert world.treatment_is(clock_ms=at(10)) == "active"
+
+
+def test_a_pause_that_begins_after_the_one_in_force_is_one_of_its_own() -> None:
+    world = given(issued(), paused(until=on(9)))
+    assert world.when(paused(start=on(10), until=on(20), at_ms=at(5))).flags == set()
+    assert [world.treatment_is(clock_ms=at(day)) for day in (9, 10, 20, 21)] == ["paused", "paused", "paused", "active"]
+
+
+def test_a_pause_from_now_is_not_lost_to_one_that_is_to_come() -> None:
+    world = given(issued(), paused(start=on(10), until=on(20)))
+    assert world.when(paused(start=on(1), at_ms=at(1))).flags == set()
+    assert (world.treatment_is(clock_ms=at(2)), world.treatment_is(clock_ms=at(30))) == ("paused", "paused")
+
+
+def test_resuming_ends_what_is_in_force_and_leaves_what_is_to_come() -> None:
+    world = given(issued(), paused(until=on(9)), paused(start=on(15), until=on(20)), resumed(at_ms=at(3)))
+    assert [world.treatment_is(clock_ms=at(day)) for day in (4, 15, 21)] == ["active", "paused", "active"]
+    assert world.when(resumed(at_ms=at(4))).outcome == "applied"
+    assert world.treatment_is(clock_ms=at(15)) == "active"
+    assert world.when(resumed(at_ms=at(5))).outcome == "refused(not_paused)"
+
+
+def test_resuming_ends_all_that_is_in_force() -> None:
+    world = given(issued(), paused(start=on(10), until=on(20)), paused(start=on(1), at_ms=at(1)))
+    world.when(resumed(at_ms=at(12)))
+    assert world.treatment_is(clock_ms=at(13)) == "active"
 
 
 def test_a_pause_after_one_that_is_over_is_a_new_one() -> None:
@@ -179,7 +209,7 @@ def test_a_pause_after_one_that_is_over_is_a_new_one() -> None:
 
 def test_a_pause_to_come_can_be_resumed() -> None:
     world = given(issued(), paused(start=on(20)), resumed())
-    assert world.treatment().pause is None
+    assert world.treatment_is(clock_ms=at(20)) == "active"
 
 
 def test_what_is_over_cannot_be_resumed() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from schemas.reasons import Flag
 from tests.unit.fold_world import (
+    D0,
     Said,
     World,
     allergic,
@@ -103,7 +104,7 @@ def test_a_stop_that_waited_spares_what_was_signed_after_it() -> None:
 
 def test_a_pause_that_waited_takes_effect_though_the_treatment_stopped_first() -> None:
     world = given(discontinued(at_ms=at(5)), paused(at_ms=at(6)), issued(signed_ms=at(3), at_ms=at(7)))
-    assert world.treatment().pause is not None
+    assert [pause.start for pause in world.treatment().pauses] == [D0]
 
 
 def test_what_waited_for_a_treatment_takes_effect_when_it_is_recorded() -> None:

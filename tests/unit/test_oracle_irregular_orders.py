@@ -167,12 +167,12 @@ def test_the_change_that_was_made_last_wins_over_the_one_that_came_last() -> Non
     assert (story.treatment().dosing.dosing, story.treatment().administration) == (daily("2"), "care_service")
 
 
-def test_a_late_prescription_is_replaced_by_the_newest_that_is_in_effect() -> None:
+def test_a_late_prescription_is_replaced_by_the_first_of_the_newer_ones() -> None:
     story = Story()
     story.tell("A", prescription("R2", issued_at_ms=at(1)), received_at_ms=at(1))
     story.tell("B", prescription("R3", issued_at_ms=at(2)), received_at_ms=at(2))
     story.tell("A", prescription("R1"), received_at_ms=at(3))
-    assert [shown.replaced_by for shown in story.rx("R1").recalls] == [named("R3")]
+    assert [shown.replaced_by for shown in story.rx("R1").recalls] == [named("R2")]
 
 
 def test_a_second_stop_that_moved_nothing_is_seen_in_the_worlds_order() -> None:

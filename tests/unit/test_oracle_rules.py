@@ -430,7 +430,14 @@ def test_a_pause_holds_from_its_day_through_its_last() -> None:
     story = issued()
     story.tell("A", pause(FIRST_DAY + timedelta(days=2), FIRST_DAY + timedelta(days=4)))
     assert [story.treatment(at_ms=at(day)).status for day in (1, 2, 4, 5)] == ["active", "paused", "paused", "active"]
-    assert said(story.tell("A", pause(FIRST_DAY))) == "applied already_paused"
+    assert said(story.tell("A", pause(FIRST_DAY + timedelta(days=3)))) == "applied already_paused"
+
+
+def test_a_pause_from_now_is_one_of_its_own_though_another_is_to_come() -> None:
+    story = issued()
+    story.tell("A", pause(FIRST_DAY + timedelta(days=2), FIRST_DAY + timedelta(days=4)))
+    assert said(story.tell("B", pause(FIRST_DAY))) == "applied"
+    assert story.treatment(at_ms=at(1)).status == "paused"
 
 
 def test_a_new_prescription_leaves_a_paused_treatment_paused() -> None:

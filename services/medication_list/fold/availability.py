@@ -47,3 +47,12 @@ def flags_for_pharmacy(
     if is_dosed_later:
         flags.append(Flag.DOSING_CHANGED)
     return flags
+
+
+def is_substitution_reserved(treatment: TreatmentState, signed_at_ms: int, at_ms: int, *, by_itself: bool) -> bool:
+    """Whether no other product might be handed out at that time: a change made after the signing wins.
+
+    by_itself: whether the prescription says so.
+    """
+    changes = [each.reserved for each in treatment.reservations if signed_at_ms < each.at_ms <= at_ms]
+    return changes[-1] if changes else by_itself

@@ -74,7 +74,7 @@ def bind(
             pharmacy=dispatch.pharmacy,
             delivery=dispatch.delivery,
             source_event=event.event_id,
-            bound_at_ms=event.received_at_ms,
+            bound_at_ms=draft.now_ms,
             signed=signed,
             dosed=dosed if isinstance(dosed, bytes) else None,
             allergies=draft.allergies(),
@@ -82,6 +82,24 @@ def bind(
         )
     )
     return replace(prescription, dispatch=replace(dispatch, bound=True))
+
+
+def with_waiting_bound(
+    draft: Draft, event: Event[Body], prescription_id: str, prescription: PrescriptionState
+) -> PrescriptionState:
+    """A dispatch that waited for a claim to end binds as soon as nobody holds it and it can be dispensed.
+
+    That is mostly when the claim ends; or later, when what had closed the prescription meanwhile is taken back.
+    """
+    now_ms, meta = draft.now_ms, draft.meta()
+    dispatch = standing_dispatch(prescription, now_ms)
+    if dispatch is None or dispatch.bound or prescription.claim is not None:
+        return prescription
+    treatment = draft.treatment_of(prescription)
+    if refusal_of_closed(prescription, treatment, meta, now_ms) is not None:
+        return prescription
+    flags = flags_for_pharmacy(prescription, treatment, meta, dispatch.pharmacy, now_ms)
+    return bind(draft, event, prescription_id, prescription, dispatch, flags)
 
 
 def dispatch_withdrawn(draft: Draft, event: Event[DispatchWithdrawn]) -> Verdict:

@@ -15,9 +15,13 @@ from schemas.events import (
     Quantity,
 )
 from schemas.reasons import Flag, NoticeKind, Reason
-from services.medication_list.fold.availability import flags_for_pharmacy, refusal_of_closed
+from services.medication_list.fold.availability import (
+    flags_for_pharmacy,
+    is_substitution_reserved,
+    refusal_of_closed,
+)
 from services.medication_list.fold.calendar import day_of, ended_ms
-from services.medication_list.fold.dispatching import bind, standing_dispatch, void_order
+from services.medication_list.fold.dispatching import standing_dispatch, void_order, with_waiting_bound
 from services.medication_list.fold.judgement import APPLIED, Draft, Verdict, applied, refused
 from services.medication_list.fold.prescribing import wait
 from services.medication_list.fold.standing import (
@@ -42,7 +46,7 @@ from services.medication_list.fold.state import (
     hand_out_field,
     prescription_field,
 )
-from services.medication_list.fold.stopping import is_paused
+from services.medication_list.fold.stopping import was_paused
 
 # --- Claims ------------------------------------------------------------------------------------------------------
 
@@ -132,13 +136,7 @@ def _put_unclaimed(draft: Draft, event: Event[Body], prescription_id: str, presc
     """The present claim ends; a dispatch that waited for that binds now."""
     if prescription.claim is not None:
         draft.put(claim_field(prescription.claim.claim), None)
-    prescription = replace(prescription, claim=None)
-    dispatch = standing_dispatch(prescription, event.received_at_ms)
-    if dispatch is not None and not dispatch.bound:
-        treatment, meta = draft.treatment_of(prescription), draft.meta()
-        if refusal_of_closed(prescription, treatment, meta, event.received_at_ms) is None:
-            flags = flags_for_pharmacy(prescription, treatment, meta, dispatch.pharmacy, event.received_at_ms)
-            prescription = bind(draft, event, prescription_id, prescription, dispatch, flags)
+    prescription = with_waiting_bound(draft, event, prescription_id, replace(prescription, claim=None))
     draft.put(prescription_field(prescription_id), prescription)
 
 
@@ -292,9 +290,9 @@ def _flags_about_the_world(
         flags.append(Flag.DISPENSED_AFTER_EXPIRY)
     if _is_after_death(meta, at_ms, place):
         flags.append(Flag.DISPENSED_AFTER_DEATH)
-    if is_paused(treatment, at_ms):
+    if was_paused(treatment, at_ms):
         flags.append(Flag.TREATMENT_PAUSED)
-    if _is_reserved(prescription, treatment) and any(line.substituted for line in event.body.lines):
+    if any(line.substituted for line in event.body.lines) and _is_reserved(prescription, treatment, at_ms):
         flags.append(Flag.SUBSTITUTION_RESERVED)
     return flags
 
@@ -303,11 +301,10 @@ def _is_after_death(meta: Meta, at_ms: int, place: int) -> bool:
     return meta.death is not None and meta.death.place < place and at_ms >= ended_ms(meta.death.on)
 
 
-def _is_reserved(prescription: PrescriptionState, treatment: TreatmentState) -> bool:
-    """Whether the doctor has reserved against substitution: a later change of the treatment wins."""
-    if treatment.substitution_reserved is not None and treatment.reserved_at_ms > prescription.issued_at_ms:
-        return treatment.substitution_reserved
-    return prescription.substitution_reserved
+def _is_reserved(prescription: PrescriptionState, treatment: TreatmentState, at_ms: int) -> bool:
+    """Whether the doctor had reserved against substitution when it was handed out."""
+    by_itself = prescription.substitution_reserved
+    return is_substitution_reserved(treatment, prescription.issued_at_ms, at_ms, by_itself=by_itself)
 
 
 def _flag_after(recall: Recall) -> Flag:
@@ -386,7 +383,9 @@ def dispense_reversed(draft: Draft, event: Event[DispenseReversed]) -> Verdict:
         hand_outs = tuple(
             replace(each, reversed=True) if each.dispense == body.dispense else each for each in prescription.hand_outs
         )
-        draft.put(prescription_field(pointer.prescription), replace(prescription, hand_outs=hand_outs))
+        prescription = replace(prescription, hand_outs=hand_outs)
+        prescription = with_waiting_bound(draft, event, pointer.prescription, prescription)
+        draft.put(prescription_field(pointer.prescription), prescription)
     _notify_issuer(draft, event, NoticeKind.REVERSED, pointer.prescription, prescription, body.dispense, APPLIED)
     return APPLIED
 

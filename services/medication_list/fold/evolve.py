@@ -105,7 +105,7 @@ def evolve(before: Patient, entry: LogEntry) -> Judgement:
     Raises NotLoadedError when it needs a field that was not read.
     """
     event = entry.event
-    draft = Draft(before.fields, entry.offset, entry.digest, complete=before.complete)
+    draft = Draft(before.fields, entry.offset, event.received_at_ms, entry.digest, complete=before.complete)
     own_key, natural = entry.own_key, entry.natural_key
     known = before.memory[own_key]
     if known is not None:

@@ -127,10 +127,14 @@ class Draft:
     A draft is made for one judgement and thrown away; what it read is never changed.
     """
 
-    __slots__ = ("before", "complete", "digest", "effects", "moved", "offset", "place", "puts", "rejudged")
+    __slots__ = ("before", "complete", "digest", "effects", "moved", "now_ms", "offset", "place", "puts", "rejudged")
 
-    def __init__(self, before: dict[str, State | None], offset: int, digest: bytes, *, complete: bool = False) -> None:
+    def __init__(
+        self, before: dict[str, State | None], offset: int, now_ms: int, digest: bytes, *, complete: bool = False
+    ) -> None:
         self.before = before
+        self.now_ms = now_ms
+        """When the event at hand was received, also while a fact that waited for it is judged anew."""
         self.digest = digest
         self.offset = offset
         self.place = offset

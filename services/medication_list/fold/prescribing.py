@@ -1,6 +1,6 @@
 """Prescriptions: issued, replacing what was signed before them, and recalled."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from msgspec.structs import replace
@@ -24,7 +24,6 @@ from services.medication_list.fold.state import (
     OpenPrescription,
     PrescriptionState,
     Recall,
-    Replacer,
     Stop,
     TreatmentState,
     WaitingFact,
@@ -110,9 +109,11 @@ def _is_decided_before(recalls: Iterable[Recall], recall: Recall, now_ms: int = 
 def _happened_first(recall: Recall, known: Iterable[Recall]) -> bool:
     """Whether a replacement, in the world, closed before all that the log knew before it: hand-outs are flagged by that.
 
-    Of stops the treatment remembers each.
+    Of stops the treatment remembers each. A withdrawal is flagged by itself, and hides no replacement.
     """
-    return recall.replaced_by is not None and all(_counts_from_ms(recall) < _counts_from_ms(each) for each in known)
+    return recall.replaced_by is not None and all(
+        _counts_from_ms(recall) < _counts_from_ms(each) for each in known if each.reason != "withdrawn"
+    )
 
 
 def _counts_from_ms(recall: Recall) -> int:
@@ -137,14 +138,14 @@ def prescription_issued(draft: Draft, event: Event[PrescriptionIssued]) -> Verdi
             about = {"prescription": issued.prescription, "by": event.source.organisation}
             draft.notify(NoticeKind.PRESCRIBED_AFTER_DISCONTINUATION, stop.by.organisation, event, **about)
     flags += _renew_named(draft, event)
-    still_open = _close_older(draft, event, treatment)
-    recalls = _recalls_on_arrival(draft, event, treatment)
+    newer = _newer_signed(draft, event, treatment)
+    still_open = _close_older(draft, event, treatment, is_late=newer is not None)
+    recalls = _recalls_on_arrival(draft, event, treatment, newer or {})
     codes = tuple(sorted(flag.code for flag in flags))
     prescription = replace(_on_its_terms(draft, event), recalls=recalls, flags=codes, moved=draft.move_version())
     draft.put(prescription_field(issued.prescription), prescription)
     opened = OpenPrescription(issued.prescription, issued.issued_at_ms, issued.series_id)
     treatment = replace(treatment, open=(*still_open, opened), moved=draft.move_version())
-    treatment = _with_replacer(draft, treatment, event)
     draft.put(treatment_field(issued.treatment), _with_newest(treatment, issued))
     return applied(*flags)
 
@@ -203,22 +204,60 @@ def _replacement(draft: Draft, event: Event[PrescriptionIssued]) -> Recall:
     return Recall(draft.place, "renew", issued.issued_at_ms, from_ms, by(event.source), issued.prescription)
 
 
-def _close_older(
+def _of_treatment(draft: Draft, treatment: str) -> dict[str, PrescriptionState]:
+    """Every known prescription of it, by id. Only what arrives late asks: it takes the whole patient to be read."""
+    return {
+        field.removeprefix("rx:"): value
+        for field, value in draft.everything().items()
+        if isinstance(value, PrescriptionState) and value.treatment == treatment
+    }
+
+
+def _newer_signed(
     draft: Draft, event: Event[PrescriptionIssued], treatment: TreatmentState
+) -> dict[str, PrescriptionState] | None:
+    """What was signed after it and is here already; None unless it arrives late."""
+    issued = event.body
+    mine = issued.issued_at_ms, issued.prescription
+    if treatment.newest is None or _signed_after(*mine, treatment.newest_at_ms, treatment.newest):
+        return None
+    known = _of_treatment(draft, issued.treatment)
+    return {rx: each for rx, each in known.items() if _signed_after(each.issued_at_ms, rx, *mine)}
+
+
+def _close_older(
+    draft: Draft, event: Event[PrescriptionIssued], treatment: TreatmentState, *, is_late: bool
 ) -> tuple[OpenPrescription, ...]:
-    """Recalls what was signed before; returns what a later event may still have to close."""
-    issued, recall, still_open = event.body, _replacement(draft, event), []
-    for older in treatment.open:
-        is_older = _signed_after(issued.issued_at_ms, issued.prescription, older.issued_at_ms, older.prescription)
-        if not is_older or _same_series(issued.series_id, older.series):
-            still_open.append(older)
+    """Recalls what was signed before; returns what a later event may still have to close.
+
+    What comes in order need not look at what is closed for good: whatever was signed later takes effect later in the
+    world too. What comes late may have been the first to replace it, and looks at every older one.
+    """
+    issued, recall = event.body, _replacement(draft, event)
+    older = treatment.open
+    if is_late:
+        known = _of_treatment(draft, issued.treatment).items()
+        older = tuple(OpenPrescription(rx, each.issued_at_ms, each.series) for rx, each in known)
+    newest_ms = max(treatment.newest_at_ms, issued.issued_at_ms)
+    closed_for_good = set()
+    for each in older:
+        is_older = _signed_after(issued.issued_at_ms, issued.prescription, each.issued_at_ms, each.prescription)
+        if not is_older or _same_series(issued.series_id, each.series):
             continue
-        close(draft, event, older.prescription, recall)
-        closed = draft.prescription(older.prescription)
-        assert closed is not None, "only known prescriptions are open"
-        if all(each.from_ms > event.received_at_ms for each in closed.recalls):
-            still_open.append(older)
-    return tuple(still_open)
+        close(draft, event, each.prescription, recall)
+        if _is_closed_for_good(draft, each.prescription, event.received_at_ms, newest_ms):
+            closed_for_good.add(each.prescription)
+    return tuple(each for each in treatment.open if each.prescription not in closed_for_good)
+
+
+def _is_closed_for_good(draft: Draft, prescription_id: str, now_ms: int, newest_ms: int) -> bool:
+    """Whether nothing that is signed after the newest one can decide about it, or close it earlier in the world."""
+    prescription = draft.prescription(prescription_id)
+    assert prescription is not None, "only known prescriptions are open"
+    is_in_effect = any(each.from_ms <= now_ms for each in prescription.recalls)
+    return is_in_effect and any(
+        _counts_from_ms(each) <= newest_ms + 1 for each in prescription.recalls if each.reason != "withdrawn"
+    )
 
 
 def _renew_named(draft: Draft, event: Event[PrescriptionIssued]) -> list[Flag]:
@@ -243,7 +282,10 @@ def _renew_named(draft: Draft, event: Event[PrescriptionIssued]) -> list[Flag]:
 
 
 def _recalls_on_arrival(
-    draft: Draft, event: Event[PrescriptionIssued], treatment: TreatmentState
+    draft: Draft,
+    event: Event[PrescriptionIssued],
+    treatment: TreatmentState,
+    newer_signed: Mapping[str, PrescriptionState],
 ) -> tuple[Recall, ...]:
     """What closes it as it arrives: newer ones already here, a stop after its signing, renewals that named it."""
     issued = event.body
@@ -252,42 +294,26 @@ def _recalls_on_arrival(
         _name_renewed(draft, renewing.replaced_by, issued.treatment)
     named = {recall.replaced_by for recall in recalls}
     recalls.extend(
-        Recall(newer.place, "renew", newer.issued_at_ms, newer.earliest_ms, newer.by, newer.prescription)
-        for newer in _replacing(treatment, issued, event.received_at_ms)
-        if newer.prescription not in named
+        Recall(newer.place, "renew", newer.issued_at_ms, newer.earliest_ms, newer.issuer, rx)
+        for rx, newer in newer_signed.items()
+        if rx not in named and not _same_series(newer.series, issued.series_id)
     )
     recalls.extend(
         Recall(stop.place, "withdrawn" if stop.withdrawn else "discontinued", stop.at_ms, 0, stop.by)
         for stop in treatment.stops
         if issued.issued_at_ms < stop.at_ms
     )
-    own = [
-        Recall(fact.offset, "other", fact.event.occurred_at_ms, 0, by(fact.event.source))
+    recalls.extend(
+        Recall(fact.offset, "other", fact.event.occurred_at_ms, 0, by(fact.event.source), is_own=True)
         for fact in draft.waiting(issued.prescription).facts
         if isinstance(fact.event.body, PrescriptionRecalled)
-    ]
-    deciding: list[Recall] = []
+    )
+    kept: list[Recall] = []
     for recall in sorted(recalls, key=lambda each: each.place):
-        if not _is_decided_before((*deciding, *own), recall):
-            deciding.append(recall)
-    return tuple(deciding)
-
-
-def _replacing(treatment: TreatmentState, issued: PrescriptionIssued, now_ms: int) -> list[Replacer]:
-    """The newer-signed ones that are here already; not those which a still newer one overtakes."""
-    newer = [
-        each
-        for each in treatment.replacers
-        if _signed_after(each.issued_at_ms, each.prescription, issued.issued_at_ms, issued.prescription)
-        and not _same_series(each.series, issued.series_id)
-    ]
-    return [each for each in newer if not any(_overtakes(other, each, now_ms) for other in newer)]
-
-
-def _overtakes(one: Replacer, other: Replacer, now_ms: int) -> bool:
-    """Signed after it, and in effect now or no later."""
-    is_newer = _signed_after(one.issued_at_ms, one.prescription, other.issued_at_ms, other.prescription)
-    return is_newer and one.earliest_ms <= max(other.earliest_ms, now_ms)
+        if recall.is_own or not _is_decided_before(kept, recall) or _happened_first(recall, kept):
+            kept.append(recall)
+    # Its own recalls waited for it, and take effect right after it.
+    return tuple(each for each in kept if not each.is_own)
 
 
 def _name_renewed(draft: Draft, renewing: str | None, treatment: str) -> None:
@@ -323,32 +349,6 @@ def _on_its_terms(draft: Draft, event: Event[PrescriptionIssued]) -> Prescriptio
         is_course=issued.use == "course",
         dosing_end_ms=dosing_end_ms(issued.dosing),
     )
-
-
-def _with_replacer(draft: Draft, treatment: TreatmentState, event: Event[PrescriptionIssued]) -> TreatmentState:
-    """Remembers what older prescriptions, which may still arrive, will be replaced by.
-
-    Newer ones that take effect no later make an older one's memory needless, as soon as between them they spare no
-    other series than it does: the memory stays as short as the dates still to come.
-    """
-    issued = event.body
-    new = Replacer(
-        issued.prescription,
-        issued.issued_at_ms,
-        draft.place,
-        earliest_ms(issued),
-        by(event.source),
-        issued.series_id,
-    )
-    known, now_ms = (*treatment.replacers, new), event.received_at_ms
-    return replace(treatment, replacers=tuple(each for each in known if not _is_needless(each, known, now_ms)))
-
-
-def _is_needless(one: Replacer, known: Iterable[Replacer], now_ms: int) -> bool:
-    """Whether newer ones overtake it for whatever may still arrive."""
-    series = {other.series for other in known if _overtakes(other, one, now_ms)}
-    # Of two series, nothing that may still arrive belongs to both.
-    return None in series or one.series in series or len(series) > 1
 
 
 def _with_newest(treatment: TreatmentState, issued: PrescriptionIssued) -> TreatmentState:

@@ -169,17 +169,6 @@ class OpenPrescription(Struct, frozen=True, array_like=True, gc=False):
     series: str | None = None
 
 
-class Replacer(Struct, frozen=True, array_like=True, gc=False):
-    """A signed prescription as older ones, which may still arrive, will meet it."""
-
-    prescription: str
-    issued_at_ms: int
-    place: int
-    earliest_ms: int
-    by: By
-    series: str | None = None
-
-
 class Stop(Struct, frozen=True, array_like=True, gc=False):
     """A discontinuation or a withdrawal."""
 
@@ -192,12 +181,20 @@ class Stop(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Pause(Struct, frozen=True, array_like=True, gc=False):
-    """A pause from a day, until and with another, or open."""
+    """A pause from a day, until and with another, or open; or until it was resumed."""
 
     start: date
     until: date | None
     reason: str
     by: By
+    resumed_at_ms: int | None = None
+
+
+class Reservation(Struct, frozen=True, array_like=True, gc=False):
+    """A change of whether another product may be handed out, and when it was made."""
+
+    at_ms: int
+    reserved: bool
 
 
 class UseOfTreatment(Struct, frozen=True, array_like=True, gc=False):
@@ -229,19 +226,19 @@ class TreatmentState(Struct, frozen=True, array_like=True, gc=False):
     dosing_end_ms: int = 0
     """As a prescription's, by what was recorded or by the latest change of the dosing."""
     open: tuple[OpenPrescription, ...] = ()
-    replacers: tuple[Replacer, ...] = ()
     stops: tuple[Stop, ...] = ()
     """Every stop and withdrawal in log order, taken back or not: what was signed before one may still arrive."""
     reinstated_place: int = -1
     """Stops before this place in the log are taken back."""
-    pause: Pause | None = None
+    pauses: tuple[Pause, ...] = ()
+    """Every pause in log order, over or not: what was handed out in one may still be reported."""
     dosed_at_ms: int = 0
     """When the dosing was last changed apart from a prescription."""
     reported_use: UseOfTreatment | None = None
     indication_text: str | None = None
     indicated_at_ms: int = 0
-    substitution_reserved: bool | None = None
-    reserved_at_ms: int = 0
+    reservations: tuple[Reservation, ...] = ()
+    """In the order in which they were made: what was handed out before one may still be reported."""
     administration: str | None = None
     administered_at_ms: int = 0
     moved: int = -1

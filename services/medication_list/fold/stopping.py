@@ -39,11 +39,32 @@ def is_withdrawn(treatment: TreatmentState) -> bool:
 
 
 def is_over(pause: Pause, at_ms: int) -> bool:
-    """Whether a pause with an end has ended; its last day is paused."""
-    return pause.until is not None and at_ms >= ended_ms(pause.until)
+    """Whether a pause has ended: it was resumed, or its last day, which is paused, has passed."""
+    return pause.resumed_at_ms is not None or (pause.until is not None and at_ms >= ended_ms(pause.until))
+
+
+def covers(pause: Pause, at_ms: int) -> bool:
+    """Whether a pause that nobody has ended is in force at that time."""
+    return at_ms >= starts_ms(pause.start) and not is_over(pause, at_ms)
 
 
 def is_paused(treatment: TreatmentState, at_ms: int) -> bool:
-    """Whether the treatment is paused at that time."""
-    pause = treatment.pause
-    return pause is not None and at_ms >= starts_ms(pause.start) and not is_over(pause, at_ms)
+    """Whether the treatment is paused at that time, as far as is known now."""
+    return any(covers(pause, at_ms) for pause in treatment.pauses)
+
+
+def was_paused(treatment: TreatmentState, at_ms: int) -> bool:
+    """Whether it was paused when something happened, also by a pause that was ended later."""
+    return any(
+        starts_ms(pause.start) <= at_ms
+        and (pause.until is None or at_ms < ended_ms(pause.until))
+        and (pause.resumed_at_ms is None or at_ms < pause.resumed_at_ms)
+        for pause in treatment.pauses
+    )
+
+
+def standing_pause(treatment: TreatmentState, at_ms: int) -> Pause | None:
+    """The pause in force, of several the first one told; else the one that comes next. None where none stands."""
+    standing = [pause for pause in treatment.pauses if not is_over(pause, at_ms)]
+    in_force = (pause for pause in standing if covers(pause, at_ms))
+    return next(in_force, None) or min(standing, key=lambda pause: pause.start, default=None)

@@ -15,6 +15,7 @@ from schemas.events import (
     UseReported,
 )
 from schemas.reasons import Flag, NoticeKind, Reason
+from services.medication_list.fold.calendar import starts_ms
 from services.medication_list.fold.judgement import APPLIED, Draft, Verdict, applied, refused
 from services.medication_list.fold.prescribing import (
     by,
@@ -27,13 +28,14 @@ from services.medication_list.fold.prescribing import (
 from services.medication_list.fold.state import (
     Pause,
     Recall,
+    Reservation,
     Stop,
     TreatmentState,
     UseOfTreatment,
     prescription_field,
     treatment_field,
 )
-from services.medication_list.fold.stopping import is_over, is_stopped, is_withdrawn
+from services.medication_list.fold.stopping import covers, is_stopped, is_withdrawn, standing_pause
 
 
 def _put(draft: Draft, treatment_id: str, treatment: TreatmentState) -> Verdict:
@@ -76,15 +78,16 @@ def treatment_changed(draft: Draft, event: Event[TreatmentChanged]) -> Verdict:
         treatment = replace(treatment, dosed_at_ms=at_ms, dosing_end_ms=dosing_end_ms(change.dosing))
     if change.indication_text is not None and at_ms >= treatment.indicated_at_ms:
         treatment = replace(treatment, indication_text=change.indication_text, indicated_at_ms=at_ms)
-    if change.substitution_reserved is not None and at_ms >= treatment.reserved_at_ms:
-        treatment = replace(treatment, substitution_reserved=change.substitution_reserved, reserved_at_ms=at_ms)
+    if change.substitution_reserved is not None:
+        known = (*treatment.reservations, Reservation(at_ms, change.substitution_reserved))
+        treatment = replace(treatment, reservations=tuple(sorted(known, key=lambda each: each.at_ms)))
     if change.administration is not None and at_ms >= treatment.administered_at_ms:
         treatment = replace(treatment, administration=change.administration, administered_at_ms=at_ms)
     return _put(draft, change.treatment, treatment)
 
 
 def treatment_paused(draft: Draft, event: Event[TreatmentPaused]) -> Verdict:
-    """A pause that is not over keeps its place: a second one moves nothing."""
+    """A second pause moves nothing: one that begins on a day that is paused already. Any other is one of its own."""
     body = event.body
     treatment = draft.treatment(body.treatment)
     if treatment is None:
@@ -92,22 +95,33 @@ def treatment_paused(draft: Draft, event: Event[TreatmentPaused]) -> Verdict:
     is_waiting = draft.place != draft.offset
     if is_stopped(treatment) and not is_waiting:
         return refused(Reason.DISCONTINUED)
-    if treatment.pause is not None and not is_over(treatment.pause, event.received_at_ms):
-        return applied(Flag.ALREADY_PAUSED)
     pause = Pause(body.start, body.until, body.reason, by(event.source))
-    return _put(draft, body.treatment, replace(treatment, pause=pause))
+    if any(covers(each, _begins_ms(pause, event.received_at_ms)) for each in treatment.pauses):
+        return applied(Flag.ALREADY_PAUSED)
+    return _put(draft, body.treatment, replace(treatment, pauses=(*treatment.pauses, pause)))
+
+
+def _begins_ms(pause: Pause, now_ms: int) -> int:
+    """From when it adds something: its first day, or now if that has passed; of one that is over, its last day."""
+    begins_ms = max(starts_ms(pause.start), now_ms)
+    return begins_ms if pause.until is None else min(begins_ms, starts_ms(pause.until))
 
 
 def treatment_resumed(draft: Draft, event: Event[TreatmentResumed]) -> Verdict:
-    """Ends the pause, also one that has not begun yet."""
-    treatment = draft.treatment(event.body.treatment)
+    """Ends the pause in force; where there is none, the next one, before it begins."""
+    treatment, now_ms = draft.treatment(event.body.treatment), event.received_at_ms
     if treatment is None:
         return refused(Reason.UNKNOWN)
     if is_stopped(treatment):
         return refused(Reason.DISCONTINUED)
-    if treatment.pause is None or is_over(treatment.pause, event.received_at_ms):
+    ended = standing_pause(treatment, now_ms)
+    if ended is None:
         return refused(Reason.NOT_PAUSED)
-    return _put(draft, event.body.treatment, replace(treatment, pause=None))
+    pauses = tuple(
+        replace(each, resumed_at_ms=event.occurred_at_ms) if each is ended or covers(each, now_ms) else each
+        for each in treatment.pauses
+    )
+    return _put(draft, event.body.treatment, replace(treatment, pauses=pauses))
 
 
 def treatment_discontinued(draft: Draft, event: Event[TreatmentDiscontinued]) -> Verdict:

@@ -40,11 +40,11 @@ from schemas.medication_list import (
 )
 from schemas.reasons import Flag
 from services.medication_list.answered import changed_answers
+from services.medication_list.fold.availability import is_substitution_reserved
 from services.medication_list.fold.calendar import day_of, ended_ms
 from services.medication_list.fold.dispatching import standing_dispatch
 from services.medication_list.fold.policy import VISIBLE_AFTER_END_DAYS
-from services.medication_list.fold.standing import NEVER as NO_PLACE
-from services.medication_list.fold.standing import NOTHING, first_recall, status, total_of, usage
+from services.medication_list.fold.standing import NEVER, NOTHING, first_recall, status, total_of, usage
 from services.medication_list.fold.state import (
     ALLERGIES,
     META,
@@ -66,7 +66,7 @@ from services.medication_list.fold.state import (
     recorded_field,
     signed_field,
 )
-from services.medication_list.fold.stopping import is_paused, stop_in_force
+from services.medication_list.fold.stopping import is_paused, standing_pause, stop_in_force
 from services.medication_list.read_api.dosing_text import dosing_text, texts_differ
 
 OTHER_GROUPS = frozenset({"nutrition", "consumable"})
@@ -270,8 +270,8 @@ class _Reader:
             yield Flag.DOSING_TEXT_DIFFERS
 
     def _pause_of(self, treatment: TreatmentState) -> ShownPause | None:
-        pause = treatment.pause
-        if pause is None or (pause.until is not None and self.at_ms >= ended_ms(pause.until)):
+        pause = standing_pause(treatment, self.at_ms)
+        if pause is None:
             return None
         return ShownPause(start=pause.start, until=pause.until, reason=pause.reason, by=_who(pause.by))
 
@@ -331,7 +331,7 @@ class _Reader:
         for hand_out in state.hand_outs:
             if not hand_out.reversed:
                 flags |= {Flag.from_code(code) for code in hand_out.flags}
-        if first_recall(state, death, self.at_ms) < NO_PLACE:
+        if first_recall(state, death, self.at_ms) < NEVER:
             flags.add(Flag.RECALLED)
         if state.claim is not None and self.at_ms >= state.valid_until_ms:
             flags.add(Flag.EXPIRED)
@@ -453,9 +453,8 @@ def _recalls(state: PrescriptionState, death: Death | None) -> tuple[ShownRecall
 
 
 def _is_reserved(treatment: TreatmentState, head: PrescriptionIssued | None, signed_at_ms: int) -> bool:
-    if treatment.substitution_reserved is not None and treatment.reserved_at_ms > signed_at_ms:
-        return treatment.substitution_reserved
-    return head is not None and head.substitution_reserved
+    by_itself = head is not None and head.substitution_reserved
+    return is_substitution_reserved(treatment, signed_at_ms, NEVER, by_itself=by_itself)
 
 
 def _reported_use(treatment: TreatmentState) -> ShownUse | None:
