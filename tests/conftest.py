@@ -23,8 +23,17 @@ from tests.chain import Chain, running_chain
 from tests.collector import Collector, a_collector
 from tests.servers import a_kafka, a_redis
 
-# One seed for every test that rolls dice: MEDCHAIN_TEST_SEED=<seed> repeats a run.
-SEED: Final = int(os.environ.get("MEDCHAIN_TEST_SEED") or random.SystemRandom().randrange(2**32))
+# One seed for every test that rolls dice: MEDCHAIN_TEST_SEED=<seed> repeats a run. Both halves of a run (below) roll the
+# same, so the second name hands it on; not the first, which the platform's processes would be told of.
+_HANDED_ON: Final = "SEED_OF_THIS_TEST_RUN"
+SEED: Final = int(
+    os.environ.get("MEDCHAIN_TEST_SEED") or os.environ.get(_HANDED_ON) or random.SystemRandom().randrange(2**32)
+)
+os.environ[_HANDED_ON] = str(SEED)
+
+# `make test` plays two halves side by side. The folders named here start many processes and mostly wait for them; the rest
+# computes. A half stays in one process and in its order: what it has started once serves all of it.
+WAIT_FOR_PROCESSES: Final = {"acceptance", "chaos", "integration"}
 
 # For the processes that tests start by themselves.
 os.environ |= BYTE_CODE
@@ -39,12 +48,20 @@ def pytest_report_header() -> str:
     return f"seed: {SEED} (MEDCHAIN_TEST_SEED={SEED} repeats it)"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist which half a test belongs to."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group("waiting" if folder in WAIT_FOR_PROCESSES else "computing"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Print the seed with every failure."""
     report = yield
     if report.failed:
-        report.sections.append(("seed", f"MEDCHAIN_TEST_SEED={SEED} pytest {item.nodeid!r}"))
+        report.sections.append(("seed", f"MEDCHAIN_TEST_SEED={SEED} pytest {item.nodeid.partition('@')[0]!r}"))
     return report
 
 

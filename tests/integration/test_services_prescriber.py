@@ -171,6 +171,7 @@ def test_a_repetition_is_the_same_event_even_where_time_was_filled_in(stand: Sta
         ("/v1/prescriptions", a_prescription()),
         (f"/v1/treatments/{uuid4()}/discontinue", {"patient": PATIENT, "reason": "treatment_finished"}),
     ],
+    ids=["prescription", "discontinuation"],
 )
 def test_a_repetition_to_a_service_that_was_started_again_is_the_same_event_at_the_same_time(
     stand: Stand, path: str, sent: dict[str, Any]
