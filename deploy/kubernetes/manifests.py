@@ -290,12 +290,9 @@ def _kafka() -> Manifest:
         {"podSelector": {"matchLabels": _labels(each.name)}} for each in SERVICES if "MEDCHAIN_KAFKA" in each.variables
     ]
     return {
-        "apiVersion": "kafka.strimzi.io/v1beta2",
+        "apiVersion": "kafka.strimzi.io/v1",
         "kind": "Kafka",
-        "metadata": {
-            "name": CLUSTER,
-            "annotations": {"strimzi.io/node-pools": "enabled", "strimzi.io/kraft": "enabled"},
-        },
+        "metadata": {"name": CLUSTER},
         "spec": {
             "kafka": {
                 "version": "4.2.0",
@@ -328,7 +325,7 @@ def _kafka() -> Manifest:
 
 def _node_pool() -> Manifest:
     return {
-        "apiVersion": "kafka.strimzi.io/v1beta2",
+        "apiVersion": "kafka.strimzi.io/v1",
         "kind": "KafkaNodePool",
         "metadata": {"name": "brokers", "labels": {"strimzi.io/cluster": CLUSTER}},
         "spec": {
@@ -345,7 +342,7 @@ def _node_pool() -> Manifest:
 def kafka_topic(topic: Topic) -> Manifest:
     """One topic as Strimzi makes it."""
     return {
-        "apiVersion": "kafka.strimzi.io/v1beta2",
+        "apiVersion": "kafka.strimzi.io/v1",
         "kind": "KafkaTopic",
         "metadata": {"name": topic.name, "labels": {"strimzi.io/cluster": CLUSTER}},
         "spec": {"partitions": topic.partitions, "replicas": topic.replication, "config": dict(topic.settings)},
@@ -367,7 +364,7 @@ def kafka_user(kind: str, party: str) -> Manifest:
     # Groups under its own name: it must not take another's partitions.
     rights.append({"resource": {"type": "group", "name": f"{party}.", "patternType": "prefix"}, "operations": ["Read"]})
     return {
-        "apiVersion": "kafka.strimzi.io/v1beta2",
+        "apiVersion": "kafka.strimzi.io/v1",
         "kind": "KafkaUser",
         "metadata": {"name": f"{kind}-{party}", "labels": {"strimzi.io/cluster": CLUSTER}},
         "spec": {"authentication": {"type": "tls"}, "authorization": {"type": "simple", "acls": rights}},

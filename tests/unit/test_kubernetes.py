@@ -14,7 +14,7 @@ from services.topics.registry import EVENTS_TOPIC, load
 
 KUBERNETES: Final = "1.34"
 OF_OTHERS: Final = ("kafka.strimzi.io/", "keda.sh/", "kustomize.config.k8s.io/")
-"""Resources of operators: their schemas are not published in a package, so their fields are checked below."""
+"""Resources of operators: no package for Python brings their schemas, so their fields are checked below."""
 
 
 def documents(folder: Path) -> Iterator[dict[str, Any]]:
