@@ -111,11 +111,11 @@ def _next_ones(found: list[Pause], today: date) -> list[Pause]:
 
 
 def _is_second(found: list[Pause], body: ev.TreatmentPaused, today: date) -> bool:
-    """Whether it begins on a day that is paused already: from today on; where it is over, its last day tells."""
+    """Whether today is paused already, or the day on which it begins: from today on; where it is over, its last day."""
     begins = max(body.start, today)
     if body.until is not None:
         begins = min(begins, body.until)
-    return any(pause.resumed_at_ms is None and pause.covers(begins) for pause in found)
+    return any(pause.resumed_at_ms is None and (pause.covers(today) or pause.covers(begins)) for pause in found)
 
 
 def is_second_pause(chart: Chart, body: ev.TreatmentPaused, at_ms: int) -> bool:

@@ -175,10 +175,18 @@ def test_a_second_pause_that_overlaps_moves_nothing_though_it_ends_later() -> No
     assert world.treatment_is(clock_ms=at(10)) == "active"
 
 
-def test_a_pause_that_begins_after_the_one_in_force_is_one_of_its_own() -> None:
+def test_a_pause_of_what_is_paused_is_a_second_one_though_it_begins_later() -> None:
     world = given(issued(), paused(until=on(9)))
-    assert world.when(paused(start=on(10), until=on(20), at_ms=at(5))).flags == set()
-    assert [world.treatment_is(clock_ms=at(day)) for day in (9, 10, 20, 21)] == ["paused", "paused", "paused", "active"]
+    assert world.when(paused(start=on(12), until=on(20), at_ms=at(5))).flags == {"already_paused"}
+    assert [world.treatment_is(clock_ms=at(day)) for day in (9, 10, 12)] == ["paused", "active", "active"]
+
+
+def test_two_pauses_that_are_both_to_come_stand_beside_each_other() -> None:
+    world = given(issued(), paused(start=on(5), until=on(9)))
+    assert world.when(paused(start=on(12), until=on(20), at_ms=at(1))).flags == set()
+    days = (4, 9, 10, 12, 20, 21)
+    expected = ["active", "paused", "active", "paused", "paused", "active"]
+    assert [world.treatment_is(clock_ms=at(day)) for day in days] == expected
 
 
 def test_a_pause_from_now_is_not_lost_to_one_that_is_to_come() -> None:
@@ -188,7 +196,7 @@ def test_a_pause_from_now_is_not_lost_to_one_that_is_to_come() -> None:
 
 
 def test_resuming_ends_what_is_in_force_and_leaves_what_is_to_come() -> None:
-    world = given(issued(), paused(until=on(9)), paused(start=on(15), until=on(20)), resumed(at_ms=at(3)))
+    world = given(issued(), paused(start=on(15), until=on(20)), paused(until=on(9)), resumed(at_ms=at(3)))
     assert [world.treatment_is(clock_ms=at(day)) for day in (4, 15, 21)] == ["active", "paused", "active"]
     assert world.when(resumed(at_ms=at(4))).outcome == "applied"
     assert world.treatment_is(clock_ms=at(15)) == "active"

@@ -35,7 +35,7 @@ from services.medication_list.fold.state import (
     prescription_field,
     treatment_field,
 )
-from services.medication_list.fold.stopping import covers, is_stopped, is_withdrawn, standing_pause
+from services.medication_list.fold.stopping import covers, is_paused, is_stopped, is_withdrawn, standing_pause
 
 
 def _put(draft: Draft, treatment_id: str, treatment: TreatmentState) -> Verdict:
@@ -87,7 +87,7 @@ def treatment_changed(draft: Draft, event: Event[TreatmentChanged]) -> Verdict:
 
 
 def treatment_paused(draft: Draft, event: Event[TreatmentPaused]) -> Verdict:
-    """A second pause moves nothing: one that begins on a day that is paused already. Any other is one of its own."""
+    """A second pause moves nothing: one of what is paused now, or from a day that is. Any other is one of its own."""
     body = event.body
     treatment = draft.treatment(body.treatment)
     if treatment is None:
@@ -96,7 +96,8 @@ def treatment_paused(draft: Draft, event: Event[TreatmentPaused]) -> Verdict:
     if is_stopped(treatment) and not is_waiting:
         return refused(Reason.DISCONTINUED)
     pause = Pause(body.start, body.until, body.reason, by(event.source))
-    if any(covers(each, _begins_ms(pause, event.received_at_ms)) for each in treatment.pauses):
+    now_ms = event.received_at_ms
+    if is_paused(treatment, now_ms) or is_paused(treatment, _begins_ms(pause, now_ms)):
         return applied(Flag.ALREADY_PAUSED)
     return _put(draft, body.treatment, replace(treatment, pauses=(*treatment.pauses, pause)))
 
