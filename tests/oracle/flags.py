@@ -126,8 +126,10 @@ def of_hand_out(chart: Chart, entry: Entry[ev.MedicationDispensed], *, held: boo
     """The flags of a hand-out that takes effect now; it stands in the chart already. `held`: by its reporter."""
     flags = set() if held else {Flag.DISPENSED_WITHOUT_CLAIM}
     died = death_of(chart)
-    if died is not None and died.position < entry.position and day(entry.occurred_at_ms) > died.body.on:
-        flags.add(Flag.DISPENSED_AFTER_DEATH)
+    if died is not None and died.position < entry.position:
+        is_said, is_later_day = died.occurred_at_ms < entry.occurred_at_ms, day(entry.occurred_at_ms) > died.body.on
+        if is_said or is_later_day:
+            flags.add(Flag.DISPENSED_AFTER_DEATH)
     issue = issue_of(chart, entry.body.prescription)
     if issue is None:
         return flags | {Flag.PRESCRIPTION_UNKNOWN}

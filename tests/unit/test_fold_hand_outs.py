@@ -231,3 +231,10 @@ def test_a_renewal_from_a_later_day_does_not_hide_one_that_counted_before_the_re
     given(issued("R3", signed_ms=at(4), at_ms=at(7)), world=world)
     then = world.when(dispensed("D1", "R1", at_ms=at(4, 12), received_at_ms=at(8)))
     assert "dispensed_after_recall" in then.flags
+
+
+@pytest.mark.parametrize(("hour", "is_flagged"), [(11, False), (13, True)])
+def test_on_the_day_of_a_death_a_hand_out_after_its_report_is_one_after_it(hour: int, *, is_flagged: bool) -> None:
+    world = given(issued(at_ms=at(0)), died(on(5), at_ms=at(5, 12)))
+    then = world.when(dispensed(at_ms=at(5, hour), received_at_ms=at(5, 14)))
+    assert ("dispensed_after_death" in then.flags) is is_flagged

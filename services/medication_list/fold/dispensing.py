@@ -298,7 +298,9 @@ def _flags_about_the_world(
 
 
 def _is_after_death(meta: Meta, at_ms: int, place: int) -> bool:
-    return meta.death is not None and meta.death.place < place and at_ms >= ended_ms(meta.death.on)
+    """After the day of the death, or, on that day, after somebody said that the patient had died."""
+    death = meta.death
+    return death is not None and death.place < place and at_ms > min(death.at_ms, ended_ms(death.on) - 1)
 
 
 def _is_reserved(prescription: PrescriptionState, treatment: TreatmentState, at_ms: int) -> bool:
