@@ -113,7 +113,9 @@ def _issued(dice: Dice) -> ev.PrescriptionIssued:
         valid_until=FIRST_DAY + timedelta(days=dice.today + dice.one(-3, 0, 10, 30, 90, 365)),
         quantity=quantity,
         refills=dice.one(0, 1, 3),
-        medication=dice.one(PACKED, PACKED, UNSTATED) if packs else dice.one(METFORMIN, METFORMIN, OTHER_SUBSTANCE),
+        medication=dice.one(PACKED, PACKED, UNSTATED)
+        if packs
+        else dice.one(METFORMIN, METFORMIN, METFORMIN, OTHER_SUBSTANCE, PACKED),
         dosing=daily(dice.one("1", "2"), FIRST_DAY, dice.day()) if course else daily(),
         use="course" if course else dice.one("regular", "regular", "regular", "vaccine"),
         item_group=dice.one("medicine", "medicine", "medicine", "nutrition"),
@@ -137,14 +139,17 @@ def _line(dice: Dice) -> ev.DispensedLine:
     return ev.DispensedLine(
         quantity=dice.one(tablets(dice.one(10, 27, 30, 60, 98, 100)), packages),
         content=content if dice.often(0.6) else None,
+        item_number=dice.one(None, None, "123456", "654321"),
         substituted=dice.often(0.2),
-        strength="1000 mg" if dice.often(0.1) else None,
+        strength=dice.one("1000 mg", "500mg") if dice.often(0.15) else None,
     )
 
 
 def _reversed(dice: Dice) -> ev.DispenseReversed:
     packages = ev.Quantity(value=Decimal(1), unit="package")
-    returned = dice.one(tablets(5), tablets(20), tablets(40), packages) if dice.often(0.4) else None
+    millilitres = ev.Quantity(value=Decimal(60), unit="ml")
+    came_back = dice.one(tablets(5), tablets(20), tablets(40), packages, packages, millilitres)
+    returned = came_back if dice.often(0.4) else None
     return ev.DispenseReversed(
         reversal=named(f"V{dice.new('V')}"), dispense=named(f"D{dice.late('D')}"), reason=REASON, quantity=returned
     )
@@ -173,9 +178,8 @@ def _stopped(dice: Dice) -> ev.TreatmentDiscontinued:
 
 def _reconciled(dice: Dice) -> ev.ListReconciled:
     read_at_ms = at(dice.today) - dice.one(0, 1, 3, 5) * 3_600_000
-    return ev.ListReconciled(
-        read_token=REASON, version=dice.version if dice.often(0.7) else dice.version - 1, read_at_ms=read_at_ms
-    )
+    version = dice.version if dice.often(0.6) else dice.version - dice.one(1, 2, 5, 15, 60)
+    return ev.ListReconciled(read_token=REASON, version=max(-1, version), read_at_ms=read_at_ms)
 
 
 def _allergy(dice: Dice) -> ev.AllergyRecorded:
@@ -204,8 +208,11 @@ def _dispatched(dice: Dice) -> ev.DispatchRequested:
 Maker = Callable[[Dice], ev.Body]
 MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     # How often, and who sends it.
-    _issued: (12, "A A B"),
-    lambda dice: ev.PrescriptionRecalled(prescription=dice.rx(), reason=dice.one("other", "renew")): (5, "A B nurse"),
+    _issued: (12, "A A B B locum"),
+    lambda dice: ev.PrescriptionRecalled(prescription=dice.rx(), reason=dice.one("other", "renew")): (
+        5,
+        "A B nurse locum",
+    ),
     lambda dice: ev.TreatmentRecorded(
         treatment=dice.treatment(),
         kind=dice.one("otc", "paper"),
@@ -216,7 +223,7 @@ MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     _changed: (4, "A B"),
     _paused: (4, "A B"),
     lambda dice: ev.TreatmentResumed(treatment=dice.treatment(), reason=REASON): (3, "A"),
-    _stopped: (4, "A B nurse"),
+    _stopped: (4, "A B nurse locum"),
     lambda dice: ev.TreatmentReinstated(treatment=dice.treatment(), reason=REASON): (3, "A"),
     lambda dice: ev.TreatmentWithdrawn(treatment=dice.treatment(), reason=REASON): (2, "A nurse"),
     lambda dice: ev.UseReported(treatment=dice.treatment(), use=dice.one("otherwise", "not_taking"), by="patient"): (
@@ -228,7 +235,7 @@ MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     lambda dice: ev.AllergyRefuted(allergy=named(f"A{dice.late('A')}"), reason=REASON): (2, "A"),
     _multidose: (3, "A B nurse"),
     lambda _: ev.MultidoseEnded(reason=REASON): (2, "A B P Q"),
-    lambda dice: ev.PatientDied(on=dice.day(3)): (1, "A"),
+    lambda dice: ev.PatientDied(on=dice.day(3)): (2, "A"),
     lambda _: ev.DeathRetracted(reason=REASON): (9, "A"),
     lambda dice: ev.ClaimRequested(claim=dice.new_claim(), prescription=dice.rx()): (14, "P Q"),
     lambda dice: ev.ClaimAborted(claim=dice.late_claim(), reason=REASON): (12, "P Q"),

@@ -338,9 +338,7 @@ def returned_of(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> Decimal:
     for entry in standing(chart, issue.body.prescription):
         content = quantities.least_content(entry.body.lines)
         for quantity in returns_of(chart, entry.body.dispense):
-            if quantity.unit == "package" and content is None and issue.body.quantity.unit == "package":
-                amount: Decimal | None = quantity.value * measured.per_prescribed
-            else:
-                amount = quantities.in_unit(quantity, measured.unit, content)
+            holds = content or quantities.content_prescribed(issue.body)
+            amount = quantities.in_unit(quantity, measured.unit, holds)
             total += amount or Decimal(0)
     return measured.shown(total).quantize(Decimal("0.0001")) if measured.unit == "package" else measured.shown(total)

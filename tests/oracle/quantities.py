@@ -58,14 +58,30 @@ def in_unit(amount: Quantity, unit: str, content: Quantity | None) -> Decimal | 
 def line_amount(issued: PrescriptionIssued, line: DispensedLine) -> Decimal | None:
     """One line in the prescription's unit of comparison; None when it is not comparable."""
     prescribed = issued.medication.strength
-    if line.strength is not None and prescribed is not None and line.strength != prescribed:
+    if line.strength is not None and prescribed is not None and _spelled(line.strength) != _spelled(prescribed):
         return None
     measured = measure(issued)
-    if line.quantity.unit == "package" and line.content is None and issued.quantity.unit == "package":
-        return line.quantity.value * measured.per_prescribed
     if measured.unit == "package" and line.quantity.unit != "package":
         return None
-    return in_unit(line.quantity, measured.unit, line.content)
+    return in_unit(line.quantity, measured.unit, line.content or _content_if_the_same(issued, line))
+
+
+def _content_if_the_same(issued: PrescriptionIssued, line: DispensedLine) -> Quantity | None:
+    """What the prescribed package says that it holds, of a line that does not name another one."""
+    product = issued.medication.product
+    is_same = isinstance(product, Package) and line.item_number in (None, product.item_number)
+    return content_prescribed(issued) if is_same else None
+
+
+def content_prescribed(issued: PrescriptionIssued) -> Quantity | None:
+    """What the prescribed package says that it holds; None of anything else."""
+    product = issued.medication.product
+    return product.content if isinstance(product, Package) else None
+
+
+def _spelled(strength: str) -> str:
+    """Without what is only spelling: 500 mg is 500mg, and 0,5 g is 0.5 G."""
+    return "".join(strength.casefold().split()).replace(",", ".")
 
 
 def amount_of(issued: PrescriptionIssued, handed: MedicationDispensed) -> tuple[Decimal, bool]:

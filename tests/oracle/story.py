@@ -19,6 +19,7 @@ WHO: Final = {
     "A": ev.Source(system="ehr-a", organisation=organisation_number(1), role="doctor", person="9144889"),
     "B": ev.Source(system="ehr-b", organisation=organisation_number(2), role="doctor", person="9144900"),
     "nurse": ev.Source(system="ehr-a", organisation=organisation_number(1), role="nurse", person="9144927"),
+    "locum": ev.Source(system="ehr-a", organisation=organisation_number(1), role="doctor"),
     "citizen": ev.Source(system="portal", organisation=organisation_number(4), role="citizen"),
     "operator": ev.Source(system="desk", organisation=organisation_number(5), role="operator"),
     "P": ev.Source(system="till-p", organisation=organisation_number(6), role="pharmacist"),
@@ -146,6 +147,6 @@ def said(verdict: Verdict) -> str:
 
 def told(verdict: Verdict) -> list[str]:
     """Its notices and orders in short: kind and whom."""
-    whom = {source.organisation: name for name, source in WHO.items() if name != "nurse"}
+    whom = {source.organisation: name for name, source in WHO.items() if name not in ("nurse", "locum")}
     notices = [f"{notice.kind} to {whom[notice.organisation]}" for notice in verdict.notices]
     return notices + [f"order to {whom[order.pharmacy]}" for order in verdict.orders]

@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, cast
 
 import pytest
@@ -15,7 +15,10 @@ from services.medication_list.fold import Judgement, Memory, Patient, entry_of, 
 from services.medication_list.fold.judgement import NoticeDue, OrderDue
 from services.medication_list.fold.remembering import event_key, recollect
 from services.medication_list.fold.state import (
+    ALLERGIES,
     META,
+    Allergies,
+    HandOutPointer,
     Meta,
     PrescriptionState,
     Remembered,
@@ -118,6 +121,7 @@ def test_fold_and_oracle_come_to_the_same(seed: int, length: int) -> None:
         judgement, verdict = folded.take(record), oracle.go_on(record)
         found = (judgement.verdict.outcome, judgement.verdict.reason, {str(flag) for flag in judgement.verdict.flags})
         assert found == _expected(verdict), record
+        assert _unnamed(judgement.verdict.named, verdict, folded) == set(), record
         assert folded.told(judgement) == _expected_told(verdict), record
         assert folded.meta is not None
         assert folded.meta.version == oracle.chart.version, record
@@ -157,6 +161,31 @@ def _with_closings(records: Sequence[LogRecord], dice: random.Random) -> Iterato
             )
             yield LogRecord(0, offset, record.broker_time_ms, closing)
             offset += 1
+
+
+def _unnamed(named: tuple[str, str] | None, verdict: Verdict, folded: Folded) -> set[str]:
+    """What a refusal must name and does not: the holder, the pharmacy, the date; or each thing that moved.
+
+    Of what moved, the fold names a prescription for its treatment, and the allergies for each of them.
+    """
+    if verdict.outcome != "refused" or verdict.named is None:
+        return set()
+    assert named is not None
+    found, fields = set(named[1].split(",")), folded.fields
+    chains = {name[3:]: value for name, value in fields.items() if isinstance(value, PrescriptionState)}
+    treatments = {value.treatment for rx, value in chains.items() if rx in found}
+    allergies = fields.get(ALLERGIES)
+    known = {each.recorded.allergy for each in allergies.entries} if isinstance(allergies, Allergies) else set()
+    in_other_words = {"death", "multidose", "parked"} if "patient" in found else set()
+    in_other_words |= known if "allergies" in found else set()
+    return set(verdict.named.split(", ")) - found - treatments - in_other_words - _of_unseen(found, fields)
+
+
+def _of_unseen(found: set[str], fields: Mapping[str, State | None]) -> set[str]:
+    """The prescriptions that nobody has seen, of hand-outs that are named."""
+    return {
+        value.prescription for name, value in fields.items() if isinstance(value, HandOutPointer) and name[4:] in found
+    }
 
 
 def _compare_memory(folded: Folded, verdicts: Sequence[Verdict]) -> None:
