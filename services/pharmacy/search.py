@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -19,7 +19,7 @@ from services.admission.rules import broken_rules, door_rule
 from services.identity.national_id import NationalId, synthetic
 from services.problems import PROBLEM_RESPONSES, invalid
 from services.recording.caller import Caller, caller
-from services.recording.outcomes import ListUnreachable
+from services.recording.outcomes import ListUnreachable, MedicationListClient
 from services.recording.recorder import Recorder
 from services.recording.routes import message_of
 
@@ -30,7 +30,7 @@ router = APIRouter()
 
 
 class Search(Struct, frozen=True, kw_only=True):
-    """By patient or by reference number. `all`: what is recalled, completed or expired too."""
+    """By patient, by reference number, or by both. `all`: what is recalled, completed or expired too."""
 
     patient: Person | None = None
     reference_number: Word | None = None
@@ -40,10 +40,8 @@ class Search(Struct, frozen=True, kw_only=True):
 
 
 @door_rule(Search)
-def one_key_is_searched_by(patient: Person | None, reference_number: str | None) -> Iterator[Finding]:
-    """A patient or a reference number: two keys contradict each other, none finds nothing."""
-    if patient is not None and reference_number is not None:
-        yield Finding(("reference_number",), DoorReason.CONTRADICTS)
+def something_is_searched_by(patient: Person | None, reference_number: str | None) -> Iterator[Finding]:
+    """A patient or a reference number: without both it would find nothing."""
     if patient is None and reference_number is None:
         yield Finding(("patient",), DoorReason.MISSING)
 
@@ -59,7 +57,7 @@ def a_page_has_a_size(limit: int) -> Iterator[Finding]:
     "/v1/prescriptions/search",
     summary="Find prescriptions of a patient, or the one with a reference number.",
     description="Dispensable ones and those being dispensed, unless `all` is true. A locked one is found by its "
-    "reference number alone.",
+    "reference number alone. A reference number of another patient than the one named is turned away.",
     operation_id="search_prescriptions",
     response_class=Response,
     responses={**PROBLEM_RESPONSES, 401: {"description": "the caller is not stated"}},
@@ -83,6 +81,7 @@ async def search_prescriptions(request: Request, _: Annotated[Caller, Depends(ca
     given = await message_of(request)
     try:
         asked = asked_of(recorder.door, given, recorder.clock.now_ms())
+        await _check_that_keys_agree(recorder.medication_list, asked)
     except TurnedAway as error:
         raise invalid(error.errors()) from None
     try:
@@ -93,6 +92,19 @@ async def search_prescriptions(request: Request, _: Annotated[Caller, Depends(ca
         # All else was judged here: what the list does not know is the cursor.
         raise invalid(TurnedAway([Finding(("cursor",), DoorReason.WRONG_FORMAT)]).errors()) from None
     return Response(found, media_type="application/json")
+
+
+async def _check_that_keys_agree(medication_list: MedicationListClient, asked: Mapping[str, Any]) -> None:
+    """A reference number of another patient contradicts the patient. Raises TurnedAway, ListUnreachable.
+
+    One that nobody knows, or that is this patient's, does not: then both must fit what is found.
+    """
+    patient, number = asked.get("patient"), asked.get("reference_number")
+    if patient is None or number is None:
+        return
+    owner = (await medication_list.owners([], [number])).get(number)
+    if owner is not None and owner != patient:
+        raise TurnedAway([Finding(("reference_number",), DoorReason.CONTRADICTS)])
 
 
 def asked_of(door: Door, given: object, now_ms: int) -> dict[str, Any]:

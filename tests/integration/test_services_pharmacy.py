@@ -167,7 +167,6 @@ def test_a_search_asks_for_the_pseudonym_and_answers_what_is_found(stand: Stand)
 @pytest.mark.parametrize(
     ("sent", "pointer", "reason"),
     [
-        ({"patient": PATIENT, "reference_number": "RX-1"}, "/reference_number", "contradicts"),
         ({}, "/patient", "missing"),
         ({"patient": {"national_id": "02013299987"}}, "/patient/national_id", "wrong_checksum"),
         ({"reference_number": "RX-1", "limit": 201}, "/limit", "out_of_range"),
@@ -182,6 +181,23 @@ def test_a_search_that_makes_no_sense_is_turned_away(stand: Stand, sent: object,
     assert answer.status_code == 422
     assert [(error["pointer"], error["reason"]) for error in answer.json()["errors"]] == [(pointer, reason)]
     assert stand.list.asked == []
+
+
+def test_a_search_by_keys_of_two_patients_is_turned_away(stand: Stand) -> None:
+    stand.list.owners = {"RX-1": "f" * 32}
+    answer = search(stand, {"patient": PATIENT, "reference_number": "RX-1"})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert (error["pointer"], error["reason"]) == ("/reference_number", "contradicts")
+    assert [resource for resource, _ in stand.list.asked] == ["owners"]
+
+
+@pytest.mark.parametrize("owners", [{"RX-1": PSEUDONYM}, {}])
+def test_a_search_by_two_keys_that_agree_asks_for_what_has_both(stand: Stand, owners: dict[str, str]) -> None:
+    stand.list.owners, stand.list.found = owners, {"prescriptions": []}
+    assert search(stand, {"patient": PATIENT, "reference_number": "RX-1"}).status_code == 200
+    both = {"patient": PSEUDONYM, "reference_number": "RX-1", "all": False, "limit": 50}
+    assert stand.list.asked[-1] == ("prescriptions", both)
 
 
 def test_a_search_without_the_list_is_unavailable(stand: Stand) -> None:

@@ -52,7 +52,7 @@ class OutcomeAsked(Struct, frozen=True, kw_only=True):
 
 
 class PrescriptionsAsked(Struct, frozen=True, kw_only=True):
-    """A pharmacy's search: by patient (a pseudonym) or by reference number."""
+    """A pharmacy's search: by patient (a pseudonym), by reference number, or by both."""
 
     patient: str | None = None
     reference_number: str | None = None
