@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from deploy.local.waiting import wait_until
 from services.medication_list.read_api.event_places import KEPT_S
 from services.medication_list.read_api.positions import Place
 from tests.integration.list_stand import PARTITIONS, ListStand, Patient, a_list_stand, position
-from tests.integration.services_stand import SEALER
+from tests.integration.services_stand import SEALER, a_caller
 from tests.unit.fold_world import (
     MINUTE_MS,
     aborted,
@@ -508,9 +508,28 @@ def test_a_locked_prescription_is_found_through_its_reference_number_alone(stand
     assert found(stand, patient=patient.key) == found(stand, patient=patient.key, all=True) == [patient.id_of(unlocked)]
     assert found(stand, reference_number=number) == [patient.id_of(locked)]
     assert found(stand, reference_number=open_number) == [patient.id_of(unlocked)]
+    assert found(stand, patient=patient.key, reference_number=number) == [patient.id_of(locked)]
+    assert found(stand, patient=patient.key, reference_number="nobody's") == []
     assert found(stand, reference_number="never given") == []
     shown = [each["prescriptions"][0] for each in stand.read(patient)["treatments"]]
     assert [each["issued"]["locked"] for each in shown if each["prescription"] == patient.id_of(locked)] == [True]
+
+
+@pytest.mark.parametrize(("role", "sees"), [("pharmacist", 1), ("doctor", 2), ("nurse", 2), ("citizen", 2)])
+def test_no_list_or_history_shows_a_locked_prescription_to_a_pharmacy(stand: ListStand, role: str, sees: int) -> None:
+    patient, caller = stand.a_patient(), a_caller(role=role)
+    locked = uuid.uuid4().hex
+    stand.say(patient, issued(locked, f"T {locked}", locked=True))
+    as_of = stand.clock.now_ms()
+    stand.say(patient, issued(f"open {locked}", f"T open {locked}"))
+    stand.say(patient, changed(f"T {locked}"))
+    shown = stand.ask("/v1/list/read", patient.body(), caller=caller).json()
+    assert len(shown["treatments"]) == sees
+    history = stand.ask("/v1/list/history", patient.body(), caller=caller).json()
+    assert len(history["events"]) == {1: 1, 2: 3}[sees]
+    then = datetime.fromtimestamp(as_of / 1000, UTC).isoformat()
+    past = stand.ask("/v1/list/read", patient.body(as_of=then), caller=caller).json()
+    assert len(past["treatments"]) == sees - 1
 
 
 def test_owners_are_told_of_what_is_known(stand: ListStand) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from schemas.medication_list import MedicationList
 from schemas.reasons import DoorReason
 from services.admission.door import Door
 from services.admission.read_token import ReadTokens
@@ -27,6 +28,7 @@ from services.medication_list.read_api.documents import (
 from services.medication_list.read_api.event_places import EventPlaces
 from services.medication_list.read_api.history import page_of
 from services.medication_list.read_api.list_answer import ListAnswer, answered
+from services.medication_list.read_api.locked import PHARMACISTS, Withheld, withheld_from, withheld_of_all, without
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import NotInLogError, Outcomes
@@ -91,21 +93,26 @@ def _answer(content: Any, status: int = 200, headers: dict[str, str] | None = No
 
 
 @outside.post("/v1/list/read", **READ)
-async def read_list(request: Request, _: AnyCaller) -> Response:
-    """One citizen's list: now, or as it was known at an earlier time."""
+async def read_list(request: Request, by: AnyCaller) -> Response:
+    """One citizen's list: now, or as it was known at an earlier time. A pharmacy is not shown what is locked."""
     parts, now_ms = _parts(request), _parts(request).clock.now_ms()
     asked = asked_from_outside(ListRead, await message_of(request), now_ms)
     patient = parts.door.patient_key(NationalId.parse(asked.patient.national_id))
     if asked.after_position is not None:
         await _reach(parts, patient, asked.after_position)
     if asked.as_of_ms is None:
-        return _answer(await _present(parts, patient, now_ms))
-    return _answer(await _past(parts, patient, asked.as_of_ms))
+        return _answer(await _present(parts, patient, now_ms, by))
+    return _answer(await _past(parts, patient, asked.as_of_ms, by))
 
 
-async def _present(parts: Parts, patient: str, now_ms: int) -> ListAnswer:
+def _withheld(shown: MedicationList, by: Caller) -> Withheld:
+    return withheld_from(shown, by.organisation) if by.role in PHARMACISTS else Withheld()
+
+
+async def _present(parts: Parts, patient: str, now_ms: int, by: Caller) -> ListAnswer:
     found, fields, flagged = await parts.numbers.shown(patient)
     shown = show(fields, now_ms, flagged)
+    shown = without(shown, _withheld(shown, by))
     return answered(
         shown,
         as_of_ms=now_ms,
@@ -115,10 +122,11 @@ async def _present(parts: Parts, patient: str, now_ms: int) -> ListAnswer:
     )
 
 
-async def _past(parts: Parts, patient: str, as_of_ms: int) -> ListAnswer:
+async def _past(parts: Parts, patient: str, as_of_ms: int, by: Caller) -> ListAnswer:
     past = await past_of(parts.reader, parts.log, patient, as_of_ms)
+    shown = show(past.fields, as_of_ms)
     return answered(
-        show(past.fields, as_of_ms),
+        without(shown, _withheld(shown, by)),
         as_of_ms=as_of_ms,
         position=_before(past.partition, past.offset + 1),
         generation=past.generation,
@@ -153,8 +161,8 @@ def _place(position: str, parts: Parts, pointer: tuple[str, ...]) -> Place:
 
 
 @outside.post("/v1/list/history", **HISTORY)
-async def read_history(request: Request, _: AnyCaller) -> Response:
-    """Every event of one citizen, in log order."""
+async def read_history(request: Request, by: AnyCaller) -> Response:
+    """Every event of one citizen, in log order. A pharmacy is not shown those of what is locked."""
     parts = _parts(request)
     asked = asked_from_outside(HistoryRead, await message_of(request), parts.clock.now_ms())
     patient = parts.door.patient_key(NationalId.parse(asked.patient.national_id))
@@ -164,7 +172,11 @@ async def read_history(request: Request, _: AnyCaller) -> Response:
         if place.partition != parts.reader.partition_of(patient):
             raise wrong(("cursor",), DoorReason.CONTRADICTS)
         after = place.offset
-    return _answer(await page_of(parts.reader, parts.log, patient, after, asked.limit))
+    withheld = Withheld()
+    if by.role in PHARMACISTS:
+        _, fields, _ = await parts.numbers.shown(patient)
+        withheld = withheld_of_all(fields, parts.clock.now_ms(), by.organisation)
+    return _answer(await page_of(parts.reader, parts.log, patient, after, asked.limit, withheld))
 
 
 @outside.get("/v1/events/{event_id}", **EVENT)

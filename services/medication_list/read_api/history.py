@@ -15,6 +15,7 @@ from services.medication_list.event_index import is_parked
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import Remembered
+from services.medication_list.read_api.locked import Withheld
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.outcomes import FirstOutcome, first_outcome
 from services.medication_list.read_api.positions import position_of
@@ -22,6 +23,7 @@ from services.medication_list.read_api.stored_events import answered_in, event_i
 from services.medication_list.record_log import LogLookupError, StoredRecord
 from services.medication_list.store.reading import ViewReader
 
+NOTHING_WITHHELD: Final = Withheld()
 _AGAIN: Final = Verdict("refused", reason=Reason.CONFLICTING_DUPLICATE)
 
 
@@ -54,8 +56,13 @@ class HistoryPage(Struct, frozen=True):
     generation: str
 
 
-async def page_of(reader: ViewReader, log: LogLookup, patient: str, after: int, limit: int) -> HistoryPage:
-    """The patient's first `limit` events after an offset. Raises NotReadyError, StoreUnavailableError, LogLookupError."""
+async def page_of(
+    reader: ViewReader, log: LogLookup, patient: str, after: int, limit: int, withheld: Withheld = NOTHING_WITHHELD
+) -> HistoryPage:
+    """The patient's first `limit` events after an offset, without those that are withheld.
+
+    Raises NotReadyError, StoreUnavailableError, LogLookupError.
+    """
     listed, index = await reader.list_and_index(patient)
     known = places_of(listed, index)
     following = list(islice((offset for offset in known if offset > after), limit + 1))
@@ -65,10 +72,19 @@ async def page_of(reader: ViewReader, log: LogLookup, patient: str, after: int, 
         raise LogLookupError("the log lacks records that the view was made of")
     changed = {each.first.offset: each.first for each in changed_answers(answered_in(listed.values))}
     entries = tuple(
-        entry_of(index.partition, records[offset], known[offset], changed.get(offset)) for offset in offsets
+        entry_of(index.partition, records[offset], known[offset], changed.get(offset))
+        for offset in offsets
+        if not _is_withheld(records[offset], withheld)
     )
     cursor = position_of(index.partition, offsets[-1]) if len(following) > limit else None
     return HistoryPage(entries, cursor, index.generation)
+
+
+def _is_withheld(record: StoredRecord, withheld: Withheld) -> bool:
+    if not withheld.prescriptions:
+        return False
+    event = event_of(record)
+    return event is not None and withheld.is_about(event.body)
 
 
 def entry_of(

@@ -1,0 +1,88 @@
+"""What a pharmacy is not shown: a locked prescription, unless it came to it by the prescription's own number."""
+
+from collections.abc import Collection, Iterable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from schemas.events import Body
+from schemas.medication_list import MedicationList, ShownPrescription, ShownTreatment
+from services.medication_list.fold.state import PrescriptionState
+from services.medication_list.read_api.view import Fields, show_prescription
+
+PHARMACISTS = frozenset({"pharmacist"})
+"""The roles that find a locked prescription by its reference number alone."""
+
+
+class Withheld(Struct, frozen=True):
+    """Ids of what is not shown: prescriptions, and the treatments of which nothing is left to show."""
+
+    prescriptions: frozenset[str] = frozenset()
+    treatments: frozenset[str] = frozenset()
+
+    def is_about(self, body: Body) -> bool:
+        """Whether an event names any of it."""
+        named = (getattr(body, name, None) for name in ("prescription", "renews"))
+        return any(each in self.prescriptions for each in named) or getattr(body, "treatment", None) in self.treatments
+
+
+def withheld_from(shown: MedicationList, pharmacy: str) -> Withheld:
+    """What a pharmacy does not see of a list: the patient locked it, and this pharmacy has nothing to do with it.
+
+    An entry stands for what is prescribed now: where that is locked, the older ones do not show it.
+    """
+    hidden: set[str] = set()
+    without: set[str] = set()
+    for entry in (*shown.treatments, *shown.other_prescriptions):
+        locked = [each for each in entry.prescriptions if each.issued.locked and not _knows(pharmacy, each)]
+        hidden.update(each.prescription for each in locked)
+        tells = {each.prescription for each in entry.prescriptions[:1]}
+        tells |= {each.prescription for each in entry.prescriptions if each.status in "EU"}
+        if not tells.isdisjoint(each.prescription for each in locked):
+            without.add(entry.treatment)
+    return Withheld(frozenset(hidden), frozenset(without))
+
+
+def _knows(pharmacy: str, prescription: ShownPrescription) -> bool:
+    """Whether it was sent there, is held there, or something was handed out there."""
+    parties = (prescription.holder, prescription.dispatched_to)
+    return pharmacy in parties or any(each.pharmacy == pharmacy for each in prescription.hand_outs)
+
+
+def withheld_of_all(fields: Fields, at_ms: int, pharmacy: str) -> Withheld:
+    """The same of everything that was ever prescribed, for the history: a treatment is withheld with any of its prescriptions."""
+    found: dict[str, str] = {}
+    for name, state in fields.items():
+        if not isinstance(state, PrescriptionState):
+            continue
+        prescription = name.removeprefix("rx:")
+        shown = show_prescription(fields, prescription, at_ms)
+        if shown is not None and shown.issued.locked and not _knows(pharmacy, shown):
+            found[prescription] = state.treatment
+    return Withheld(frozenset(found), frozenset(found.values()))
+
+
+def without(shown: MedicationList, withheld: Withheld) -> MedicationList:
+    """The list as far as it is shown; all else of it stays as it is."""
+    if not withheld.prescriptions:
+        return shown
+    return replace(
+        shown,
+        treatments=tuple(_left(shown.treatments, withheld)),
+        other_prescriptions=tuple(_left(shown.other_prescriptions, withheld)),
+    )
+
+
+def _left(entries: Iterable[ShownTreatment], withheld: Withheld) -> Iterable[ShownTreatment]:
+    for entry in entries:
+        if entry.treatment not in withheld.treatments:
+            yield _without_hidden(entry, withheld.prescriptions)
+
+
+def _without_hidden(entry: ShownTreatment, hidden: Collection[str]) -> ShownTreatment:
+    left = tuple(each for each in entry.prescriptions if each.prescription not in hidden)
+    if left == entry.prescriptions:
+        return entry
+    standing = [each for shown in left for each in shown.hand_outs if not each.reversed]
+    last = max(standing, key=lambda each: (each.handed_out_at_ms, each.dispense), default=None)
+    return replace(entry, prescriptions=left, last_dispense=last)
