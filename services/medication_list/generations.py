@@ -251,14 +251,23 @@ def give_up(roles: Roles, partitions: int, announced: Pointer) -> bool:
 def follow(roles: Roles, partitions: int) -> None:
     """Give each frozen partition the role that the pointer has decided; while a switch is open, nothing moves.
 
-    Workers and readers call it when they find a partition frozen, so a switch ends even if its operator is gone.
+    Workers and readers call it when they find a partition frozen, so a switch ends even if its operator is gone. A
+    partition that a switch froze of which the pointer knows nothing thaws too: an older copy of the store took the
+    announcement back while whoever switched went on.
     """
     pointer = roles.pointer()
     if pointer is None or is_announced(pointer.token):
         return
     offsets = roles.offsets(pointer.generation, range(partitions))
-    for partition, role in roles.roles(range(partitions)).items():
-        if role is not None and role.state == RoleState.FROZEN and role.epoch < pointer.epoch:
+    stand = roles.roles(range(partitions))
+    frozen = {each: role for each, role in stand.items() if role is not None and role.state == RoleState.FROZEN}
+    if any(role.epoch >= pointer.epoch for role in frozen.values()):
+        # Announced before it freezes: what froze after the first look at the pointer is known to the second.
+        again = roles.pointer()
+        if again is None or (again.epoch, again.token) != (pointer.epoch, pointer.token):
+            return
+    for partition, role in frozen.items():
+        if role.epoch <= pointer.epoch:
             came_to = offsets[partition] if role.live != pointer.generation else None
             effects_from = role.effects_from if came_to is None else came_to
             shall = Role(pointer.epoch, pointer.generation, RoleState.LIVE, "", role.until, effects_from)

@@ -6,7 +6,6 @@ its input ends, whoever started it is gone, and it ends too.
 """
 
 import asyncio
-import json
 import os
 import sys
 import threading
@@ -14,10 +13,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any, Final
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
 
 from schemas.framing import Framing
 from services.canonical_log import configure, get_logger
+from services.clock import Clock, SystemClock
 from services.interpreter import collect_seldom
 from services.medication_list.driver import (
     Cursors,
@@ -41,24 +42,23 @@ from services.medication_list.generations import (
     record_of,
 )
 from services.medication_list.processor import Patience, Worker
-from services.medication_list.source_log import KafkaSourceLog, SourceLog
+from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import Store, StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Attending, Pointer, Roles, WorkerKind
+from services.replay.order import DONE, REFUSED, Order, Pacing, Told
 from services.replay.pace import Pace
 from services.schema_registry import framing_at_start
 from services.topics.registry import EVENTS_TOPIC, load
 
-DONE: Final = 0
-REFUSED: Final = 2
 _NICE: Final = 5
 """The live processors come first wherever they share a machine."""
 _AT_ONCE: Final = 400
 """Records of one pass. The store's write of a pass holds up all others who ask the store: so it is kept short."""
-_CHASING = Patience(for_s=0.3)
-_CHECK_STORE_S: Final = 2.0
+CHASING: Final = Patience(for_s=0.3)
+_CHECK_STORE_MS: Final = 2_000
 _TELL_EVERY_S: Final = 0.5
 _log = get_logger()
 
@@ -137,7 +137,7 @@ class BulkReader(LogReader):
     """The log by the driver's own reader, for partitions that no group gives: see `driver.kafka.PartitionReader`."""
 
     def __init__(
-        self, consumer: Any, positions: Positions, partitions: Collection[int], declared: int, pace: Pace
+        self, consumer: Any, positions: Positions, partitions: Collection[int], declared: int, pace: Pace, clock: Clock
     ) -> None:
         """`consumer`: a started AIOKafkaConsumer without a group; these partitions are assigned to it here."""
         plan = Plan(positions, EVENTS_TOPIC, declared, Intervals())
@@ -146,9 +146,10 @@ class BulkReader(LogReader):
         self._cursors: Cursors = plan.cursors
         self._reader = PartitionReader(plan)
         self._pace = pace
-        self._look_at_s = 0.0
+        self._clock = clock
+        self._look_at_ms = 0
         consumer.assign([TopicPartition(EVENTS_TOPIC, each) for each in partitions])
-        self._cursors.assign(partitions, time.monotonic())
+        self._cursors.assign(partitions, self._now_s())
 
     async def fetches(self) -> AsyncIterator[Fetch]:
         """Yield fetches, rested for."""
@@ -165,7 +166,7 @@ class BulkReader(LogReader):
 
     def applied(self, batch: PartitionBatch) -> None:
         """See `LogReader.applied`."""
-        self._cursors.applied(batch, time.monotonic())
+        self._cursors.applied(batch, self._now_s())
 
     def rewind(self, partition: int, offset: int) -> None:
         """See `LogReader.rewind`."""
@@ -173,23 +174,36 @@ class BulkReader(LogReader):
 
     async def _check_store(self) -> None:
         """Notice a store that was restored, and a switch, also while nothing comes."""
-        now_s = time.monotonic()
-        if now_s < self._look_at_s:
+        now_ms = self._clock.monotonic_ms()
+        if now_ms < self._look_at_ms:
             return
-        self._look_at_s = now_s + _CHECK_STORE_S
+        self._look_at_ms = now_ms + _CHECK_STORE_MS
         believed = self._cursors.believed()
         try:
             stored = await asyncio.to_thread(self._positions.next_offsets, tuple(believed))
-        except StoreUnavailableError as error:
+        except (StoreUnavailableError, SourceLogUnavailableError) as error:
             _log.warning("store_unreachable", error=type(error).__name__)
             return
         rolled_back(self._cursors, believed, stored)
 
+    def _now_s(self) -> float:
+        return self._clock.monotonic_ms() / 1000
+
 
 async def replay(
-    kafka: str, worker: Worker, partitions: Collection[int], declared: int, pace: Pace, bounded: Bounded
+    consumer: Any,
+    worker: Worker,
+    bounded: Bounded,
+    partitions: Collection[int],
+    declared: int,
+    pace: Pace,
+    clock: Clock,
 ) -> None:
-    """Read and judge until the worker has nothing to feed any more. Raises GenerationRefusedError."""
+    """Read and judge until there is nothing to feed any more, which GenerationRefusedError says.
+
+    `consumer`: see `BulkReader`. Raises also what the worker raises when it enters.
+    """
+    worker.enter()
     gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def process(fetch: Fetch) -> Mapping[int, Verdict]:
@@ -200,6 +214,54 @@ async def replay(
                 gone.set_exception(refusal)
             raise
 
+    reader = BulkReader(consumer, worker, partitions, declared, pace, clock)
+    # Capped is the usual case once it chases: then a long pause would be a long switch.
+    pumping = asyncio.ensure_future(pump(reader, process, Pauses(0.02, 0.2)))
+    await asyncio.wait([pumping, gone], return_when=asyncio.FIRST_COMPLETED)
+    pumping.cancel()
+    for each in (pumping, gone):
+        if each.done() and not each.cancelled() and (error := each.exception()) is not None:
+            raise error
+
+
+def code_of(ended: GenerationRefusedError) -> int:
+    """What a bulk reader ends with."""
+    return DONE if isinstance(ended, GenerationGoneError) else REFUSED
+
+
+def main() -> None:
+    """Work until told to end. Exits 0 when there is nothing left to feed, 2 with a sentence where it must not work."""
+    order = msgspec.json.decode(sys.argv[1], type=Order)
+    configure("replay")
+    os.nice(_NICE)
+    collect_seldom()
+    kafka, redis = os.environ["MEDCHAIN_KAFKA"], os.environ["MEDCHAIN_REDIS"]
+    framing = framing_at_start(os.environ.get("MEDCHAIN_SCHEMA_REGISTRY") or None)
+    link, declared = Link(redis), load().partitions(EVENTS_TOPIC)
+    pace = Pace(order.share)
+    worker = ReplayWorker(
+        RedisRoles(link),
+        KafkaSourceLog(kafka, framing=framing),
+        lambda generation: RedisStore(link, generation),
+        declared,
+        order.generation,
+        framing,
+        CHASING,
+    )
+    bounded = Bounded(worker, order.until)
+    threading.Thread(target=_hear, args=(pace, worker), daemon=True).start()
+    threading.Thread(target=_tell, args=(bounded, worker), daemon=True).start()
+    try:
+        asyncio.run(_replay_from(kafka, worker, bounded, order, declared, pace))
+    except GenerationRefusedError as refusal:
+        if code_of(refusal) == DONE:
+            worker.leave()
+        else:
+            sys.stderr.write(f"{refusal}\n")
+        raise SystemExit(code_of(refusal)) from None
+
+
+async def _replay_from(kafka: str, worker: Worker, bounded: Bounded, order: Order, declared: int, pace: Pace) -> None:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka.split(","),
         group_id=None,
@@ -210,64 +272,24 @@ async def replay(
     )
     await consumer.start()
     try:
-        reader = BulkReader(consumer, worker, partitions, declared, pace)
-        # Capped is the usual case once it chases: then a long pause would be a long switch.
-        pumping = asyncio.ensure_future(pump(reader, process, Pauses(0.02, 0.2)))
-        await asyncio.wait([pumping, gone], return_when=asyncio.FIRST_COMPLETED)
-        pumping.cancel()
-        for each in (pumping, gone):
-            if each.done() and not each.cancelled() and (error := each.exception()) is not None:
-                raise error
+        await replay(consumer, worker, bounded, order.partitions, declared, pace, SystemClock())
     finally:
         await consumer.stop()
-
-
-def main() -> None:
-    """Work until told to end. Exits 0 when there is nothing left to feed, 2 with a sentence where it must not work."""
-    told = json.loads(sys.argv[1])
-    configure("replay")
-    os.nice(_NICE)
-    collect_seldom()
-    kafka, redis = os.environ["MEDCHAIN_KAFKA"], os.environ["MEDCHAIN_REDIS"]
-    framing = framing_at_start(os.environ.get("MEDCHAIN_SCHEMA_REGISTRY") or None)
-    link, declared = Link(redis), load().partitions(EVENTS_TOPIC)
-    pace = Pace(told["share"])
-    worker = ReplayWorker(
-        RedisRoles(link),
-        KafkaSourceLog(kafka, framing=framing),
-        lambda generation: RedisStore(link, generation),
-        declared,
-        told["generation"],
-        framing,
-        _CHASING,
-    )
-    bounded = Bounded(worker, {int(partition): offset for partition, offset in told["until"].items()})
-    threading.Thread(target=_hear, args=(pace, worker), daemon=True).start()
-    threading.Thread(target=_tell, args=(bounded, worker), daemon=True).start()
-    try:
-        worker.enter()
-        asyncio.run(replay(kafka, worker, told["partitions"], declared, pace, bounded))
-    except GenerationGoneError:
-        worker.leave()
-        raise SystemExit(DONE) from None
-    except GenerationRefusedError as refusal:
-        sys.stderr.write(f"{refusal}\n")
-        raise SystemExit(REFUSED) from None
 
 
 def _hear(pace: Pace, worker: Worker) -> None:
     """Each line is what holds from now on; the end of the lines is the end of this process."""
     for line in sys.stdin:
-        told = json.loads(line)
-        pace.share, pace.is_paused = told["share"], told["paused"]
+        pacing = msgspec.json.decode(line, type=Pacing)
+        pace.share, pace.is_paused = pacing.share, pacing.is_paused
     worker.leave()
     os._exit(DONE)
 
 
 def _tell(bounded: Bounded, worker: Worker) -> None:
     while True:
-        line = {"records": bounded.records, "cpu_s": time.process_time(), "generation": worker.generation}
-        sys.stdout.write(json.dumps(line) + "\n")
+        told = Told(bounded.records, time.process_time(), worker.generation)
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
         sys.stdout.flush()
         time.sleep(_TELL_EVERY_S)
 

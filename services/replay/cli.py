@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final, Self
 
 import msgspec
@@ -16,14 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.local.supervisor import end_on_signals
-from services.clock import SystemClock
-from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRefusedError, GenerationState, record_of
 from services.replay import retiring, switching
+from services.replay.child import ChildReader
 from services.replay.compare import Comparison, compare, kinds_of
 from services.replay.crew import Crew
 from services.replay.place import LogTail, Place, open_place
-from services.replay.starting import SAMPLED_KEYS, Doing, Plan, begin, mib, plan
+from services.replay.starting import SAMPLED_KEYS, Doing, Plan, begin, mib, plan, to_follow
 from services.replay.telling import AsJson, Exit, Yes, answered, err, out
 from services.replay.watching import Look, Phase, Watch
 
@@ -85,7 +85,7 @@ def start(
             _tell_plan(planned, as_json=as_json)
             return
         end_on_signals()
-        generation = begin(place, planned, SystemClock().now_ms())
+        generation = begin(place, planned)
         _run(place, generation, workers, until, max_share, planned.room.reserve, follow=follow, as_json=as_json)
 
 
@@ -94,16 +94,7 @@ def follow_(workers: Workers = 1, max_share: MaxShare = 0.5, *, as_json: AsJson 
     """Feed the generations of this release's fold that nobody else feeds, so that the way to them, or back, is open."""
     with answered(as_json=as_json), open_place() as place:
         end_on_signals()
-        pointer = place.pointer()
-        mine = [
-            name
-            for name in pointer.records
-            if record_of(pointer, name).fold_version == VERSION
-            and record_of(pointer, name).state == GenerationState.WHOLE
-        ]
-        if not mine:
-            raise GenerationRefusedError(f"No whole generation is of fold version {VERSION}: `replay start` makes one.")
-        beside = next((name for name in mine if name != pointer.generation), mine[0])
+        beside = to_follow(place)
         _run(place, beside, workers, None, max_share, 0, follow=True, as_json=as_json)
 
 
@@ -198,7 +189,8 @@ def _run(
     assert place.settings is not None
     with closing(LogTail(place.settings["MEDCHAIN_KAFKA"], place.partitions)) as tail:
         bounds = {} if until is None else until_offsets(tail, until)
-        with Crew(generation, place.settings, place.partitions, workers, bounds) as crew:
+        started = partial(ChildReader, settings=place.settings)
+        with Crew(generation, place.partitions, workers, bounds, place.clock, started) as crew:
             crew.start(max_share)
             watch = Watch(place, tail, crew, generation, max_share, reserve, bounds)
             last = _shown(watch, follow=follow, as_json=as_json)
@@ -238,7 +230,7 @@ def _shown(watch: Watch, *, follow: bool, as_json: bool) -> Look | None:
     look, told_at_s, phase = None, -_LINE_EVERY_S, Phase.FILLING
     is_live = not as_json and err.is_terminal
     with Live(console=err, auto_refresh=False, transient=True) if is_live else _Silent() as screen:
-        for look in watch.looks():
+        for look in watch.looks(follow=follow):
             is_turn = look.phase is not phase
             phase = look.phase
             every_s = _JSON_EVERY_S if as_json else _LINE_EVERY_S
@@ -250,8 +242,6 @@ def _shown(watch: Watch, *, follow: bool, as_json: bool) -> Look | None:
                     out.print(msgspec.json.encode(asdict(look)).decode(), markup=False)
                 else:
                     err.print(_line(look), markup=False)
-            if phase is Phase.AS_FAR_AS_ASKED or (phase is Phase.WHOLE and not follow):
-                return look
     return look
 
 

@@ -1,53 +1,82 @@
-"""The processes of a replay: started, told their share, started again when they die, and gone when this process is."""
+"""The bulk readers of a replay: started, told their share, started again when they die, and gone when this process is."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
 
+from services.clock import Clock
 from services.medication_list.generations import GenerationRefusedError
-from services.replay.bulk import DONE, REFUSED
+from services.replay.order import DONE, REFUSED, Order, Pacing, Told
 
-_AGAIN_S: Final = 1.0
-_LEAVES_WITHIN_S: Final = 5.0
+_AGAIN_MS: Final = 1_000
+_LEAVES_WITHIN_MS: Final = 5_000
+_LEAST_MS: Final = 100
+
+
+class Reader(Protocol):
+    """One bulk reader that was started. It works until it is ended, or ends by itself."""
+
+    @property
+    def told(self) -> Told:
+        """What it told last."""
+        ...
+
+    def code(self) -> int | None:
+        """What it ended with; None while it works."""
+        ...
+
+    def tell(self, pacing: Pacing) -> None:
+        """What holds from now on; one that is gone does not hear it."""
+        ...
+
+    def leave(self) -> None:
+        """Ask it to end in order."""
+        ...
+
+    def end(self, within_ms: int) -> None:
+        """Return when it has ended; one that has not by then is killed."""
+        ...
+
+    def last_words(self) -> str:
+        """Why it would not work, in one sentence, once it ended with REFUSED."""
+        ...
 
 
 @dataclass
 class _Member:
     number: int
     partitions: Sequence[int]
-    log: Path
-    process: subprocess.Popen[str] | None = None
+    reader: Reader | None = None
     is_done: bool = False
-    died_at_s: float = 0.0
+    died_at_ms: int = 0
     restarts: int = 0
-    told: dict[str, Any] = field(default_factory=dict)
     cpu_before_s: float = 0.0
+
+    @property
+    def cpu_s(self) -> float:
+        return self.cpu_before_s + (0.0 if self.reader is None else self.reader.told.cpu_s)
 
 
 class Crew:
     """So many bulk readers of one generation, each with its share of the partitions."""
 
     def __init__(
-        self, generation: str, settings: Mapping[str, str], partitions: int, workers: int, until: Mapping[int, int]
+        self,
+        generation: str,
+        partitions: int,
+        workers: int,
+        until: Mapping[int, int],
+        clock: Clock,
+        started: Callable[[int, Order], Reader],
     ) -> None:
-        """`settings`: the environment that says where the platform is. `until`: the offsets before which to stop."""
+        """`started` starts a reader by its number. `until`: the offsets before which to stop."""
         self._generation = generation
-        self._settings = settings
         self._until = until
+        self._clock = clock
+        self._started = started
         self._share = 1.0
-        logs = Path(tempfile.gettempdir())
         self._members = [
-            _Member(number, range(number, partitions, workers), logs / f"medchain-replay-{generation}-{number}.log")
-            for number in range(min(workers, partitions))
+            _Member(number, range(number, partitions, workers)) for number in range(min(workers, partitions))
         ]
 
     @property
@@ -58,17 +87,12 @@ class Crew:
     @property
     def cpu_s(self) -> float:
         """Processor time that they took so far, those that died included, as far as they told."""
-        return float(sum(member.cpu_before_s + member.told.get("cpu_s", 0.0) for member in self._members))
+        return sum(member.cpu_s for member in self._members)
 
     @property
     def restarts(self) -> int:
         """How often one was started again."""
         return sum(member.restarts for member in self._members)
-
-    @property
-    def pids(self) -> list[int]:
-        """The process ids of those that run."""
-        return [each.process.pid for each in self._members if each.process is not None]
 
     def start(self, share: float) -> None:
         """Start all of them, each with this share of a core."""
@@ -79,49 +103,34 @@ class Crew:
     def tell(self, share: float, *, is_paused: bool) -> None:
         """Tell all of them what share of a core they may take from now on."""
         self._share = share
-        line = json.dumps({"share": share, "paused": is_paused}) + "\n"
         for member in self._members:
-            if member.process is not None and member.process.stdin is not None:
-                with suppress(OSError, ValueError):
-                    member.process.stdin.write(line)
-                    member.process.stdin.flush()
+            if member.reader is not None:
+                member.reader.tell(Pacing(share, is_paused))
 
     def look_after(self) -> None:
         """Start those again that died. Raises GenerationRefusedError where one says why it must not work."""
         for member in self._members:
-            if member.process is None or member.is_done:
-                if member.process is None and not member.is_done and time.monotonic() - member.died_at_s > _AGAIN_S:
+            if member.is_done:
+                continue
+            if member.reader is None:
+                if self._clock.monotonic_ms() - member.died_at_ms > _AGAIN_MS:
                     member.restarts += 1
                     self._start(member)
                 continue
-            code = member.process.poll()
-            if code is None:
-                continue
-            member.process = None
-            if code == DONE:
-                member.is_done = True
-            elif code == REFUSED:
-                raise GenerationRefusedError(_last_line(member.log))
-            else:
-                member.died_at_s = time.monotonic()
-                member.cpu_before_s += member.told.pop("cpu_s", 0.0)
+            code = member.reader.code()
+            if code is not None:
+                self._ended(member, member.reader, code)
 
     def stop(self) -> None:
         """Have all of them leave, and end those that do not. Twice does no harm."""
-        running = [member.process for member in self._members if member.process is not None]
-        for process in running:
-            if process.stdin is not None:
-                with suppress(OSError):
-                    process.stdin.close()
-        deadline = time.monotonic() + _LEAVES_WITHIN_S
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        running = [member.reader for member in self._members if member.reader is not None]
+        for reader in running:
+            reader.leave()
+        deadline_ms = self._clock.monotonic_ms() + _LEAVES_WITHIN_MS
+        for reader in running:
+            reader.end(max(_LEAST_MS, deadline_ms - self._clock.monotonic_ms()))
         for member in self._members:
-            member.process = None
+            member.reader = None
             member.is_done = True
 
     def __enter__(self) -> Self:
@@ -131,32 +140,14 @@ class Crew:
         self.stop()
 
     def _start(self, member: _Member) -> None:
-        told = {
-            "generation": self._generation,
-            "partitions": list(member.partitions),
-            "share": self._share,
-            "until": self._until,
-        }
-        with member.log.open("a") as log:
-            member.process = subprocess.Popen(  # noqa: S603  our own module
-                [sys.executable, "-m", "services.replay.bulk", json.dumps(told)],
-                env={**os.environ, **self._settings},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        threading.Thread(target=_listen, args=(member, member.process), daemon=True).start()
+        order = Order(self._generation, list(member.partitions), self._share, self._until)
+        member.reader = self._started(member.number, order)
 
-
-def _listen(member: _Member, process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for line in lines:
-            if member.process is process:
-                member.told = json.loads(line)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8").strip().splitlines()
-    return lines[-1] if lines else f"A bulk reader refused to work: see {log}."
+    def _ended(self, member: _Member, reader: Reader, code: int) -> None:
+        member.cpu_before_s, member.reader = member.cpu_s, None
+        if code == DONE:
+            member.is_done = True
+        elif code == REFUSED:
+            raise GenerationRefusedError(reader.last_words())
+        else:
+            member.died_at_ms = self._clock.monotonic_ms()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -10,6 +10,7 @@ from kafka.errors import KafkaError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.framing import PLAIN, Framing
+from services.clock import Clock, SystemClock
 from services.medication_list.generations import GenerationRefusedError, refuse_another_log
 from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
 from services.medication_list.store.inventory import Inventory
@@ -43,6 +44,7 @@ class Place:
     store_of: Callable[[str], Store]
     partitions: int
     framing: Framing = PLAIN
+    clock: Clock = field(default_factory=SystemClock)
     settings: Mapping[str, str] | None = None
 
     def pointer(self) -> Pointer:

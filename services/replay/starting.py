@@ -11,6 +11,7 @@ from services.medication_list.generations import (
     GenerationState,
     begin_beside,
     enter,
+    mark,
     record_of,
 )
 from services.medication_list.processor import RELEASE
@@ -85,15 +86,58 @@ def plan(place: Place, reserve: float, fold_version: int = VERSION) -> Plan:
     return Plan(Doing.BEGIN, None, fold_version, found)
 
 
-def begin(place: Place, planned: Plan, now_ms: int) -> str:
-    """Carry the plan out as far as the store is concerned; returns the generation to fill."""
-    record = GenerationRecord(planned.fold_version, RELEASE, now_ms, GenerationState.FILLING)
+def begin(place: Place, planned: Plan) -> str:
+    """Carry the plan out as far as the store is concerned; returns the generation to fill.
+
+    Raises GenerationRefusedError where somebody else began one in the same moment.
+    """
+    now_ms = place.clock.now_ms()
     if planned.doing is Doing.BEGIN:
-        return begin_beside(place.roles, place.log, record)
+        made = begin_beside(
+            place.roles, place.log, GenerationRecord(planned.fold_version, RELEASE, now_ms, GenerationState.FILLING)
+        )
+        _give_way(place, made)
+        return made
     if planned.doing is Doing.REBUILD:
         return enter(place.roles, place.log, GenerationRecord(planned.fold_version, RELEASE, now_ms))
     assert planned.generation is not None, "what is gone on with has a name"
     return planned.generation
+
+
+def _give_way(place: Place, made: str) -> None:
+    """Two that were started at once both find nothing begun: whoever then sees that they are two takes its own away.
+
+    Both may; one of them always does, for the later one sees the other.
+    """
+    pointer = place.pointer()
+    filling = (name for name in pointer.records if record_of(pointer, name).state == GenerationState.FILLING)
+    other = next((name for name in filling if name != made), None)
+    if other is not None:
+        mark(place.roles, made, GenerationState.RETIRED)
+        for partition in range(place.partitions):
+            place.inventory.forget(partition, made)  # nothing else of it is there yet
+        raise GenerationRefusedError(
+            f"Another replay, into {other}, was started in the same moment, so this one was taken back: start again."
+        )
+
+
+def to_follow(place: Place, fold_version: int = VERSION) -> str:
+    """The generation of this fold that nobody else may feed, rather than the live one.
+
+    Raises GenerationRefusedError where none is whole.
+    """
+    pointer = place.pointer()
+    records = {name: record_of(pointer, name) for name in pointer.records}
+    mine = [
+        name
+        for name, record in records.items()
+        if record.fold_version == fold_version and record.state == GenerationState.WHOLE
+    ]
+    if not mine:
+        raise GenerationRefusedError(
+            f"No whole generation is of fold version {fold_version}: `replay start` makes one."
+        )
+    return next((name for name in mine if name != pointer.generation), mine[0])
 
 
 def room(place: Place, pointer: Pointer | None, reserve: float, filling: str | None) -> Room:

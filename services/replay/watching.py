@@ -82,20 +82,26 @@ class Watch:
         self._throttle = Throttle(max_share, _LAG_TOLERATED * place.partitions)
         self._reserve = reserve
         self._until = until
+        self._clock = place.clock
         self._sleep = sleep
-        self._began_s = time.monotonic()
+        self._began_s = self._now_s()
         self._live: Mapping[int, int | None] = {}
         self._memory_at_s = 0.0
         self._is_paused = False
         self._seen: list[tuple[float, int]] = []
         self._phase = Phase.FILLING
 
-    def looks(self) -> Iterator[Look]:
-        """One look after the other, until there is nothing left to do. A store or a log that is away is waited for."""
+    def looks(self, *, follow: bool) -> Iterator[Look]:
+        """One look after the other, until there is nothing left to do. A store or a log that is away is waited for.
+
+        `follow`: go on once the generation is whole, and feed it, until ended.
+        """
         while not self._crew.is_done:
             self._crew.look_after()
             with suppress(StoreUnavailableError, SourceLogUnavailableError):
                 yield self._look()
+                if self._phase is Phase.AS_FAR_AS_ASKED or (self._phase is Phase.WHOLE and not follow):
+                    return
             self._sleep(_LOOK_EVERY_S)
 
     def _look(self) -> Look:
@@ -135,14 +141,14 @@ class Watch:
                 mark(self._place.roles, self._generation, GenerationState.WHOLE)
 
     def _look_at_memory(self) -> None:
-        now_s = time.monotonic()
+        now_s = self._now_s()
         if now_s >= self._memory_at_s:
             self._memory_at_s = now_s + _MEMORY_EVERY_S
             memory = self._place.inventory.memory()
             self._is_paused = self._phase is Phase.FILLING and memory.used > memory.limit - self._reserve
 
     def _seen_so(self, done: int, of: int, live_lag: int, share: float) -> Look:
-        now_s = time.monotonic()
+        now_s = self._now_s()
         self._seen = [each for each in self._seen if now_s - each[0] < _RATE_OVER_S] or self._seen[-1:]
         self._seen.append((now_s, done))
         (since_s, before), seconds = self._seen[0], now_s - self._began_s
@@ -162,3 +168,6 @@ class Watch:
             self._crew.restarts,
             seconds,
         )
+
+    def _now_s(self) -> float:
+        return self._clock.monotonic_ms() / 1000

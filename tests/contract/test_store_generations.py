@@ -212,6 +212,28 @@ def test_a_switch_given_up_unfreezes_and_cannot_be_flipped(place: Place, log: Me
     assert not isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
 
 
+def test_a_freeze_whose_announcement_an_older_copy_took_back_thaws(place: Place, log: MemorySourceLog) -> None:
+    live, beside = chase(place, log, upto=5)
+    before = place.roles.pointer()
+    announced = freeze(place.roles, 2)
+    assert before is not None
+    assert place.roles.point(announced, before), "as a store does that comes back with an older file"
+    follow(place.roles, 2)
+    assert not isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
+    assert not flip(place.roles, 2, announced, beside)
+
+
+def test_a_freeze_that_was_announced_since_the_pointer_was_read_stays(place: Place, log: MemorySourceLog) -> None:
+    live, _ = chase(place, log, upto=5)
+    seen_before = iter([place.roles.pointer()])
+    freeze(place.roles, 2)
+    look = place.roles.pointer
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(place.roles, "pointer", lambda: next(seen_before, None) or look())
+        follow(place.roles, 2)
+    assert isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
+
+
 def test_a_partition_that_is_being_built_cannot_be_switched(place: Place, log: MemorySourceLog) -> None:
     log.log_ends = {0: 0, 1: 9}
     live = enter(place.roles, log, RECORD)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutants import MUTANTS, kind_of
 from tests.simulation.schedule import Result, run
 
 _AT_ONCE = 50
@@ -90,7 +90,7 @@ def explain(result: Result, last: int = 60) -> str:
 def _one_by_one(seeds: Iterable[int], mutant: str | None, *, traces: bool) -> int:
     failed = 0
     for seed in seeds:
-        result = run(seed, mutant)
+        result = run(seed, mutant, None if mutant is None else kind_of(mutant))
         failed += bool(result.violations)
         if traces:
             sys.stdout.write("\n".join([*result.history.lines(), f"digest {result.history.digest()}", ""]))

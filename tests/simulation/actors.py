@@ -100,8 +100,13 @@ def _look_at(world: World, who: str, found: Found, seen: dict[int, int], era: in
         )
 
 
-async def run_caseworker(world: World, process: Process, patients: Sequence[str], every_s: float) -> None:
-    """Folds one patient after the other anew, as an operator may, while their events keep coming."""
+async def run_caseworker(
+    world: World, process: Process, patients: Sequence[str], every_s: float, beside: float
+) -> None:
+    """Folds one patient after the other anew, as an operator may, while their events keep coming.
+
+    `beside`: how often in a generation beside the live one, as a worker does that mends there.
+    """
     link = StoreLink(world, process)
     while True:
         await asyncio.sleep(every_s * 2 * world.dice.random())
@@ -111,7 +116,9 @@ async def run_caseworker(world: World, process: Process, patients: Sequence[str]
             pointer = await asyncio.to_thread(SimulatedRoles(link).pointer)
             if pointer is None:
                 continue
-            store = SimulatedStore(link, pointer.generation)
+            others = [each for each in pointer.records if each != pointer.generation]
+            is_beside = others and world.dice.random() < beside
+            store = SimulatedStore(link, world.dice.choice(others) if is_beside else pointer.generation)
             refolder = Refolder(store, SimulatedRecordLog(world), world.partitions, world.now_ms)
             await asyncio.to_thread(refolder.refold, patient)
         except (StoreUnavailableError, LogLookupError, RefoldRefusedError):

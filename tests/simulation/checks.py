@@ -1,7 +1,7 @@
 """The promises, looked at after every step that could break one; the names are those of the table in docs/reliability.md."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from schemas.codec import decode
 from schemas.events import DispenseOrder, Notice, RelayProgress, SubmissionReceipt
@@ -35,6 +35,8 @@ class Checks:
         self.corrections = Corrections(world, self.expected)
         self.highest: defaultdict[int, int] = defaultdict(int)
         """How far the store ever came, by partition."""
+        self.bounds: Mapping[str, Mapping[int, int]] = {}
+        """How far generations may be made, by name and partition, where a replay was told where to stop."""
         self.counts = defaultdict[str, int](int)
         world.after_store.append(self.after_store)
         world.on_belief = self.check_belief
@@ -74,6 +76,10 @@ class Checks:
         self.asides[partition].add(aside)
         self.counts["compared"] += 1
         self.highest[partition] = max(offset, self.highest[partition])
+        if offset > self.bounds.get(generation, {}).get(partition, offset):
+            self._broken(
+                "I9", f"{generation} p{partition} was made up to {offset}, beyond where the replay was to stop"
+            )
         if not unreadable <= parked or any(each >= offset for each in parked):
             self._broken(
                 "I7",
@@ -264,6 +270,30 @@ class Checks:
             self.corrections.check_end(partition)
             if judged != consumed:
                 self._broken("I7", f"p{partition}: {consumed} records, {judged} outcomes")
+
+    def check_equal(self, standing: Collection[str]) -> None:
+        """I9: generations side by side are equal, byte for byte, but for what was answered otherwise before a refold."""
+        content = self._world.server.content_now
+        for partition in range(self._world.partitions):
+            live = content.hashes[PartitionKeys(partition).role][b"live"].decode()
+            ours = self._flat(content, live, partition)
+            for other in standing:
+                if self.aside(content, other, partition):
+                    continue  # a release that is gone had parked there what could be read, and nobody mends it there
+                theirs = self._flat(content, other, partition)
+                for name in sorted(ours.keys() | theirs.keys()):
+                    if ours.get(name) != theirs.get(name):
+                        self._broken("I9", f"{live} and {other} of p{partition} differ in {name[:12]}")
+
+    def _flat(self, content: Content, generation: str, partition: int) -> dict[str, Hash]:
+        """Every hash of a generation by its name without it, but for its offset, which tells an epoch too."""
+        keys = GenerationKeys(generation, partition)
+        start = keys.offset.removesuffix("offset")
+        return {
+            key.removeprefix(start): {name: value for name, value in held.items() if name != _ANSWERED}
+            for key, held in content.hashes.items()
+            if key.startswith(start) and key != keys.offset
+        }
 
     def _check_delivered(self, partition: int, patient: str) -> None:
         """Every effect; of a patient who was folded anew, no receipt whose outcome had been answered otherwise.

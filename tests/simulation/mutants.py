@@ -19,10 +19,16 @@ from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import PartitionWrite, PatientRewrite, ViewLostError, Written
 from services.medication_list.store.reading import ViewReader
 from tests.simulation.ports import SimulatedStore
+from tests.simulation.replay_mutants import KINDS_OF, REPLAY_MUTANTS
 from tests.simulation.worker import SimulatedConsumer
 
 Change = Callable[[ExitStack], None]
-MUTANTS: dict[str, Change] = {}
+MUTANTS: dict[str, Change] = dict(REPLAY_MUTANTS)
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of schedules that must miss it; None: any."""
+    return KINDS_OF.get(name, "replayed") if name in REPLAY_MUTANTS else None
 
 
 @contextmanager
@@ -145,9 +151,9 @@ def batch_skipped_after_an_error(stack: ExitStack) -> None:
     module = sys.modules["services.medication_list.driver.pump"]
     original = module._verdicts
 
-    def careless(process: Any, batches: Any, failures: int) -> Any:
-        verdicts = original(process, batches, failures)
-        return verdicts or {each.partition: Applied(each.next_offset) for each in batches}
+    def careless(process: Any, fetch: Any, failures: int) -> Any:
+        verdicts = original(process, fetch, failures)
+        return verdicts or {each.partition: Applied(each.next_offset) for each in fetch.batches}
 
     _instead(stack, module, "_verdicts", careless)
 

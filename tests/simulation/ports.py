@@ -7,9 +7,12 @@ from typing import Final, TypeVar
 
 from schemas.codec import decode
 from schemas.events import RelayProgress
+from services.medication_list.generations import GenerationState, record_of
 from services.medication_list.record_log import LogLookupError, StoredRecord
 from services.medication_list.source_log import PROGRESS_TOPIC, LogIdentity, SourceLogUnavailableError
-from services.medication_list.store.keys import GenerationKeys
+from services.medication_list.store.inventory import Compared, Memory, PatientPlace
+from services.medication_list.store.keys import GenerationKeys, PartitionKeys
+from services.medication_list.store.memory_inventory import MemoryInventory
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryStore, MemoryViews
 from services.medication_list.store.port import (
     PartitionWrite,
@@ -136,7 +139,7 @@ class SimulatedStore:
         lost: ViewLostError | None = None
         for each in writes:
             try:
-                alone = partial(self.inner.write, [each])
+                alone = partial(self._written, each)
                 answers |= self._link.call("write", alone, writes=True, partition=each.partition)
             except ViewLostError as error:
                 lost = error
@@ -146,6 +149,16 @@ class SimulatedStore:
         if lost is not None:
             raise lost
         return answers
+
+    def _written(self, write: PartitionWrite) -> Mapping[int, Written | Refused]:
+        """I10: what is not live sends nothing out."""
+        content, keys = self._link.server.content_now, PartitionKeys(write.partition)
+        live = content.hashes.get(keys.role, {}).get(b"live", b"").decode()
+        waiting = len(content.outboxes.get(keys.outbox, ()))
+        answer = self.inner.write([write])
+        if self.generation != live and len(content.outboxes.get(keys.outbox, ())) != waiting:
+            self._link.world.history.broken("I10", f"{self.generation} sent effects, and {live} is live")
+        return answer
 
 
 def _told(answer: Written | Refused) -> str:
@@ -197,8 +210,18 @@ class SimulatedRoles:
 
     def point(self, seen: Pointer | None, shall: Pointer) -> bool:
         """See `Roles.point`."""
-        pointed = self._link.call("point", lambda: self._inner.point(seen, shall), writes=True)
+        pointed = self._link.call("point", lambda: self._pointed(seen, shall), writes=True)
         self._link.world.note(f"point {shall.generation}/{shall.epoch} {shall.token[:9]} {pointed}")
+        return pointed
+
+    def _pointed(self, seen: Pointer | None, shall: Pointer) -> bool:
+        before = self._inner.pointer()
+        pointed = self._inner.point(seen, shall)
+        if pointed and before is not None:
+            for name in before.records.keys() & shall.records.keys():
+                states = record_of(before, name).state, record_of(shall, name).state
+                if states == (GenerationState.FILLING, GenerationState.WHOLE):
+                    self._link.world.on_whole(name)
         return pointed
 
     def attend(self, generation: str, worker: Attending, for_ms: int) -> None:
@@ -212,6 +235,47 @@ class SimulatedRoles:
     def keeps_everything(self) -> bool:
         """See `Roles.keeps_everything`."""
         return self._link.call("keeps_everything", self._inner.keeps_everything)
+
+
+class SimulatedInventory:
+    """What operators ask of generations, through a link."""
+
+    def __init__(self, link: StoreLink) -> None:
+        self._link = link
+        self._inner = MemoryInventory(link.server)
+
+    def memory(self) -> Memory:
+        """See `Inventory.memory`."""
+        return self._link.call("memory", self._inner.memory)
+
+    def sizes(self, sample: int) -> Mapping[str, int]:
+        """See `Inventory.sizes`."""
+        return self._link.call("sizes", lambda: self._inner.sizes(sample))
+
+    def patients(self, cursor: int, at_most: int) -> tuple[int, Collection[PatientPlace]]:
+        """See `Inventory.patients`."""
+        return self._link.call("patients", lambda: self._inner.patients(cursor, at_most))
+
+    def strangers(self, partition: int, generation: str, patients: Sequence[str]) -> Collection[str]:
+        """See `Inventory.strangers`."""
+        return self._link.call("strangers", lambda: self._inner.strangers(partition, generation, patients))
+
+    def compare(self, partition: int, one: str, other: str, patients: Sequence[str]) -> Compared:
+        """See `Inventory.compare`."""
+        return self._link.call("compare", lambda: self._inner.compare(partition, one, other, patients))
+
+    def differing_notes(self, partition: int, one: str, other: str) -> Collection[tuple[str, str]]:
+        """See `Inventory.differing_notes`."""
+        return self._link.call("differing_notes", lambda: self._inner.differing_notes(partition, one, other))
+
+    def forget(self, partition: int, generation: str) -> bool:
+        """See `Inventory.forget`."""
+        gone = lambda: self._inner.forget(partition, generation)  # noqa: E731 - named for the line
+        return self._link.call("forget", gone, writes=True, partition=partition)
+
+    def sweep(self, generation: str, cursor: int, at_most: int) -> tuple[int, int]:
+        """See `Inventory.sweep`."""
+        return self._link.call("sweep", lambda: self._inner.sweep(generation, cursor, at_most), writes=True)
 
 
 class SimulatedOutbox:

@@ -15,7 +15,9 @@ from typing import Any, Final
 import structlog
 
 from schemas.framing import PLAIN
+from services.medication_list.generations import GenerationState
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
+from services.medication_list.store.memory_store import Content
 from services.publishing.partitioning import partition_of
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.actors import Acknowledged, EveryTopic, run_caseworker, run_client, run_reader, run_relay
@@ -25,6 +27,7 @@ from tests.simulation.history import History, Violation
 from tests.simulation.loop import Process, Scheduler, running
 from tests.simulation.mutants import applied
 from tests.simulation.operator import run_operator
+from tests.simulation.replaying import Replays, decoded, run_replayer, run_reviewer
 from tests.simulation.stories import LONGEST, POOL, OlderRelease, Told, pseudonym, story
 from tests.simulation.worker import Release, run_worker
 from tests.simulation.world import World
@@ -44,11 +47,17 @@ class Profile:
     older_workers: float = 0.3
     """Where there is an older release: how many of the workers are of it, besides the first one."""
     refolds: float = 0.5
+    refolds_beside: float = 0.3
+    """How many refolds are of a generation beside the live one, where one stands."""
     workers: tuple[int, ...] = (1, 2, 2, 3)
     at_once: tuple[int, ...] = (1, 3, 8)
     readers: tuple[int, ...] = (1, 2)
     operator: float = 0.25
     """How many have somebody who switches generations."""
+    replays: float = 0.1
+    """How many have somebody who replays, and somebody who reviews what was made."""
+    replays_by_older: float = 0.5
+    """Where there are replays and an older release: how many are made by that one."""
     switches_every_s: tuple[float, ...] = (1.5,)
     every_s: tuple[float, ...] = (0.05, 0.2, 0.5, 1.0, 1.0)
     """How often something goes wrong."""
@@ -120,7 +129,54 @@ RELAYED: Final = Profile(
     events=(16, LONGEST),
 )
 """Nearly everything that is sent may fail, or be killed, on its way."""
-PROFILES: Final = (ANYTHING, REFOLDED, REFOLDED, SHARED, EMPTIED, EMPTIED, SWITCHED, RELAYED)
+REPLAYED: Final = Profile(
+    faults=0.15,
+    always=("kill", "kill", "store_rolled_back", "stop"),
+    fails=(0.0, 0.01, 0.03),
+    lingers=(0.1, 0.3),
+    older_release=0.4,
+    refolds=0.7,
+    readers=(1,),
+    operator=0.0,
+    replays=1.0,
+    every_s=(0.3, 0.6, 1.0),
+    pace_s=(0.2, 0.3, 0.5),
+    events=(16, LONGEST),
+)
+"""Operators replay in the midst of traffic, compare, switch and retire, while their readers are killed and the store goes back."""
+MENDED_BESIDE: Final = Profile(
+    faults=0.1,
+    always=("kill",),
+    fails=(0.0, 0.01),
+    lingers=(0.3, 0.5),
+    older_release=1.0,
+    refolds=1.0,
+    readers=(1,),
+    operator=0.0,
+    replays=1.0,
+    replays_by_older=1.0,
+    refolds_beside=0.8,
+    every_s=(1.0,),
+    pace_s=(0.1, 0.2),
+    events=(16, LONGEST),
+)
+"""A replay by a release that cannot read everything, while patients of what it makes are folded anew by one that can."""
+PROFILES: Final = (
+    ANYTHING,
+    REFOLDED,
+    REFOLDED,
+    SHARED,
+    EMPTIED,
+    EMPTIED,
+    SWITCHED,
+    RELAYED,
+    REPLAYED,
+    REPLAYED,
+    MENDED_BESIDE,
+)
+
+KINDS: Final[Mapping[str, Profile]] = {"replayed": REPLAYED, "mended_beside": MENDED_BESIDE}
+"""Those that can be asked for by name."""
 
 CALM_WITHIN_S: Final = 120.0
 """I17: how long after the last fault everything has come to rest, by virtual time."""
@@ -139,11 +195,11 @@ class Result:
     faults: Mapping[str, int]
 
 
-def run(seed: int, mutant: str | None = None) -> Result:
-    """Run one schedule; `mutant`: without this protection."""
+def run(seed: int, mutant: str | None = None, kind: str | None = None) -> Result:
+    """Run one schedule; `mutant`: without this protection; `kind`: of this one of KINDS, and not by chance of any."""
     dice = random.Random(seed)
     with applied(mutant), silence(), seeded_chance(dice), running(dice) as loop:
-        schedule = Schedule(seed, loop, dice)
+        schedule = Schedule(seed, loop, dice, None if kind is None else KINDS[kind])
         loop.run_until_complete(schedule.go())
         return schedule.result()
 
@@ -177,6 +233,7 @@ class Schedule:
     seed: int
     loop: Scheduler
     dice: random.Random
+    wanted: Profile | None = None
     images: Images = field(default_factory=Images)
 
     def __post_init__(self) -> None:
@@ -190,7 +247,7 @@ class Schedule:
         self.counted: dict[str, int] = {}
         self.calm_after_s = 0.0
         self._clients: list[asyncio.Task[None]] = []
-        self.profile = dice.choice(PROFILES)
+        self.profile = self.wanted or dice.choice(PROFILES)
         enabled = [name for name in FAULTS if dice.random() < self.profile.faults]
         self.faults = [name for name in enabled if dice.random() < SELDOM.get(name, 1.0)]
         self.faults += self.profile.always
@@ -203,6 +260,11 @@ class Schedule:
         self.image_every_s = dice.choice((0.05, 0.2, 1.0))
         self.has_older_release = dice.random() < self.profile.older_release
         self.releases: dict[str, Release] = {}
+        self.replays = Replays(self.world)
+        self.checks.bounds = self.replays.bounds
+        self.is_peace = False
+        """Operators change nothing any more; a replay that was begun is carried to its end."""
+        self.has_replays = False
         self._plan_actors()
 
     # --- Who there is --------------------------------------------------------------------------------------------
@@ -224,11 +286,18 @@ class Schedule:
             )  # type: ignore[misc]
 
         if dice.random() < self.profile.refolds:
-            pace = dice.choice((0.02, 0.05, 0.3))
+            pace, beside = dice.choice((0.02, 0.05, 0.3)), self.profile.refolds_beside
             for number in range(dice.choice((1, 2))):
-                self.starting[f"caseworker-{number}"] = lambda p: run_caseworker(world, p, self.patients, pace)
+                self.starting[f"caseworker-{number}"] = lambda p: run_caseworker(world, p, self.patients, pace, beside)
         if dice.random() < self.profile.operator:
             self.starting["operator"] = lambda p: run_operator(self, p)
+        elif dice.random() < self.profile.replays:
+            self.has_replays = True
+            if self.has_older_release and dice.random() < self.profile.replays_by_older:
+                self.replays.framing = OlderRelease()
+            for number in range(dice.choice((1, 1, 2))):
+                self.starting[f"replayer-{number}"] = lambda p: run_replayer(self, p)
+            self.starting["reviewer"] = lambda p: run_reviewer(self, p)
 
     def feed(self, generation: str) -> None:
         """Start a worker that was told which generation to feed, as `replay follow` is."""
@@ -239,13 +308,19 @@ class Schedule:
         self.start(name)
 
     def start(self, name: str) -> None:
-        """Start a process, in the place of one that has ended."""
+        """Start a process, in the place of one that has ended; who belongs to another process is started by that."""
+        if name not in self.starting:
+            return
         before = self.world.processes.get(name)
         if before is not None and not before.is_dead and before.tasks:
             return
         process = self.world.process(name)
         self.world.history.note(name, "starts")
-        self.loop.spawn(process, self.starting[name](process), name).add_done_callback(self._tell_crash)
+        self.spawn(process, self.starting[name](process))
+
+    def spawn(self, process: Process, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a process; one that ends with an error that nobody foresaw breaks the schedule."""
+        self.loop.spawn(process, coroutine, process.name).add_done_callback(self._tell_crash)
 
     def _tell_crash(self, ended: "asyncio.Task[Any]") -> None:
         if not ended.cancelled() and ended.exception() is not None:
@@ -263,8 +338,9 @@ class Schedule:
 
     def some_process(self) -> str:
         """One of those that run; a worker, rather often."""
-        workers = [name for name in self.starting if name.startswith("worker")]
-        return self.dice.choice(workers if self.dice.random() < 0.5 else list(self.starting))
+        bulk = self.replays.names()
+        workers = [name for name in self.starting if name.startswith("worker")] + bulk
+        return self.dice.choice(workers if self.dice.random() < 0.5 else [*self.starting, *bulk])
 
     def lose(self, what: str, partition: int | None = None) -> None:
         """Something that stood is gone: what is shown of it from now on has come at least as far as what was lost."""
@@ -342,6 +418,7 @@ class Schedule:
         """Nothing goes wrong any more; what was killed is started, what was stopped goes on."""
         world = self.world
         world.note("peace")
+        self.is_peace = True
         for mishaps in (world.store, world.log):
             mishaps.are_over = True
         world.server.is_available = world.broker.is_available = True
@@ -355,6 +432,10 @@ class Schedule:
         if LIVE not in content.hashes and content.hashes:
             self.lose("an operator empties a store without pointer")
             world.server.flush_all()
+        if self.replays.framing is not PLAIN:
+            self.replays.framing = PLAIN
+            for name in self.replays.names():
+                self.kill(name)
         for name, release in self.releases.items():
             if release.framing is not PLAIN:
                 # The older release is replaced.
@@ -386,11 +467,39 @@ class Schedule:
                     return f"{generation} of p{partition} holds parked what can be read"
             if content.outboxes.get(PartitionKeys(partition).outbox):
                 return f"effects of p{partition} wait"
-        return ""
+        return self._what_replay_is_not_calm(content) if self.has_replays else ""
+
+    def _what_replay_is_not_calm(self, content: Content) -> str:
+        """A replay ends with a whole generation beside the live one, which stands where that stands."""
+        pointer, standing = content.hashes[LIVE], self._standing()
+        if standing.keys() & self.replays.under_way() != self.replays.under_way():
+            return "somebody replays into what is gone"
+        # One that an older copy of the store brought back stays half made until somebody starts a replay again.
+        half_made = {name for name, state in standing.items() if state == GenerationState.FILLING}
+        for name in sorted(standing.keys() - (half_made - self.replays.under_way())):
+            if name in half_made:
+                return f"the replay of {name} is not whole"
+            for partition in range(self.world.partitions):
+                offsets = {
+                    content.hashes.get(GenerationKeys(each, partition).offset, {}).get(b"offset")
+                    for each in (name, pointer[b"generation"].decode())
+                }
+                if len(offsets) > 1:
+                    return f"{name} has not come as far as the live generation in p{partition}"
+        return "" if len(standing) > len(half_made) + 1 else "no whole generation stands beside the live one"
+
+    def _standing(self) -> dict[str, GenerationState]:
+        """The generations that are known and not retired."""
+        pointer = self.world.server.content_now.hashes[LIVE]
+        states = {name[2:].decode(): decoded(held).state for name, held in pointer.items() if name.startswith(b"g:")}
+        return {name: state for name, state in states.items() if state != GenerationState.RETIRED}
 
     def _check_end(self) -> None:
         self.acknowledged.check()
         self.checks.check_end()
+        if self.has_replays:
+            whole = [name for name, state in self._standing().items() if state == GenerationState.WHOLE]
+            self.checks.check_equal(whole)
 
     def result(self) -> Result:
         """What came of it."""

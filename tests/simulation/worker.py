@@ -1,7 +1,7 @@
 """A processor in the simulation: the production loop, reader, worker, judge and mender over simulated broker and store."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -173,10 +173,10 @@ async def _member(world: World, process: Process, group: Group, plan: Plan, cons
             generation = group.heartbeat(process.name)
             if generation != seen:
                 plan.cursors.assign((), world.loop.time())
-                consumer.assign(frozenset())
+                consumer.give(frozenset())
                 await asyncio.sleep(world.dice.random() * 0.3)
                 seen = group.heartbeat(process.name)
-                consumer.assign(group.assigned.get(process.name, frozenset()))
+                consumer.give(group.assigned.get(process.name, frozenset()))
                 world.note(f"assigned {sorted(consumer.partitions)}")
                 plan.cursors.assign(consumer.partitions, world.loop.time())
         await asyncio.sleep(HEARTBEAT_S if world.dice.random() < 0.7 else 0.1)
@@ -206,8 +206,13 @@ class SimulatedConsumer:
         self._positions: dict[int, int] = {}
         self.partitions: frozenset[int] = frozenset()
         self.resets_to_start = False
+        self.brings_at_most = 1_000
 
-    def assign(self, partitions: frozenset[int]) -> None:
+    def assign(self, places: Iterable[TopicPartition]) -> None:
+        """Without a group: whoever reads says what it reads."""
+        self.give(frozenset(place.partition for place in places))
+
+    def give(self, partitions: frozenset[int]) -> None:
         """The group has decided."""
         self.partitions = partitions
         self._positions = {each: at for each, at in self._positions.items() if each in partitions}
@@ -251,7 +256,8 @@ class SimulatedConsumer:
             if not self.resets_to_start:
                 raise OffsetOutOfRangeError({place: at})
             at = start
-        records = world.broker.read(EVENTS_TOPIC, partition, at, 1 + int(world.dice.random() * max_records))
+        at_most = min(max_records, self.brings_at_most)
+        records = world.broker.read(EVENTS_TOPIC, partition, at, 1 + int(world.dice.random() * at_most))
         is_last = not records or records[-1] is world.broker.records[EVENTS_TOPIC, partition][-1]
         self._positions[partition] = end if is_last else records[-1].offset + 1
         return {place: records}

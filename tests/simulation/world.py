@@ -71,6 +71,8 @@ class World:
         self.fetch_waiters: list[asyncio.Future[None]] = []
         self.seats: dict[str, Any] = {}
         self.on_belief: Callable[[str, Mapping[int, tuple[int, int]]], None] = lambda *_: None
+        self.on_whole: Callable[[str], None] = lambda _: None
+        """Told which generation was marked whole that was not."""
         self.lost_at: dict[int, int] = dict.fromkeys(range(self.partitions), 0)
         self.era = 0
 

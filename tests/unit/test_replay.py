@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from schemas import events as ev
+from services.clock import ManualClock
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind, Verdict
 from services.medication_list.fold.state import META, Meta, Remembered
 from services.medication_list.generations import GenerationRecord, GenerationRefusedError, begin_beside, enter
@@ -17,12 +19,15 @@ from services.medication_list.store.memory_inventory import MemoryInventory
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import PartitionWrite, PatientChange
 from services.medication_list.store.roles import Attending, WorkerKind
+from services.replay import order as codes
 from services.replay import retiring, switching
 from services.replay.bulk import Bounded
 from services.replay.compare import compare
+from services.replay.crew import Crew
+from services.replay.order import Order, Pacing, Told
 from services.replay.pace import Pace, Throttle
 from services.replay.place import Place
-from services.replay.starting import Doing, plan
+from services.replay.starting import Doing, begin, plan, to_follow
 
 ANNA, BERIT = "a" * 32, "b" * 32
 OLD, NEW = GenerationRecord(3, "0.1.0", 0), GenerationRecord(4, "0.2.0", 0)
@@ -282,6 +287,90 @@ def test_a_start_is_refused_without_room_and_says_how_much_there_is(world: World
     world.inventory.limit = 1_500
     with pytest.raises(GenerationRefusedError, match="no room for a second view"):
         plan(world.place, 0.1, 4)
+
+
+def test_of_two_replays_that_are_started_in_one_moment_the_later_one_gives_way() -> None:
+    world = World()
+    retiring.retire(world.place, world.new, sleep=world.sleep)
+    both = [plan(world.place, 0.1, 4) for _ in range(2)]
+    first = begin(world.place, both[0])
+    with pytest.raises(GenerationRefusedError, match=f"Another replay, into {first}, was started in the same moment"):
+        begin(world.place, both[1])
+    again = plan(world.place, 0.1, 4)
+    assert (again.doing, again.generation) == (Doing.RESUME, first)
+    assert [key for key in world.server.content() if key.endswith(":offset")] == [
+        f"{each}:{{0}}:offset" for each in (world.old, first)
+    ]
+
+
+def test_a_generation_to_be_followed_is_one_that_is_not_live(world: World) -> None:
+    assert to_follow(world.place, 4) == world.new
+    with pytest.raises(GenerationRefusedError, match="No whole generation is of fold version 7"):
+        to_follow(world.place, 7)
+
+
+# --- The crew ----------------------------------------------------------------------------------------------------
+
+
+class Started:
+    """A bulk reader that does what a test says."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.ended_with: int | None = None
+        self.heard: list[Pacing] = []
+        self.told = Told(cpu_s=1.0)
+
+    def code(self) -> int | None:
+        """What it was told to have ended with."""
+        return self.ended_with
+
+    def tell(self, pacing: Pacing) -> None:
+        """Keep it."""
+        self.heard.append(pacing)
+
+    def leave(self) -> None:
+        """End in order."""
+        self.ended_with = codes.DONE
+
+    def end(self, within_ms: int) -> None:
+        """It has ended by then."""
+        assert within_ms > 0
+        assert self.ended_with is not None
+
+    def last_words(self) -> str:
+        """A sentence."""
+        return "It must not work."
+
+
+def test_readers_that_die_are_started_again_after_a_second_and_those_that_are_done_are_not() -> None:
+    clock, started = ManualClock(0), list[Started]()
+
+    def start(_number: int, order: Order) -> Started:
+        started.append(Started(order))
+        return started[-1]
+
+    with Crew("g2-00000a", 3, 2, {0: 7}, clock, start) as crew:
+        crew.start(0.5)
+        assert [list(each.order.partitions) for each in started] == [[0, 2], [1]]
+        started[0].ended_with, started[1].ended_with = -9, codes.DONE
+        crew.look_after()
+        crew.look_after()
+        assert (len(started), crew.restarts, crew.is_done) == (2, 0, False)
+        clock.advance(1_001)
+        crew.look_after()
+        assert (len(started), crew.restarts, crew.cpu_s) == (3, 1, 3.0)
+        assert started[2].order == Order("g2-00000a", [0, 2], 0.5, {0: 7})
+        crew.tell(0.25, is_paused=True)
+        assert started[2].heard == [Pacing(0.25, is_paused=True)]
+        started[2].ended_with = codes.REFUSED
+        with pytest.raises(GenerationRefusedError, match="It must not work"):
+            crew.look_after()
+
+
+def test_an_order_is_the_same_after_its_way_to_the_reader() -> None:
+    order = Order("g2-00000a", [0, 2], 0.5, {0: 7})
+    assert msgspec.json.decode(msgspec.json.encode(order), type=Order) == order
 
 
 def test_a_retired_generation_is_gone_but_for_its_name(world: World) -> None:
