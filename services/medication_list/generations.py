@@ -145,6 +145,17 @@ def begin_beside(
     raise GenerationRefusedError("Others keep changing the generations: try again.")
 
 
+def begin_again(roles: Roles, generation: str, partitions: Collection[int]) -> None:
+    """Begin a generation anew, beside the live one, where its offset was lost: all that it had there was lost with it.
+
+    A partition whose role was lost too waits until the live one has begun there. A generation that was retired stays
+    gone: the pointer says so before its offset goes, so a look after the offset was missed is not too early.
+    """
+    pointer = roles.pointer()
+    if pointer is not None and record_of(pointer, generation).state != GenerationState.RETIRED:
+        roles.begin({each: Beginning(generation, pointer.epoch, 0, 0, beside=1) for each in partitions})
+
+
 def mark(roles: Roles, generation: str, state: GenerationState) -> None:
     """Note how far a generation is. While a switch is under way nothing is noted.
 

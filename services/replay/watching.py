@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from services.medication_list.generations import GenerationRefusedError, GenerationState, mark, record_of
+from services.medication_list.generations import (
+    GenerationRefusedError,
+    GenerationState,
+    begin_again,
+    mark,
+    record_of,
+)
 from services.medication_list.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import RoleState
@@ -108,8 +114,12 @@ class Watch:
         pointer = self._place.pointer()
         live, ends = self._place.offsets(pointer.generation), self._tail.ends()
         ours = self._place.offsets(self._generation)
-        self._find_phase(ours, is_live=pointer.generation == self._generation)
-        self._phase_kept(record_of(pointer, self._generation).state)
+        state, is_live = record_of(pointer, self._generation).state, pointer.generation == self._generation
+        if not is_live and (lost := [each for each in ends if ours[each] is None]):
+            # Nobody else would: its workers wait for what is not there.
+            begin_again(self._place.roles, self._generation, lost)
+        self._find_phase(ours, is_live=is_live)
+        self._phase_kept(state)
         share = self._throttle.look(ends, live)
         if self._phase is Phase.WHOLE and sum(max(0, (live[p] or 0) - (ours[p] or 0)) for p in ends) < _NEAR:
             # It chases, which is no more work than the live view's own: held back, it would hold up a switch.

@@ -9,6 +9,8 @@ from services.medication_list.generations import (
     NAME,
     GenerationRecord,
     GenerationRefusedError,
+    GenerationState,
+    begin_again,
     begin_beside,
     enter,
     flip,
@@ -16,11 +18,15 @@ from services.medication_list.generations import (
     freeze,
     give_up,
     has_reached,
+    mark,
 )
 from services.medication_list.source_log import LogIdentity, MemorySourceLog
+from services.medication_list.store.inventory import Inventory
 from services.medication_list.store.link import Link
+from services.medication_list.store.memory_inventory import MemoryInventory
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import PartitionWrite, Refused, Store, StoreUnavailableError
+from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Roles, RoleState
@@ -39,6 +45,11 @@ class Place:
     def store(self, generation: str) -> Store:
         """The store of one generation."""
         return MemoryStore(self._server, generation) if self._link is None else RedisStore(self._link, generation)
+
+    def forget(self, generation: str, partition: int) -> None:
+        """Lose what says how far a generation has come."""
+        inventory: Inventory = MemoryInventory(self._server) if self._link is None else RedisInventory(self._link)
+        assert inventory.forget(partition, generation)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -232,6 +243,21 @@ def test_a_freeze_that_was_announced_since_the_pointer_was_read_stays(place: Pla
         patched.setattr(place.roles, "pointer", lambda: next(seen_before, None) or look())
         follow(place.roles, 2)
     assert isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
+
+
+def test_what_a_generation_lost_of_one_partition_is_begun_anew_unless_it_was_retired(
+    place: Place, log: MemorySourceLog
+) -> None:
+    _, beside = chase(place, log, upto=5)
+    place.forget(beside, 1)
+    assert place.roles.offsets(beside, [0, 1]) == {0: 5, 1: None}
+    begin_again(place.roles, beside, [1])
+    begin_again(place.roles, beside, [0, 1])
+    assert place.roles.offsets(beside, [0, 1]) == {0: 5, 1: 0}
+    mark(place.roles, beside, GenerationState.RETIRED)
+    place.forget(beside, 1)
+    begin_again(place.roles, beside, [1])
+    assert place.roles.offsets(beside, [1]) == {1: None}
 
 
 def test_a_partition_that_is_being_built_cannot_be_switched(place: Place, log: MemorySourceLog) -> None:
