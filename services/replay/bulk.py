@@ -39,6 +39,7 @@ from services.medication_list.generations import (
     GenerationGoneError,
     GenerationRefusedError,
     GenerationState,
+    generation_for,
     record_of,
 )
 from services.medication_list.processor import Patience, Worker
@@ -99,10 +100,14 @@ class ReplayWorker(Worker):
             if record.fold_version == VERSION and record.state == GenerationState.WHOLE
         ]
         fitting.sort(key=lambda name: (name == pointer.generation, name == self._made), reverse=True)
-        return next((name for name in fitting if not self._is_fed(name)), None)
+        return next((name for name in fitting if not self._is_fed(pointer, name)), None)
 
-    def _is_fed(self, generation: str) -> bool:
-        return any(each.kind != WorkerKind.REPLAY for each in self._replay_roles.attending(generation))
+    def _is_fed(self, pointer: Pointer, generation: str) -> bool:
+        """Processors go where the pointer sends them: one that is still seen elsewhere is about to leave, or is gone."""
+        theirs = {WorkerKind.PINNED}
+        if generation == generation_for(pointer, VERSION):
+            theirs.add(WorkerKind.PROCESSOR)
+        return any(each.kind in theirs for each in self._replay_roles.attending(generation))
 
 
 class Bounded:

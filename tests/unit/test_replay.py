@@ -9,10 +9,11 @@ import pytest
 from schemas import events as ev
 from services.clock import ManualClock
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind, Verdict
+from services.medication_list.fold import VERSION
 from services.medication_list.fold.state import META, Meta, Remembered
 from services.medication_list.generations import GenerationRecord, GenerationRefusedError, begin_beside, enter
 from services.medication_list.packing import pack_field, pack_memory
-from services.medication_list.processor import Worker
+from services.medication_list.processor import Patience, Worker
 from services.medication_list.source_log import MemorySourceLog
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.memory_inventory import MemoryInventory
@@ -21,7 +22,7 @@ from services.medication_list.store.port import PartitionWrite, PatientChange
 from services.medication_list.store.roles import Attending, WorkerKind
 from services.replay import order as codes
 from services.replay import retiring, switching
-from services.replay.bulk import Bounded
+from services.replay.bulk import Bounded, ReplayWorker
 from services.replay.compare import compare
 from services.replay.crew import Crew
 from services.replay.order import Order, Pacing, Told
@@ -61,6 +62,11 @@ class World:
     def judge(self, generation: str, offset: int, *changes: PatientChange) -> None:
         """A record is judged by a generation."""
         self.place.store_of(generation).write([PartitionWrite(0, offset, 0, offset + 1, changes)])
+
+    def switch_to(self, generation: str) -> None:
+        """The pointer says so."""
+        pointer = self.place.pointer()
+        self.place.roles.point(pointer, replace(pointer, generation=generation, epoch=pointer.epoch + 1))
 
     def switch(self, generation: str) -> switching.Switched:
         """As the operator's command does it."""
@@ -147,6 +153,26 @@ class Judging(Worker):
         """Take it."""
         self.taken += fetch.batches
         return {batch.partition: Applied(batch.next_offset) for batch in fetch.batches}
+
+
+def test_after_a_switch_readers_feed_what_processors_are_about_to_leave(world: World) -> None:
+    old, new = world.old, world.new
+    record = GenerationRecord(VERSION, "0.2.0", 0)
+    for generation in (old, new):
+        pointer = world.place.pointer()
+        world.place.roles.point(pointer, replace(pointer, records={generation: msgspec.msgpack.encode(record)}))
+    worker = ReplayWorker(
+        world.place.roles, world.place.log, world.place.store_of, 1, new, world.place.framing, Patience()
+    )
+    world.attend(old)
+    assert worker.mine(world.place.pointer()) == new, "the live one has processors"
+    world.attend(new, WorkerKind.REPLAY)
+    world.switch_to(new)
+    assert worker.mine(world.place.pointer()) == new, "no processor has come over yet"
+    world.attend(new)
+    assert worker.mine(world.place.pointer()) == old, "one of the processors is still seen there"
+    world.attend(old, WorkerKind.PINNED)
+    assert worker.mine(world.place.pointer()) is None
 
 
 def test_a_replay_does_not_go_beyond_the_offset_that_it_was_told() -> None:
