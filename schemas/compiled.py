@@ -37,7 +37,7 @@ def reader_of(schema: Mapping[str, Any], message_type: Any) -> Reader:
     """
     maker = _Maker()
     made = maker.value(schema, message_type, 1)
-    source = "\n".join(["def read(b, i):", *maker.lines, f"    return {made}, i"])
+    source = "\n".join(["def read(b, i):", "    s = b.decode('latin-1')", *maker.lines, f"    return {made}, i"])
     names: dict[str, Any] = {"long": _long, "size": _size, "decimal": _decimal, "day": date.fromordinal, **maker.types}
     exec(compile(source, f"<reader of {schema['name']}>", "exec"), names)  # noqa: S102 - our own text, made from our own schema
     reader: Reader = names["read"]
@@ -123,7 +123,7 @@ class _Maker:
 
     def _sized(self, kind: str, logical: str | None, depth: int) -> str:
         made = self._variable()
-        shown = {"string": "b[i:j].decode()", "bytes": "b[i:j]"}[kind]
+        shown = {"string": "s[i:j]", "bytes": "b[i:j]"}[kind]
         if logical == "decimal":
             shown = "decimal(b[i:j])"
         self._say(
@@ -132,8 +132,12 @@ class _Maker:
             "if n & 0x81: n, j = size(b, i); i = j; j += n",  # long or negative
             # What would reach past the end comes out too short, and is found out where the record should end.
             "else: i += 1; j = i + (n >> 1)",
-            f"{made} = {shown}; i = j",
+            f"{made} = {shown}",
         )
+        if kind == "string":
+            # Nearly all are ASCII, and so a slice of the record, which was made a text as a whole.
+            self._say(depth, f"if not {made}.isascii(): {made} = b[i:j].decode()")
+        self._say(depth, "i = j")
         return made
 
     def _number(self, logical: str | None, depth: int) -> str:
@@ -157,14 +161,15 @@ class _Maker:
 
     def _array(self, schema: Mapping[str, Any], hint: Any, depth: int) -> str:
         made, left = self._variable(), self._variable()
+        count = (f"{left} = b[i]", f"if {left} & 0x81: {left}, i = long(b, i)", f"else: {left} >>= 1; i += 1")
         self._say(depth, f"{made} = ()")
         self._say(depth, "if b[i] == 0: i += 1", "else:")
         depth += 1
-        self._say(depth, f"{made} = []", f"{left}, i = long(b, i)", f"while {left}:")
+        self._say(depth, f"{made} = []", *count, f"while {left}:")
         self._say(depth + 1, f"if {left} < 0: {left} = -{left}; n, i = size(b, i)", f"for _ in range({left}):")
         item = self.value(schema["items"], typing.get_args(hint)[0], depth + 2)
         self._say(depth + 2, f"{made}.append({item})")
-        self._say(depth + 1, f"{left}, i = long(b, i)")
+        self._say(depth + 1, *count)
         self._say(depth, f"{made} = tuple({made})")
         return made
 
