@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import cast
 
 import msgspec
 
@@ -55,7 +55,7 @@ class ParkedNote(msgspec.Struct, frozen=True, array_like=True):
     """The offset of the event with which an operator closed it."""
 
 
-class Readable(NamedTuple):
+class Readable(msgspec.Struct, frozen=True, gc=False):
     """A record that holds an event of the patient in its key."""
 
     record: Record
@@ -63,7 +63,7 @@ class Readable(NamedTuple):
     entry: LogEntry
 
 
-class Unreadable(NamedTuple):
+class Unreadable(msgspec.Struct, frozen=True, gc=False):
     """A record that cannot be judged, and the patient that it belongs to as far as anybody can tell."""
 
     record: Record
@@ -363,15 +363,15 @@ class Judge:
             work.outcomes["parked"] = work.outcomes.get("parked", 0) + 1
             return "parked"
         whose = item.patient
-        item, judgement = judged(
-            work.batch.partition, work.patients[whose], item, lambda missing: self._load(work, whose, missing)
-        )
-        if isinstance(item, Readable):
-            work.parked |= closed_by(work.patients[whose], item, judgement)
-        _take(work, whose, judgement)
+        patient = work.patients[whose]
+        item, judgement = judged(work.batch.partition, patient, item, lambda missing: self._load(work, whose, missing))
         if isinstance(item, Unreadable):
+            _take(work, whose, patient, judgement)
             self._note_parked(work, item)
             return judgement.verdict.outcome
+        if isinstance(item.entry.event.body, ParkedRecordClosed):
+            work.parked |= closed_by(patient, item, judgement)
+        _take(work, whose, patient, judgement)
         for name in opened_by(item, judgement):
             work.opened[name, whose.encode()] = None
         for effect in due_of(item, judgement):
@@ -408,10 +408,14 @@ def _named(work: PartitionWork) -> list[Wanted]:
     fields: dict[str, dict[str, None]] = {}
     keys: dict[str, dict[bytes, None]] = {}
     for item in work.items:
-        if item.patient is None:
+        whose = item.patient
+        if whose is None:
             continue
-        names = fields.setdefault(item.patient, {})
-        remembered = keys.setdefault(item.patient, {})
+        names = fields.get(whose)
+        if names is None:
+            names = fields[whose] = {}
+            keys[whose] = {}
+        remembered = keys[whose]
         if isinstance(item, Unreadable):
             names[META] = None
             continue
@@ -441,13 +445,16 @@ def _keep(
             patient.memory[key] = None if packed is None else unpack_memory(key, packed)
 
 
-def _take(work: PartitionWork, patient_key: str, judgement: Judgement) -> None:
+def _take(work: PartitionWork, whose: str, patient: Patient, judgement: Judgement) -> None:
     """What the next item of the batch will find."""
-    patient = work.patients[patient_key]
     patient.fields.update(judgement.puts)
     patient.memory.update(judgement.remember)
-    work.changed.setdefault(patient_key, {}).update(judgement.puts)
-    memory = work.remember.setdefault(patient_key, {})
+    changed = work.changed.get(whose)
+    if changed is None:
+        changed = work.changed[whose] = {}
+        work.remember[whose] = {}
+    changed.update(judgement.puts)
+    memory = work.remember[whose]
     for key, value in judgement.remember.items():
         memory[key] = pack_memory(value)
     outcome = judgement.verdict.outcome
@@ -455,7 +462,11 @@ def _take(work: PartitionWork, patient_key: str, judgement: Judgement) -> None:
 
 
 def _receipt_of(item: Readable, judgement: Judgement) -> ReceiptDue | None:
-    message_id = next((value for name, value in item.record.headers if name == SUBMISSION_HEADER), None)
+    message_id = None
+    for name, value in item.record.headers:
+        if name == SUBMISSION_HEADER:
+            message_id = value
+            break
     if message_id is None:
         return None
     verdict, event = judgement.verdict, item.entry.event

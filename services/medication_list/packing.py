@@ -1,6 +1,6 @@
 """The fold's values as the store's bytes, and back: msgpack arrays, except documents, which are bytes already."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -56,21 +56,20 @@ class WaitingEffect(msgspec.Struct, frozen=True, array_like=True, gc=False):
     traceparent: bytes | None = None
 
 
-_DOCUMENTS = frozenset({"signed", "handed", "recorded", "dosed"})
+_DOCUMENTS = ("signed", "handed", "recorded", "dosed")
 _TYPES: Mapping[str, Any] = {
     "t": TreatmentState,
     "rx": PrescriptionState,
     "out": HandOutPointer,
     "claim": str,
     "request": RenewalState,
-    "waiting": _PackedWaiting,
     ALLERGIES: Allergies,
     META: Meta,
     ANSWERED: Answered,
 }
 _encode = msgspec.msgpack.Encoder().encode
 _EVENTS = {body.__name__: msgspec.msgpack.Decoder(Event[body]) for body in EVERY_BODY}  # type: ignore[valid-type]  # one decoder for each member of a closed union
-_DECODERS = {kind: msgspec.msgpack.Decoder(of) for kind, of in _TYPES.items()}
+_waiting_fields_decoder = msgspec.msgpack.Decoder(_PackedWaiting)
 _memory_decoder = msgspec.msgpack.Decoder(Remembered)
 _waiting_decoder = msgspec.msgpack.Decoder(WaitingEffect)
 _NATURAL = ord("n")
@@ -78,18 +77,15 @@ _NATURAL = ord("n")
 
 def pack_field(value: State | Answered) -> bytes:
     """The bytes of a field's value."""
-    if isinstance(value, bytes):
-        return value
-    return _encode(_pack_waiting(value) if isinstance(value, Waiting) else value)
+    kind = type(value)
+    if kind is bytes:
+        return cast("bytes", value)
+    return _encode(_pack_waiting(cast("Waiting", value)) if kind is Waiting else value)
 
 
 def unpack_field(field: str, packed: bytes) -> State:
     """A field's value; the field's name tells its type. Raises msgspec.DecodeError: the store holds what nobody wrote."""
-    kind = field.partition(":")[0]
-    if kind in _DOCUMENTS:
-        return packed
-    value = _DECODERS[kind].decode(packed)
-    return _unpack_waiting(value) if isinstance(value, _PackedWaiting) else cast("State", value)
+    return _UNPACK[field.partition(":")[0]](packed)
 
 
 def _pack_waiting(waiting: Waiting) -> _PackedWaiting:
@@ -100,9 +96,22 @@ def _pack_waiting(waiting: Waiting) -> _PackedWaiting:
     return _PackedWaiting(tuple(facts), waiting.replacements)
 
 
-def _unpack_waiting(packed: _PackedWaiting) -> Waiting:
+def _unpack_waiting(value: bytes) -> Waiting:
+    packed = _waiting_fields_decoder.decode(value)
     facts = (WaitingFact(_EVENTS[fact.name].decode(fact.event), fact.offset, fact.digest) for fact in packed.facts)
     return Waiting(tuple(facts), packed.replacements)
+
+
+def _unpack_document(value: bytes) -> bytes:
+    return value
+
+
+_UNPACK: Mapping[str, Callable[[bytes], State]] = {
+    **{kind: msgspec.msgpack.Decoder(of).decode for kind, of in _TYPES.items()},
+    **dict.fromkeys(_DOCUMENTS, _unpack_document),
+    "waiting": _unpack_waiting,
+}
+"""How a field's value is read, by the first word of its name."""
 
 
 def pack_memory(memory: Memory) -> bytes:

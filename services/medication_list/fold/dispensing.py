@@ -181,7 +181,8 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
     as_it_was = prescription
     prescription = replace(prescription, hand_outs=(*prescription.hand_outs, hand_out))
     prescription = _with_dispatch_used(prescription, pharmacy, event.received_at_ms)
-    is_completion = any(each not in before.completions for each in usage(prescription).completions)
+    completions = usage(prescription).completions
+    is_completion = bool(completions) and any(each not in before.completions for each in completions)
     is_completion = is_completion and not _is_taken_back_already(draft, event)
     if is_completion:
         _tell_of_completion(draft, event, as_it_was, prescription, meta)
@@ -246,20 +247,28 @@ def _hand_out_waits(draft: Draft, event: Event[MedicationDispensed]) -> Verdict:
 
 
 def _pointer(event: Event[MedicationDispensed]) -> HandOutPointer:
+    body, pharmacy = event.body, event.source.organisation
     quantities: dict[str, Decimal] = {}
-    for line in event.body.lines:
+    for line in body.lines:
         unit, value, content = line.quantity.unit, line.quantity.value, line.content
         quantities[unit] = quantities.get(unit, NOTHING) + value
         if unit == "package" and content is not None:
             quantities[content.unit] = quantities.get(content.unit, NOTHING) + value * content.value
-    body, pharmacy = event.body, event.source.organisation
     return HandOutPointer(body.prescription, pharmacy, tuple(quantities.items()), _least_content(body))
 
 
 def _least_content(report: MedicationDispensed) -> tuple[str, Decimal] | None:
     """What any package of a hand-out holds, so that packages and what was in them add up when they come back."""
-    contents = [(line.content.unit, line.content.value) for line in report.lines if line.content is not None]
-    return min(contents) if len({unit for unit, _ in contents}) == 1 else None
+    least: tuple[str, Decimal] | None = None
+    for line in report.lines:
+        content = line.content
+        if content is None:
+            continue
+        if least is not None and content.unit != least[0]:
+            return None
+        if least is None or content.value < least[1]:
+            least = content.unit, content.value
+    return least
 
 
 def _flags_about_the_world(
@@ -275,17 +284,13 @@ def _flags_about_the_world(
     """
     at_ms = event.occurred_at_ms
     flags: list[Flag] = []
-    flags.extend(
-        _flag_after(recall)
-        for recall in prescription.recalls
-        if recall.place < place and recall.at_ms < at_ms and recall.from_ms <= at_ms
-    )
+    for recall in prescription.recalls:
+        if recall.place < place and recall.at_ms < at_ms and recall.from_ms <= at_ms:
+            flags.append(_flag_after(recall))  # noqa: PERF401 - most have none, and then this makes nothing
     # A stop of what was recalled before is no recall of its own, but it happened all the same.
-    flags.extend(
-        Flag.DISPENSED_AFTER_WITHDRAWAL if stop.withdrawn else Flag.DISPENSED_AFTER_RECALL
-        for stop in treatment.stops
-        if stop.place < place and prescription.issued_at_ms < stop.at_ms < at_ms
-    )
+    for stop in treatment.stops:
+        if stop.place < place and prescription.issued_at_ms < stop.at_ms < at_ms:
+            flags.append(Flag.DISPENSED_AFTER_WITHDRAWAL if stop.withdrawn else Flag.DISPENSED_AFTER_RECALL)  # noqa: PERF401
     if at_ms >= prescription.valid_until_ms:
         flags.append(Flag.DISPENSED_AFTER_EXPIRY)
     if _is_after_death(meta, at_ms, place):
@@ -315,7 +320,7 @@ def _flag_after(recall: Recall) -> Flag:
 
 def _was_completed_before(before: Usage, at_ms: int) -> bool:
     """Whether a hand-out that completed it had happened by then."""
-    return any(hand_out.occurred_at_ms < at_ms for hand_out in before.completions)
+    return bool(before.completions) and any(hand_out.occurred_at_ms < at_ms for hand_out in before.completions)
 
 
 def _flags_about_quantity(prescription: PrescriptionState, before: Usage, amount: Decimal) -> list[Flag]:

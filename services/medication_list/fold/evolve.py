@@ -105,7 +105,7 @@ def evolve(before: Patient, entry: LogEntry) -> Judgement:
     Raises NotLoadedError when it needs a field that was not read.
     """
     event = entry.event
-    draft = Draft(before.fields, entry.offset, event.received_at_ms, entry.digest, complete=before.complete)
+    draft = Draft(before.fields, entry.offset, entry.offset, event.received_at_ms, entry.digest, before.complete)
     own_key, natural = entry.own_key, entry.natural_key
     known = before.memory[own_key]
     if known is not None:
@@ -194,6 +194,8 @@ def _take(draft: Draft, event: Event[Body], raw: bytes) -> Verdict:
 def _document_field(draft: Draft, event: Event[Body]) -> str | None:
     """Where readers find the record; of changes of a dosing, they need the latest alone."""
     match event.body:
+        case ClaimRequested():  # the commonest, which would be compared with all others first
+            return None
         case PrescriptionIssued() as body:
             return signed_field(body.prescription)
         case MedicationDispensed() as body:
@@ -228,6 +230,8 @@ def _release(draft: Draft, body: Body) -> None:
 
 def _made_known(body: Body) -> tuple[str, ...]:
     match body:
+        case ClaimRequested():  # as above
+            return ()
         case PrescriptionIssued():
             return (body.treatment, body.prescription)
         case TreatmentRecorded():

@@ -121,29 +121,24 @@ class Rejudged(Struct, frozen=True, gc=False):
     verdict: Verdict
 
 
-class Draft:
+class Draft(Struct, gc=False):
     """The patient as far as loaded, with what the event at hand changes: reads fall through to what stood before.
 
     A draft is made for one judgement and thrown away; what it read is never changed.
     """
 
-    __slots__ = ("before", "complete", "digest", "effects", "moved", "now_ms", "offset", "place", "puts", "rejudged")
-
-    def __init__(
-        self, before: dict[str, State | None], offset: int, now_ms: int, digest: bytes, *, complete: bool = False
-    ) -> None:
-        self.before = before
-        self.now_ms = now_ms
-        """When the event at hand was received, also while a fact that waited for it is judged anew."""
-        self.digest = digest
-        self.offset = offset
-        self.place = offset
-        """Where the fact at hand stands in the log: its own offset, also while it is judged anew after waiting."""
-        self.complete = complete
-        self.puts: dict[str, State | None] = {}
-        self.effects: list[Effect] = []
-        self.rejudged: list[Rejudged] = []
-        self.moved = False
+    before: dict[str, State | None]
+    offset: int
+    place: int
+    """Where the fact at hand stands in the log: its own offset, also while it is judged anew after waiting."""
+    now_ms: int
+    """When the event at hand was received, also while a fact that waited for it is judged anew."""
+    digest: bytes
+    complete: bool = False
+    puts: dict[str, State | None] = {}
+    effects: list[Effect] = []
+    rejudged: list[Rejudged] = []
+    moved: bool = False
 
     def get(self, field: str) -> Any:
         """A field's value, None where there is none; the field's name tells its type. Raises NotLoadedError when it was not read."""

@@ -21,12 +21,16 @@ from services.medication_list.fold.state import Remembered
 SHORT = 8
 """Bytes of a short id. Two of a patient's thousand events meet by chance once in some ten thousand billion patients."""
 EVENT, NATURAL, PARKED = b"e", b"n", b"p"
+_NOTHING_YET = blake2b(digest_size=SHORT)
+"""Copied for each short id: to make one anew takes longer than to digest an id."""
 _PLACES = {outcome: place for place, outcome in enumerate(OUTCOMES)}
 
 
 def event_key(event_id: str) -> bytes:
     """Where an event is remembered."""
-    return EVENT + blake2b(event_id.encode(), digest_size=SHORT).digest()
+    short = _NOTHING_YET.copy()
+    short.update(event_id.encode())
+    return EVENT + short.digest()
 
 
 def parked_key(offset: int) -> bytes:
@@ -55,8 +59,9 @@ def natural_key(event: Event[Body]) -> bytes | None:
             pass
         case _:
             return None
-    named = f"{type(event.body).__name__}:{natural}"
-    return NATURAL + blake2b(named.encode(), digest_size=SHORT).digest()
+    short = _NOTHING_YET.copy()
+    short.update(f"{type(event.body).__name__}:{natural}".encode())
+    return NATURAL + short.digest()
 
 
 def remembered(verdict: Verdict, offset: int, digest: bytes) -> Remembered:

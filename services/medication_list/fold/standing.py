@@ -35,6 +35,8 @@ def usage(prescription: PrescriptionState) -> Usage:
 
     A hand-out that says completed completes, and so does the one with whose report the last period was used up.
     """
+    if not prescription.hand_outs:
+        return UNUSED
     standing = [each for each in prescription.hand_outs if not each.reversed]
     if not standing:
         return UNUSED
@@ -122,12 +124,19 @@ def counting_unit(issued: PrescriptionIssued) -> tuple[str, Decimal, Decimal | N
 
 def amount_of(report: MedicationDispensed, prescription: PrescriptionState) -> tuple[Decimal, bool]:
     """What a report handed out in the prescription's counting unit, and whether all of it is comparable with it."""
-    amounts = [_amount_of_line(line, prescription) for line in report.lines]
-    return sum((amount for amount in amounts if amount is not None), NOTHING), None not in amounts
+    total, is_comparable = NOTHING, True
+    for line in report.lines:
+        amount = _amount_of_line(line, prescription)
+        if amount is None:
+            is_comparable = False
+        else:
+            total += amount
+    return total, is_comparable
 
 
 def _amount_of_line(line: DispensedLine, prescription: PrescriptionState) -> Decimal | None:
-    if line.strength and prescription.strength and _spelled(line.strength) != _spelled(prescription.strength):
+    stated, prescribed = line.strength, prescription.strength
+    if stated and prescribed and stated != prescribed and _spelled(stated) != _spelled(prescribed):
         return None
     if line.quantity.unit == prescription.unit:
         return line.quantity.value
