@@ -21,6 +21,8 @@ from schemas.events import (
     ListReconciled,
     MedicationDispensed,
     PrescriptionIssued,
+    RenewalDeclined,
+    RenewalRequested,
     Source,
 )
 from schemas.framing import PLAIN, Framing
@@ -39,6 +41,8 @@ _BATCH_BYTES: Final = 262_144
 _MOST_UNDER_WAY: Final = 5_000
 """The producer itself would take everything at once, and hold it in memory."""
 _RETRY_S: Final = 0.01
+_NO_VERSION: Final = -1
+"""Of a list that nothing has moved yet."""
 _ANSWER_WITHIN_S: Final = 30
 _LEAVE_THE_LIST = (
     ClaimRequested,
@@ -48,6 +52,9 @@ _LEAVE_THE_LIST = (
     DispatchWithdrawn,
     MedicationDispensed,
     DispenseReversed,
+    ListReconciled,
+    RenewalRequested,
+    RenewalDeclined,
 )
 """What does not move the version of the list, as far as a bystander can tell."""
 
@@ -138,14 +145,14 @@ class LogChannel:
         )
 
     def _version(self, patient: int) -> int:
-        """The list's version as a reader would most likely have seen it: the position after what last changed it."""
+        """The list's version as a reader would most likely have seen it: the offset of what last changed it."""
         last = self._versions.get(patient)
         if last is None:
-            return 0
+            return _NO_VERSION
         try:
-            return int(last.get(timeout=_ANSWER_WITHIN_S).offset) + 1
+            return int(last.get(timeout=_ANSWER_WITHIN_S).offset)
         except KafkaError:
-            return 0
+            return _NO_VERSION
 
     def _answered(self, planned: Planned, sent_at_ms: int, position: str | None, error: str | None) -> None:
         self._room.release()

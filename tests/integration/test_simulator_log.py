@@ -1,7 +1,7 @@
 """The town in a real log: every action once, in its patient's order, where its key belongs, and known to the history."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from schemas import codec
 from schemas.events import Event, ListReconciled
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
+from services.medication_list.fold import Patient, entry_of, evolve
 from services.publishing.partitioning import partition_of
 from services.simulator.diary import Planned
 from services.simulator.history import History, read
@@ -117,6 +118,22 @@ def test_a_prescription_carries_an_identity_that_opens(log: dict[tuple[int, int]
                 assert sealer.open(body.identity, key.decode()).national_id in numbers
                 opened += 1
     assert opened > 100
+
+
+def test_most_confirmations_name_the_version_that_their_reader_saw(log: dict[tuple[int, int], Record]) -> None:
+    patients: dict[bytes, Patient] = {}
+    outcomes: Counter[str] = Counter()
+    for _, offset, key, value in sorted(log.values(), key=lambda record: record[:2]):
+        if not value or not _event_id(value):
+            continue
+        event = codec.decode(value)
+        patient = patients.setdefault(key, Patient({}, defaultdict(lambda: None), complete=True))
+        judgement = evolve(patient, entry_of(event, offset, codec.digest_of(event), value))
+        patient.fields.update(judgement.puts)
+        patient.memory.update(judgement.remember)
+        if isinstance(event.body, ListReconciled):
+            outcomes[str(judgement.verdict.reason or judgement.verdict.outcome)] += 1
+    assert outcomes["applied"] > outcomes.total() / 2, outcomes
 
 
 def _event_id(value: bytes) -> str:
