@@ -1,4 +1,7 @@
-"""A bulk reader as a process of its own: ordered on its command line, told and heard through its pipes."""
+"""A bulk reader as a process of its own: ordered on its command line, told and heard through its pipes.
+
+What it logs is kept without a name for as long as it runs, and shown if it dies: nothing is left behind.
+"""
 
 import os
 import subprocess
@@ -7,11 +10,10 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
-from services.replay.order import Order, Pacing, Told
+from services.replay.order import DONE, REFUSED, Order, Pacing, Told
 
 
 class ChildReader:
@@ -19,16 +21,17 @@ class ChildReader:
 
     def __init__(self, number: int, order: Order, settings: Mapping[str, str]) -> None:
         """Start it. `settings`: the environment that says where the platform is."""
-        self._log = Path(tempfile.gettempdir()) / f"medchain-replay-{order.generation}-{number}.log"
-        with self._log.open("a") as log:
-            self._process = subprocess.Popen(  # noqa: S603  our own module
-                [sys.executable, "-m", "services.replay.bulk", msgspec.json.encode(order).decode()],
-                env={**os.environ, **settings},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+        self._number = number
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  open until it has ended
+        self._logged = ""
+        self._process = subprocess.Popen(  # noqa: S603  our own module
+            [sys.executable, "-m", "services.replay.bulk", msgspec.json.encode(order).decode()],
+            env={**os.environ, **settings},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
         self._told = Told()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -38,8 +41,11 @@ class ChildReader:
         return self._told
 
     def code(self) -> int | None:
-        """See `Reader.code`."""
-        return self._process.poll()
+        """See `Reader.code`. Of one that died, what it logged goes to this process' own errors."""
+        code = self._process.poll()
+        if code is not None and self._close_log() and code not in (DONE, REFUSED):
+            sys.stderr.write(f"bulk reader {self._number} ended with {code}:\n{self._logged}\n")
+        return code
 
     def tell(self, pacing: Pacing) -> None:
         """See `Reader.tell`."""
@@ -61,11 +67,21 @@ class ChildReader:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._close_log()
 
     def last_words(self) -> str:
         """See `Reader.last_words`."""
-        lines = self._log.read_text(encoding="utf-8").strip().splitlines()
-        return lines[-1] if lines else f"A bulk reader refused to work: see {self._log}."
+        lines = self._logged.splitlines()
+        return lines[-1] if lines else "A bulk reader refused to work, and did not say why."
+
+    def _close_log(self) -> bool:
+        """Once it has ended, keep what it logged in memory alone; False where that was done before."""
+        if self._log.closed:
+            return False
+        with self._log:
+            self._log.seek(0)
+            self._logged = self._log.read().decode(errors="replace").strip()
+        return True
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
