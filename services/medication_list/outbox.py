@@ -73,6 +73,11 @@ _TAKEN_OVER_WITHIN_S: Final = 3.0
 """Another relay asks for every lease each two seconds, when it renews its own."""
 LINGER_MS: Final = 5
 """How long the producer waits for more of a batch: what the relay sends is on its way for longer anyhow."""
+_ROUND_EVERY_MS: Final = 100
+"""How often rounds begin while they bring little. A round costs about the same for one effect as for ten, 7 ms of CPU with
+the broker's part: one by one, 60 effects a second took a fifth of a core. One that comes after a pause leaves at once."""
+_LITTLE: Final = 50
+"""Effects in one round; after more than that the next one begins at once."""
 _FAILURES: Final = (StoreUnavailableError, LogUnavailable, SourceLogUnavailableError)
 
 
@@ -161,11 +166,14 @@ class Relay:
         """
         failures = 0
         while True:
+            began_ms = self._clock.monotonic_ms()
             try:
-                await self.step()
+                relayed = await self.step()
                 failures = 0
                 self._trouble = None
                 self._metrics.stands({partition: each.held for partition, each in self._leased.items()})
+                if 0 < relayed <= _LITTLE:
+                    await asyncio.sleep(max(0, began_ms + _ROUND_EVERY_MS - self._clock.monotonic_ms()) / 1000)
             except Exception as error:  # noqa: BLE001  the loop must outlive it; an outage is expected, all else is an alarm
                 failures += 1
                 self._metrics.failed()

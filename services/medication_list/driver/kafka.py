@@ -39,6 +39,16 @@ _log = structlog.get_logger(__name__)
 _FETCH_MAX_WAIT_MS = 500
 """How long the broker holds an empty fetch back. Faust fixes 1,500: a seek on a quiet log would wait as long."""
 
+_GATHER_MS = 10
+"""How long the broker gathers records for the fetch that follows one which brought a few. Each fetch and each pass over it
+costs about the same for one record as for ten: at 150 a second that came one by one they took a fifth of two cores."""
+
+_FEW_RECORDS = 50
+"""What a fetch may bring and still be followed by one that gathers."""
+
+_GATHERED_BYTES = 64 << 10
+"""With so much of it the broker answers a gathering fetch before its time."""
+
 _IDLE_S = 0.25
 """How long one round waits for records, and so how soon a rewind on a quiet log is noticed."""
 
@@ -104,6 +114,7 @@ class PartitionReader:
         self._topic_missed = False
         self._queue: list[int] = []
         self._published: dict[int, int] = {}
+        self._gathers = False
 
     async def read(self, consumer: AIOKafkaConsumer, max_records: int) -> tuple[PartitionBatch, ...]:
         """Return the next batches, at most one a partition, or none after a moment's wait.
@@ -201,14 +212,17 @@ class PartitionReader:
         partition does it fetch more. Then that partition goes to the end of the queue, so that none starves.
         """
         batches: list[PartitionBatch] = []
-        room_bytes = _FETCH_BYTES
+        taken, room_bytes = 0, _FETCH_BYTES
         self._queue = [p for p in self._queue if p in turns] + sorted(turns.keys() - set(self._queue))
         for partition in tuple(self._queue):
             batch = await self._take(consumer, partition, turns[partition], max_records)
             if batch is not None:
                 batches.append(batch)
+                taken += len(batch.records)
                 max_records -= len(batch.records)
                 room_bytes -= sum(len(record.value or b"") for record in batch.records)
+                # Before anything else runs in this thread: aiokafka asks for more as soon as all was taken.
+                self._gather(consumer, gathers=taken <= _FEW_RECORDS)
             if max_records <= 0 or room_bytes <= 0:
                 break
             self._queue.remove(partition)
@@ -260,11 +274,22 @@ class PartitionReader:
     async def _wait_for_records(self, consumer: AIOKafkaConsumer) -> None:
         """Wait until something was fetched, without taking it: ``getmany`` would not say whose error it raises."""
         waiter = consumer._fetcher._create_fetch_waiter()  # noqa: SLF001
+        if self._gathers:
+            await asyncio.wait([waiter], timeout=2 * _GATHER_MS / 1000)
+            if not waiter.done():
+                self._gather(consumer, gathers=False)
         done, _ = await asyncio.wait([waiter], timeout=_IDLE_S)
         if done:
             waiter.result()
         else:
             waiter.cancel()
+
+    def _gather(self, consumer: AIOKafkaConsumer, *, gathers: bool) -> None:
+        """Have the broker gather records for the next fetches, or answer them with the first record that comes."""
+        if gathers != self._gathers:
+            self._gathers = gathers
+            consumer._fetcher._fetch_max_wait_ms = _GATHER_MS if gathers else _FETCH_MAX_WAIT_MS  # noqa: SLF001
+            consumer._fetcher._fetch_min_bytes = _GATHERED_BYTES if gathers else 1  # noqa: SLF001
 
 
 async def look_for_rollback(plan: Plan) -> None:
