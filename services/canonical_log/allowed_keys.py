@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from services.identity.national_id import InvalidNationalId, NationalId
@@ -41,13 +42,18 @@ def _is_identity(digits: str) -> bool:
     return True
 
 
+_TEXTS_REMEMBERED: Final = 256
+"""For each key: most lines say again what a line before them said, such as a route."""
+
+
 def _text(pattern: str) -> Form:
     compiled = re.compile(pattern)
 
-    def fits(value: object) -> bool:
-        return isinstance(value, str) and bool(compiled.fullmatch(value)) and not _LONG_DIGITS.search(value)
+    @lru_cache(maxsize=_TEXTS_REMEMBERED)
+    def matches(value: str) -> bool:
+        return bool(compiled.fullmatch(value)) and not _LONG_DIGITS.search(value)
 
-    return fits
+    return lambda value: isinstance(value, str) and matches(value)
 
 
 def _id(value: object) -> bool:

@@ -8,10 +8,11 @@ import threading
 from types import TracebackType
 from typing import Any, TextIO
 
+import msgspec
 import structlog
 
 from services.canonical_log.libraries import LibraryHandler
-from services.canonical_log.processors import keep_allowed, stamp
+from services.canonical_log.processors import EventDict, keep_allowed, stamp
 from services.clock import Clock, SystemClock
 
 
@@ -23,7 +24,7 @@ def configure(service: str, *, clock: Clock | None = None, stream: TextIO | None
     """
     out = sys.stderr if stream is None else stream
     time = SystemClock() if clock is None else clock
-    render: Any = structlog.dev.ConsoleRenderer() if out.isatty() else structlog.processors.JSONRenderer()
+    render: Any = structlog.dev.ConsoleRenderer() if out.isatty() else _as_json
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, stamp(service, time), keep_allowed, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -33,6 +34,11 @@ def configure(service: str, *, clock: Clock | None = None, stream: TextIO | None
     _route_libraries(LibraryHandler(structlog.get_logger(), time))
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+
+
+def _as_json(_: Any, __: str, line: EventDict) -> str:
+    """What `keep_allowed` has left is of types that msgspec writes; it does so in a tenth of json's time."""
+    return msgspec.json.encode(line).decode()
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:

@@ -36,7 +36,7 @@ def stamp(service: str, clock: Clock) -> Processor:
         now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
         line["service"] = service
         line["level"] = "error" if method == "exception" else method
-        line["timestamp"] = now.replace("+00:00", "Z")
+        line["timestamp"] = Trusted(now.replace("+00:00", "Z"))
         return line
 
     return add
