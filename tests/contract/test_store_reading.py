@@ -163,6 +163,32 @@ async def test_an_offset_that_does_not_come_is_given_up_at_the_deadline(place: P
     assert not await place.reader.await_offset(0, 1, 30)
 
 
+async def test_what_is_shown_from_an_offset_on_is_of_one_moment_that_has_it(place: Place) -> None:
+    store, partition = place.begin(), place.reader.partition_of(ANNA)
+    key = b"e1"
+    waiting = asyncio.create_task(place.reader.shown_from(ANNA, [key, b"e2"], 2, 20_000))
+    await asyncio.sleep(0)
+    for offset in range(2):
+        change = PatientChange(ANNA, {"meta": b"%d" % offset}, remember={key: b"%d" % offset})
+        await asyncio.to_thread(store.write, [PartitionWrite(partition, offset, 0, offset + 1, [change])])
+    for shown in (await waiting, await place.reader.shown_from(ANNA, [key, b"e2"], 2, 0)):
+        assert shown is not None
+        listed, index = shown
+        assert (listed.values, index.values) == ({b"meta": b"1"}, {key: b"1"})
+        assert (listed.offset, listed.epoch) == (index.offset, index.epoch) == (2, 0)
+
+
+async def test_more_than_was_announced_is_not_shown(place: Place) -> None:
+    store, partition = place.begin(), place.reader.partition_of(ANNA)
+    assert await place.reader.shown_from(ANNA, [], 1, 0) is None
+    waiting = asyncio.create_task(place.reader.shown_from(ANNA, [], 1, 20_000))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(store.write, [PartitionWrite(partition, 0, 0, 1)])
+    assert await waiting is not None
+    # Announced up to 1; whoever asks for more looks, and is not told that it has come.
+    assert await place.reader.shown_from(ANNA, [], 2, 50) is None
+
+
 @pytest.mark.integration
 async def test_a_redis_that_is_not_there_is_unavailable_and_not_empty() -> None:
     async def log_ends() -> Mapping[int, int]:

@@ -73,7 +73,10 @@ class NumberConflicts:
 
         Raises NotReadyError, StoreUnavailableError, LogLookupError.
         """
-        found = await self._reader.read_list(patient)
+        return await self.settled(await self._reader.read_list(patient), patient, of)
+
+    async def settled(self, found: Found, patient: str, of: Collection[str] | None = None) -> PatientView:
+        """As `shown`, of a patient's list that was read already."""
         fields = unpacked(found.values)
         names = numbers_of(fields, of)
         disputed = others_too(patient, await self._reader.owners_of(list(names))) if names else {}

@@ -1,6 +1,5 @@
 """What became of one record of the log: its outcome, as the view remembers it, and what it is about, as it is now."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -85,18 +84,17 @@ class Outcomes:
         None when it was not judged in time. Raises as `of` does.
         """
         event_id, place, patient = asked.event_id, Place(asked.partition, asked.offset), asked.patient
-        is_judged, event = await asyncio.gather(
-            self._reader.await_offset(place.partition, place.offset + 1, asked.wait_ms), self._event(asked)
-        )
-        if not is_judged:
+        event = self._sent(asked) if asked.record else await self._logged(asked)
+        shown = await self._reader.shown_from(patient, _keys(event_id, place), place.offset + 1, asked.wait_ms)
+        if shown is None:
             return None
-        found = await self._reader.remembered(patient, _keys(event_id, place))
-        outcome = await self._judged(event_id, place, found)
+        listed, index = shown
+        outcome = await self._judged(event_id, place, index)
         if outcome is None or event is None or outcome.outcome not in ("applied", "duplicate"):
             return outcome
         claimed = await self._claimed(patient, place, event.body)
         named = claimed or getattr(event.body, "prescription", None)
-        _, fields, flagged = await self._numbers.shown(patient, () if named is None else (named,))
+        _, fields, flagged = await self._numbers.settled(listed, patient, () if named is None else (named,))
         about = resource_of(fields, event.body, outcome.flags, now_ms(), claimed=claimed, flagged=flagged)
         return replace(outcome, resource=about)
 
@@ -114,20 +112,22 @@ class Outcomes:
         event = None if record is None else event_of(record)
         return FirstReport(event.occurred_at_ms if event is not None and event.event_id == event_id else None)
 
-    async def _event(self, asked: OutcomeAsked) -> Event[Body] | None:
-        """The event that is asked about, as it came along or as it lies in the log; None if it cannot be read there.
+    def _sent(self, asked: OutcomeAsked) -> Event[Body]:
+        """The event that is asked about, as it came along. Raises NotInLogError where it is another than said."""
+        try:
+            event = decode(asked.record)
+        except UndecodableError:
+            raise NotInLogError from None
+        is_as_said = isinstance(event, Event) and (event.event_id, event.patient) == (asked.event_id, asked.patient)
+        if not is_as_said or self._reader.partition_of(asked.patient) != asked.partition:
+            raise NotInLogError
+        return cast("Event[Body]", event)
+
+    async def _logged(self, asked: OutcomeAsked) -> Event[Body] | None:
+        """The event that is asked about, as it lies in the log; None if it cannot be read there.
 
         Raises NotInLogError where it is not this patient's, or has another id.
         """
-        if asked.record:
-            try:
-                event = decode(asked.record)
-            except UndecodableError:
-                raise NotInLogError from None
-            is_as_said = isinstance(event, Event) and (event.event_id, event.patient) == (asked.event_id, asked.patient)
-            if not is_as_said or self._reader.partition_of(asked.patient) != asked.partition:
-                raise NotInLogError
-            return cast("Event[Body]", event)
         record = await self._record(asked.event_id, Place(asked.partition, asked.offset))
         if _owner_of(record) != asked.patient:
             raise NotInLogError

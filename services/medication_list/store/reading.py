@@ -7,8 +7,8 @@ to where the log ended when this reader first saw the server, it gets NotReadyEr
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple, Protocol
 
 from services.identity.pseudonym import PSEUDONYM_CHARACTERS
@@ -20,6 +20,8 @@ from services.publishing.partitioning import partition_of
 _ATTEMPTS: Final = 4
 _READ_AGAIN_S: Final = 1.0
 _RESUBSCRIBE_S: Final = 0.2
+_HEARD_WITHIN_S: Final = 0.03
+"""How long an announcement is waited for before the first look; then a look is worth its cost anyhow."""
 
 Fields = Sequence[str | bytes]
 
@@ -121,6 +123,8 @@ class ViewReader:
         self._live: dict[int, str] = {}
         self._waiting: defaultdict[int, dict[asyncio.Future[bool], int]] = defaultdict(dict)
         self._listener: asyncio.Task[None] | None = None
+        # What was announced last, while the subscription stands; nothing, where it does not.
+        self._heard: dict[int, int] = {}
 
     def partition_of(self, patient: str) -> int:
         """Where a patient's list lies."""
@@ -192,22 +196,68 @@ class ViewReader:
 
     async def _reached(self, partition: int, offset: int, timeout_ms: int) -> bool:
         self._listen()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_ms / 1000
+        deadline = self._loop_time() + timeout_ms / 1000
         while True:
-            woken: asyncio.Future[bool] = loop.create_future()  # whether it has come, or only may have
-            self._waiting[partition][woken] = offset
-            try:
+            with self._waking(partition, offset) as woken:
                 if (await self._stand(partition)).offset >= offset:
                     return True
-                left = deadline - loop.time()
+                left = deadline - self._loop_time()
                 if left <= 0:
                     return False
-                await asyncio.wait([woken], timeout=min(left, _READ_AGAIN_S))
-                if woken.done() and woken.result():
+                if await _given(woken, min(left, _READ_AGAIN_S)):
                     return True
-            finally:
-                del self._waiting[partition][woken]
+
+    async def shown_from(
+        self, patient: str, entries: Sequence[bytes], offset: int, timeout_ms: int
+    ) -> tuple[Found, Found] | None:
+        """A patient's whole hash and those of these entries of the event index that are there, both of one moment.
+
+        It is one at which the live generation has come to `offset`; that is waited for as `await_offset` does, and None
+        says that it did not come. Whoever asks has appended just now: the announcement is waited for a moment before the first look, which would
+        come too early as a rule. One that came may have been overtaken by a loss: what was looked at tells.
+        """
+        began = time.monotonic()
+        shown = await self._shown_from(patient, entries, offset, timeout_ms)
+        if self._waited is not None:
+            self._waited(time.monotonic() - began, shown is not None)
+        return shown
+
+    async def _shown_from(
+        self, patient: str, entries: Sequence[bytes], offset: int, timeout_ms: int
+    ) -> tuple[Found, Found] | None:
+        self._listen()
+        partition = self.partition_of(patient)
+        deadline = self._loop_time() + timeout_ms / 1000
+        patience_s = 0.0 if self._heard.get(partition, offset) >= offset else _HEARD_WITHIN_S
+        while True:
+            with self._waking(partition, offset) as woken:
+                if patience_s:
+                    await _given(woken, min(patience_s, max(0.0, deadline - self._loop_time())))
+                listed, index = await self._look(
+                    partition,
+                    lambda keys: [Look(keys.list_key(patient), None), Look(keys.events_key(patient), entries)],
+                )
+                if listed.offset >= offset:
+                    return listed, index
+                left = deadline - self._loop_time()
+                if left <= 0:
+                    return None
+                if not woken.done():
+                    await _given(woken, min(left, _READ_AGAIN_S))
+                patience_s = 0.0
+
+    @contextmanager
+    def _waking(self, partition: int, offset: int) -> Iterator["asyncio.Future[bool]"]:
+        """A future that is given whether the offset was announced (or only may have been passed)."""
+        woken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting[partition][woken] = offset
+        try:
+            yield woken
+        finally:
+            del self._waiting[partition][woken]
+
+    def _loop_time(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def close(self) -> None:
         """Stop listening and let go of every connection."""
@@ -305,12 +355,15 @@ class ViewReader:
             with suppress(StoreUnavailableError):
                 async for heard in self._views.announcements(range(self._partitions)):
                     if heard is None:
+                        self._heard = dict.fromkeys(range(self._partitions), 0)
                         self._wake_all()
                     else:
                         self._wake(*heard)
+            self._heard = {}
             await asyncio.sleep(_RESUBSCRIBE_S)
 
     def _wake(self, partition: int, offset: int) -> None:
+        self._heard[partition] = offset
         for woken, wanted in self._waiting[partition].items():
             if offset >= wanted and not woken.done():
                 woken.set_result(True)
@@ -320,6 +373,12 @@ class ViewReader:
             for woken in waiting:
                 if not woken.done():
                     woken.set_result(False)
+
+
+async def _given(woken: "asyncio.Future[bool]", timeout_s: float) -> bool:
+    """Wait for what a future is given, at most so long; whether it is True. It stays as it is when time runs out."""
+    await asyncio.wait([woken], timeout=timeout_s)
+    return woken.done() and woken.result()
 
 
 def patients_in(packed: str) -> list[str]:
