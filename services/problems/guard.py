@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -16,15 +17,22 @@ _HEARD_OUT_BYTES: Final = 8 * 1024 * 1024
 """A message up to this size is heard out before it is turned away: a client that is still sending when the connection
 ends sees a broken connection, and not the answer. What is larger still is cut off."""
 
+MESSAGE_IN_SCOPE: Final = "medchain.message"
+"""Where a request's scope holds the JSON of its body, for the handler: it need not be read twice."""
+
 _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class JsonGuard:
     """ASGI middleware: content type (415), size (413), form and nesting (400), texts and numbers (422)."""
 
-    def __init__(self, app: ASGIApp, largest_bytes: int = LARGEST_MESSAGE_BYTES) -> None:
+    def __init__(
+        self, app: ASGIApp, largest_bytes: int = LARGEST_MESSAGE_BYTES, decoded_by_type: Collection[str] = ()
+    ) -> None:
+        """`decoded_by_type`: paths whose handlers decode the body into a type of ours; its form is theirs to judge."""
         self._app = app
         self._largest_bytes = largest_bytes
+        self._decoded_by_type = frozenset(decoded_by_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge the body, then hand it on, or answer in the application's place."""
@@ -33,14 +41,14 @@ class JsonGuard:
             return
         headers = Headers(scope=scope)
         try:
-            body = await self._checked_body(headers, receive)
+            body = await self._checked_body(scope, headers, receive)
         except Problem as problem:
             await response_to(problem, headers)(scope, receive, send)
             return
         if body is not None:
             await self._app(scope, _replaying(body, receive), send)
 
-    async def _checked_body(self, headers: Headers, receive: Receive) -> bytes | None:
+    async def _checked_body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes | None:
         """The body, or None when the client went away before its end. Raises Problem."""
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > _HEARD_OUT_BYTES:
@@ -61,7 +69,9 @@ class JsonGuard:
         if received > self._largest_bytes:
             raise self._too_large()
         if body:
-            _check(headers, bytes(body), self._largest_bytes)
+            _check(headers)
+            if scope["path"] not in self._decoded_by_type:
+                scope[MESSAGE_IN_SCOPE] = _message_in(bytes(body), self._largest_bytes)
         return bytes(body)
 
     def _too_large(self) -> Problem:
@@ -70,13 +80,16 @@ class JsonGuard:
         return Problem(413, DoorReason.TOO_LARGE, detail=detail, headers={"Connection": "close"})
 
 
-def _check(headers: Headers, body: bytes, largest_bytes: int) -> None:
+def _check(headers: Headers) -> None:
     if not _is_json(headers.get("content-type", "")):
         raise Problem(415, DoorReason.NOT_JSON)
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(415, DoorReason.NOT_JSON, detail="A message is sent without content encoding.")
+
+
+def _message_in(body: bytes, largest_bytes: int) -> object:
     try:
-        parse_json(body, largest_bytes=largest_bytes)
+        return parse_json(body, largest_bytes=largest_bytes)
     except MessageUnreadable as error:
         raise Problem(400, error.reason, detail=f"{error}.") from None
     except MessageInvalid as error:
@@ -85,6 +98,8 @@ def _check(headers: Headers, body: bytes, largest_bytes: int) -> None:
 
 def _is_json(content_type: str) -> bool:
     """application/json, or a kind of it (`+json`), in UTF-8."""
+    if content_type == "application/json":
+        return True
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
     named = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -63,12 +63,14 @@ def install(
     *,
     retryable: Mapping[type[Exception], DoorReason] | None = None,
     largest_bytes: int = LARGEST_MESSAGE_BYTES,
+    decoded_by_type: Collection[str] = (),
 ) -> None:
     """Answer every error of `app` as problem details, and guard it against what is no JSON.
 
     retryable: errors that become 503 with Retry-After, such as {LogUnavailable: DoorReason.LOG_UNAVAILABLE}.
+    decoded_by_type: see `JsonGuard`.
     """
-    app.add_middleware(JsonGuard, largest_bytes=largest_bytes)
+    app.add_middleware(JsonGuard, largest_bytes=largest_bytes, decoded_by_type=decoded_by_type)
     _handle(app, Problem, lambda problem: problem)
     _handle(app, RequestValidationError, lambda error: problem_of_validation(error.errors(), error.body))
     _handle(app, HTTPException, _problem_of_http)

@@ -24,10 +24,11 @@ from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import Log, LogUnavailable
 from services.publishing.traced_log import TracedLog
 from services.recording.bound import Bound
+from services.recording.direct import DirectRoutes
 from services.recording.documents import describe
 from services.recording.outcomes import ListUnreachable, MedicationListClient
 from services.recording.recorder import Recorder
-from services.recording.routes import Write, router_of
+from services.recording.routes import Write, direct_of, router_of
 from services.recording.settings import RecordingSettings
 from services.recording.write_metrics import WriteMetrics
 from services.telemetry import Registry, RequestMetrics, TroubleMetrics, metrics_routes, new_registry
@@ -123,6 +124,8 @@ def create_app(
     )
     registry = new_registry()
     metrics = metrics_routes(lambda request: (registry, request.app.state.parts.registry))
+    writes = tuple(writes)
+    app.router.routes.insert(0, DirectRoutes(direct_of(writes)))
     for router in (router_of(writes), health_routes(_readiness_of), metrics, *more):
         app.include_router(router)
     install(app, retryable=dict(_RETRYABLE))
@@ -183,7 +186,7 @@ def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:
         app,
         host=host,
         port=port,
-        loop="asyncio",
+        loop="uvloop",
         http="httptools",
         access_log=False,
         log_config=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, Final
 
 from fastapi import Header
@@ -48,6 +49,7 @@ async def caller(medchain_caller: Annotated[str | None, Header(description=HEADE
     return found
 
 
+@lru_cache(maxsize=1_024)
 def parse_caller(header: str) -> Caller | None:
     """The caller that a `Medchain-Caller` header states, None if it does not have the form."""
     parts = [_FORM.fullmatch(part) for part in header.split(";") if part.strip()]

@@ -21,11 +21,13 @@ from services.problems import (
     parse_json,
     turned_away,
 )
+from services.problems.guard import MESSAGE_IN_SCOPE
 from services.recording.answers import Answering, answer_to_one, answer_to_several
 from services.recording.caller import Caller, caller
+from services.recording.direct import Handler
 from services.recording.documents import answer_documents, body_document
 from services.recording.recorder import Asked, Recorder
-from services.telemetry.traces import well_formed
+from services.telemetry.traces import TRACEPARENT, well_formed
 
 _LONGEST_KEY: Final = 255
 
@@ -93,17 +95,39 @@ def _handler(write: Write) -> Any:
         prefer: Annotated[str, Header(description="`respond-async`: do not wait for the outcome")] = "",
         traceparent: Annotated[str | None, Header()] = None,
     ) -> Response:
-        if write.roles is not None and who.role not in write.roles:
-            raise not_found()
-        given = await message_of(request)
-        asked = Asked(who, key, well_formed(traceparent), is_async="respond-async" in prefer)
-        return await take(request.app.state.recorder, write, given, _known(write, request), asked)
+        return await _recorded(write, request, Asked(who, key, traceparent, is_async="respond-async" in prefer))
 
     return handle
 
 
+def direct_of(writes: Iterable[Write]) -> dict[str, Handler]:
+    """What answers at the same addresses without the framework's help."""
+    return {write.path: _direct_handler(write) for write in writes}
+
+
+def _direct_handler(write: Write) -> Handler:
+    async def handle(request: Request) -> Response:
+        headers = request.headers
+        who = await caller(headers.get("medchain-caller"))
+        key = await idempotency_key(headers.get("idempotency-key"))
+        is_async = "respond-async" in headers.get("prefer", "")
+        return await _recorded(write, request, Asked(who, key, headers.get(TRACEPARENT), is_async))
+
+    return handle
+
+
+async def _recorded(write: Write, request: Request, asked: Asked) -> Response:
+    if write.roles is not None and asked.caller.role not in write.roles:
+        raise not_found()
+    given = await message_of(request)
+    asked = asked._replace(traceparent=well_formed(asked.traceparent))
+    return await take(request.app.state.recorder, write, given, _known(write, request), asked)
+
+
 async def message_of(request: Request) -> object:
     """The JSON in a request's body. Raises a 400 problem for a body that is none, 422 for faults of its texts."""
+    if MESSAGE_IN_SCOPE in request.scope:
+        return request.scope[MESSAGE_IN_SCOPE]
     try:
         return parse_json(await request.body())
     except MessageUnreadable as error:

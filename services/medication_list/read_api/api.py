@@ -52,6 +52,7 @@ from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError, ViewReader
 from services.problems import not_found, unavailable
 from services.recording.caller import Caller, caller
+from services.recording.direct import Handler
 from services.recording.routes import message_of
 from services.telemetry import Registry
 
@@ -95,6 +96,14 @@ def _answer(content: Any, status: int = 200, headers: dict[str, str] | None = No
 @outside.post("/v1/list/read", **READ)
 async def read_list(request: Request, by: AnyCaller) -> Response:
     """One citizen's list: now, or as it was known at an earlier time. A pharmacy is not shown what is locked."""
+    return await _list_read(request, by)
+
+
+async def _read_list_directly(request: Request) -> Response:
+    return await _list_read(request, await caller(request.headers.get("medchain-caller")))
+
+
+async def _list_read(request: Request, by: Caller) -> Response:
     parts, now_ms = _parts(request), _parts(request).clock.now_ms()
     asked = asked_from_outside(ListRead, await message_of(request), now_ms)
     patient = parts.door.patient_key(NationalId.parse(asked.patient.national_id))
@@ -236,10 +245,11 @@ async def outcome(request: Request) -> Response:
     parts = _parts(request)
     asked = asked_from_within(OutcomeAsked, await request.body())
     place = Place(asked.partition, asked.offset)
-    _, judged = await asyncio.gather(
-        parts.places.remember(asked.event_id, place),
-        _existing(parts.outcomes.awaited(asked, parts.clock.now_ms)),
-    )
+    remembering = asyncio.create_task(parts.places.remember(asked.event_id, place), name="event-place")
+    try:
+        judged = await _existing(parts.outcomes.awaited(asked, parts.clock.now_ms))
+    finally:
+        await remembering
     return _answer({}, 202, {"Retry-After": str(RETRY_AFTER_S)}) if judged is None else _answer(judged)
 
 
@@ -270,6 +280,17 @@ async def find_owners(request: Request) -> Response:
     asked = asked_from_within(OwnersAsked, await request.body())
     ids = (*asked.prescriptions, *asked.reference_numbers)
     return _answer(await _parts(request).numbers.owners_of(ids) if ids else {})
+
+
+DIRECT: Final[dict[str, Handler]] = {
+    "/v1/list/read": _read_list_directly,
+    "/internal/outcomes": outcome,
+    "/internal/owners": find_owners,
+}
+"""What most requests ask for, by address; see `DirectRoutes`."""
+DECODED_BY_TYPE: Final = frozenset(
+    f"{inside.prefix}/{each}" for each in ("outcomes", "owners", "first-reports", "prescriptions")
+)
 
 
 # --- Health -------------------------------------------------------------------------------------------------------

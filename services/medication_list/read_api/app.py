@@ -18,6 +18,8 @@ from services.clock import Clock, SystemClock
 from services.health import Readiness, Trouble, health_routes
 from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.read_api.api import (
+    DECODED_BY_TYPE,
+    DIRECT,
     RETRY_AFTER_S,
     Parts,
     check_view,
@@ -44,6 +46,7 @@ from services.problems import install, unavailable
 from services.problems.rendering import response_to
 from services.publishing.broker_check import BrokerCheck
 from services.recording.app import CanonicalLine, serve
+from services.recording.direct import DirectRoutes
 from services.schema_registry import framing_at_start
 from services.telemetry import RequestMetrics, TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process
@@ -156,9 +159,10 @@ def create_app(open_parts: OpenParts, traces: Traces | None = None) -> FastAPI:
     )
     registry = new_registry()
     metrics = metrics_routes(lambda request: (registry, request.app.state.parts.registry))
+    app.router.routes.insert(0, DirectRoutes(DIRECT))
     for router in (outside, inside, health_routes(readiness_of), metrics):
         app.include_router(router)
-    install(app, retryable=dict(_RETRYABLE))
+    install(app, retryable=dict(_RETRYABLE), decoded_by_type=DECODED_BY_TYPE)
     app.add_exception_handler(NotReadyError, _not_ready)
     app.add_middleware(CanonicalLine, clock=SystemClock(), metrics=RequestMetrics(registry))
     if traces is not None:
