@@ -24,6 +24,7 @@ OUTCOME_WAIT_MS: Final = 2_000
 _MARGIN_MS: Final = 300
 _CONNECTIONS: Final = 200
 _JSON: Final = {"Content-Type": "application/json"}
+_OWNERS_REMEMBERED: Final = 50_000
 _COURTESY_S: Final = 0.5
 """A check that only saves the sender a detour may not hold him up."""
 
@@ -90,6 +91,9 @@ class MedicationListClient:
     def __init__(self, url: str, *, is_traced: bool = False) -> None:
         """`is_traced`: whether the span under way is named to the list, so that its answer belongs to the same trace."""
         self.url = url.rstrip("/")
+        self.known_owners: dict[str, str] = {}
+        """Id or number -> patient, of what was asked of late. That does not change: of two who come with the same, the
+        first stays, and this is good only to spare a question about what is in order."""
         self._is_traced = is_traced
         self._http: aiohttp.ClientSession | None = None
 
@@ -140,8 +144,11 @@ class MedicationListClient:
     async def owners(self, prescriptions: list[str], reference_numbers: list[str]) -> Mapping[str, str]:
         """The patient (pseudonym) of each of these ids and numbers that is known. Raises ListUnreachable."""
         asked = {"prescriptions": prescriptions, "reference_numbers": reference_numbers}
-        answer = await self._ask("/internal/owners", asked, _COURTESY_S)
-        return _read(answer, dict[str, str])
+        found = _read(await self._ask("/internal/owners", asked, _COURTESY_S), dict[str, str])
+        if len(self.known_owners) > _OWNERS_REMEMBERED:
+            self.known_owners.clear()
+        self.known_owners |= found
+        return found
 
     async def prescriptions(self, asked: Mapping[str, Any]) -> bytes:
         """The prescriptions that a search finds, as JSON. Raises ListUnreachable."""

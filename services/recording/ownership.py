@@ -19,7 +19,8 @@ async def turn_away_anothers(admitted: Admitted, medication_list: MedicationList
 
     Without an answer the write goes on: the fold will judge it.
     """
-    named = list(_named(admitted))
+    known = medication_list.known_owners
+    named = [(place, value) for place, value in _named(admitted) if known.get(value) != admitted.patient]
     if not named:
         return
     numbers = sorted({value for place, value in named if place[-1] == _NUMBER_FIELD})

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -101,6 +102,24 @@ def test_a_claim_of_another_patient_s_prescription_is_turned_away(stand: Stand) 
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["reason"] == "other_patient"
     assert stand.events() == []
+
+
+def test_whose_a_prescription_is_is_asked_again_only_while_it_is_not_known_to_be_the_patients(stand: Stand) -> None:
+    prescription = str(uuid4())
+    for number, (owners, is_asked, status) in enumerate(
+        [
+            ({}, True, 201),
+            ({prescription: "f" * 32}, True, 422),
+            ({prescription: PSEUDONYM}, True, 201),
+            ({}, False, 201),
+        ]
+    ):
+        stand.list.forget()
+        stand.list.owners = owners
+        sent = {"patient": PATIENT, "prescription": prescription}
+        answer = stand.post("/v1/claims", sent, key=f"known-{number}", caller=CLERK)
+        assert answer.status_code == status
+        assert ("owners" in [resource for resource, _ in stand.list.asked]) == is_asked
 
 
 def test_an_old_claim_is_turned_away(stand: Stand) -> None:
