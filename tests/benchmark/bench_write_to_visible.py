@@ -1,4 +1,4 @@
-"""From a write over HTTP to its answer, which comes when the store has it: all services and a load, on this machine.
+"""From a write to the list: over HTTP to its answer, and from an append to the log; all services and a load, here.
 
 `make bench ONLY='-k visible'` prints it; RATE (writes a second) and SECONDS in the environment change the load.
 The load is open: each write leaves when its time has come, whether or not those before it were answered, and its time
@@ -21,10 +21,17 @@ import msgspec
 import pytest
 
 from deploy.local.platform import Platform
-from schemas.events import ListReconciled
+from schemas.codec import encode
+from schemas.events import Event, ListReconciled, Source
+from services.identity.pseudonym import Pseudonymiser
+from services.medication_list.store.reading import ViewReader
+from services.medication_list.store.redis_views import RedisViews
+from services.publishing.kafka_log import KafkaLog
+from services.publishing.log import LogRecord
 from services.simulator.http_channel import composed, stated
 from services.simulator.population import Town
 from services.simulator.town import events
+from services.topics.registry import EVENTS_TOPIC, load
 from tests.benchmark.backlog import cpu_s_of
 
 RATE: Final = float(os.environ.get("RATE", "200"))
@@ -132,6 +139,83 @@ def told_of(what: str, taken_ms: Iterable[float]) -> None:
     cuts = quantiles(taken_ms, n=1000)
     p50, p95, p99, p999 = cuts[499], cuts[949], cuts[989], cuts[998]
     print(f"  {what:<28} p50 {p50:6.1f}   p95 {p95:6.1f}   p99 {p99:6.1f}   p99.9 {p999:6.1f} ms")
+
+
+class Appended(NamedTuple):
+    """When a record was due, and how long it took from then until the log had it, and until the list had it."""
+
+    due_s: float
+    in_log_ms: float
+    visible_ms: float
+
+
+def records(town: Town, count: int) -> list[LogRecord]:
+    """The town's first events as the services would append them, without confirmations of a list."""
+    pseudonymiser, made = Pseudonymiser(bytes(32)), list[LogRecord]()
+    for planned in events(1, None, town=town):
+        if planned.damage or isinstance(planned.body, ListReconciled):
+            continue
+        key, by = pseudonymiser.patient_key(town.patients[planned.patient].national_id), planned.actor
+        source = Source(system=by.system, organisation=by.organisation, role=by.role, person=by.person)
+        event = Event(
+            event_id=planned.event_id,
+            patient=key,
+            occurred_at_ms=planned.occurred_at_ms,
+            received_at_ms=planned.received_at_ms,
+            source=source,
+            body=planned.body,
+        )
+        made.append(LogRecord(EVENTS_TOPIC, key.encode(), encode(event)))
+        if len(made) == count:
+            break
+    return made
+
+
+async def appended(planned: Sequence[LogRecord], kafka: str, redis: str) -> list[Appended]:
+    """Append each record when it is due, and wait until the store has it, as a reader with its position does."""
+    partitions = load().partitions
+    log = KafkaLog(kafka, partitions)
+    reader = ViewReader(RedisViews(redis), partitions(EVENTS_TOPIC), _no_ends)
+
+    async def one(record: LogRecord, due_s: float) -> Appended:
+        at = await log.append(*record)
+        in_log = time.perf_counter()
+        assert await reader.await_offset(at.partition, at.offset + 1, 60_000), "the processor stands still"
+        since = began + due_s
+        return Appended(due_s, 1e3 * (in_log - since), 1e3 * (time.perf_counter() - since))
+
+    try:
+        await log.start([EVENTS_TOPIC])
+        began, under_way = time.perf_counter(), []
+        async with asyncio.TaskGroup() as tasks:
+            for number, record in enumerate(planned):
+                await asyncio.sleep(max(0.0, began + number / RATE - time.perf_counter()))
+                under_way.append(tasks.create_task(one(record, number / RATE)))
+        return [task.result() for task in under_way]
+    finally:
+        await log.close()
+        await reader.close()
+
+
+async def _no_ends() -> Mapping[int, int]:
+    return {}
+
+
+@pytest.mark.benchmark
+def test_records_in_the_log_become_visible(scratch: Path) -> None:
+    town = Town(PATIENTS)
+    planned = records(town, int(RATE * SECONDS))
+    with Platform(
+        scratch / "appended", run=scratch / "appended-run", usual_ports=False, parties=town.parties
+    ) as platform:
+        before = used_s(platform)
+        found = asyncio.run(appended(planned, platform.kafka_address, platform.redis_url))
+        cpu_ms = {name: 1e3 * (now - before[name]) / len(planned) for name, now in used_s(platform).items()}
+    measured = [each for each in found if each.due_s >= WARM_UP_S]
+    print(f"\n{len(planned):,} records at {RATE:.0f} a second, machine: {os.cpu_count()} cores")
+    told_of("append to log", [each.in_log_ms for each in measured])
+    told_of("append to visible", [each.visible_ms for each in measured])
+    print("  ms of CPU a record: " + ", ".join(f"{name} {spent:.2f}" for name, spent in cpu_ms.items()))
 
 
 @pytest.mark.benchmark
