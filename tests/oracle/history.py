@@ -88,9 +88,10 @@ BodyOf = TypeVar("BodyOf")
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[BodyOf]):
-    """An applied event in its place. Three facts are kept with it, because only that moment knows them.
+    """An applied event in its place. Four facts are kept with it, because only that moment knows them.
 
     claim_position: of a hand-out by the holder, the place of the claim. ended_claim: the claim that a hand-out ended.
+    voids_order: of a hand-out by another, whether it made the order of the bound pharmacy void.
     shown_flags: of a hand-out or an issue, its flags as the list shows them.
     """
 
@@ -99,6 +100,7 @@ class Entry(Generic[BodyOf]):
     verdict: Verdict
     claim_position: int | None = None
     ended_claim: str | None = None
+    voids_order: bool = False
     shown_flags: set[Flag] = field(default_factory=set)
 
     @property

@@ -277,6 +277,8 @@ def desk_of(chart: Chart, rx: str) -> Desk:
                 desk.dispatch = None
             case ev.MedicationDispensed():
                 _handed_out(desk, entry)
+                if entry.voids_order:
+                    desk.bound_from = _opened_after(chart, rx, entry.position)
             case _:
                 pass
     return desk

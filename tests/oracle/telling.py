@@ -164,6 +164,7 @@ def _tell_of_hand_out(chart: Chart, before: Before, entry: Entry[ev.Body], body:
         and _is_now_closed(chart, before, rx, entry)
     ):
         verdict.tell(NoticeKind.ORDER_VOID, tied.body.pharmacy, rx)
+        entry.voids_order = True
 
 
 def _is_now_closed(chart: Chart, before: Before, rx: str, entry: Entry[ev.Body]) -> bool:

@@ -182,10 +182,9 @@ def _unnamed(named: tuple[str, str] | None, verdict: Verdict, folded: Folded) ->
 
 
 def _of_unseen(found: set[str], fields: Mapping[str, State | None]) -> set[str]:
-    """The prescriptions that nobody has seen, of hand-outs that are named."""
-    return {
-        value.prescription for name, value in fields.items() if isinstance(value, HandOutPointer) and name[4:] in found
-    }
+    """The prescriptions of hand-outs that are named: the one that nobody has seen, or of the first report."""
+    pointers = ((name.split(":")[1], value) for name, value in fields.items() if isinstance(value, HandOutPointer))
+    return {value.prescription for dispense, value in pointers if dispense in found}
 
 
 def _compare_memory(folded: Folded, verdicts: Sequence[Verdict]) -> None:

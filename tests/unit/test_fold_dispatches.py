@@ -211,3 +211,11 @@ def test_a_reversal_that_came_before_its_hand_out_lets_it_bind_when_that_comes()
     world = given(issued(refills=0), claimed(by="P"), dispatched(to="Q"), reversed_(by="P"))
     then = world.when(dispensed(by="P", completed=True))
     assert (then.orders, world.status()) == (["Q"], "E")
+
+
+def test_an_order_that_anothers_hand_out_made_void_goes_out_again_when_that_is_taken_back() -> None:
+    world = given(issued(refills=0), dispatched(to="P"))
+    void = world.when(dispensed(by="Q", completed=True))
+    assert ("order_void", "P") in void.notices
+    taken_back = world.when(reversed_(by="Q"))
+    assert (taken_back.orders, world.when(claimed(by="Q")).outcome) == (["P"], "refused(dispatched_to)")

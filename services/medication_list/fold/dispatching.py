@@ -119,11 +119,18 @@ def dispatch_withdrawn(draft: Draft, event: Event[DispatchWithdrawn]) -> Verdict
     return APPLIED
 
 
-def void_order(draft: Draft, event: Event[Body], prescription_id: str, prescription: PrescriptionState) -> None:
-    """Another's hand-out completed the prescription: the order of the bound pharmacy is void."""
+def with_order_void(
+    draft: Draft, event: Event[Body], prescription_id: str, prescription: PrescriptionState
+) -> PrescriptionState:
+    """Another's hand-out completed the prescription: the order of the bound pharmacy is void.
+
+    The dispatch waits again: should the hand-out be taken back, it binds anew, and its order goes out once more.
+    """
     dispatch = standing_dispatch(prescription, event.received_at_ms)
-    if dispatch is not None and dispatch.bound and dispatch.pharmacy != event.source.organisation:
-        _void(draft, event, prescription_id, dispatch)
+    if dispatch is None or not dispatch.bound or dispatch.pharmacy == event.source.organisation:
+        return prescription
+    _void(draft, event, prescription_id, dispatch)
+    return replace(prescription, dispatch=replace(dispatch, bound=False))
 
 
 def _void(draft: Draft, event: Event[Body], prescription_id: str, dispatch: Dispatch) -> None:

@@ -21,7 +21,7 @@ from services.medication_list.fold.availability import (
     refusal_of_closed,
 )
 from services.medication_list.fold.calendar import day_of, ended_ms
-from services.medication_list.fold.dispatching import standing_dispatch, void_order, with_waiting_bound
+from services.medication_list.fold.dispatching import standing_dispatch, with_order_void, with_waiting_bound
 from services.medication_list.fold.judgement import APPLIED, Draft, Verdict, applied, refused
 from services.medication_list.fold.prescribing import wait
 from services.medication_list.fold.standing import (
@@ -185,7 +185,7 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
     is_completion = bool(completions) and any(each not in before.completions for each in completions)
     is_completion = is_completion and not _is_taken_back_already(draft, event)
     if is_completion:
-        _tell_of_completion(draft, event, as_it_was, prescription, meta)
+        prescription = _closed_by_it(draft, event, as_it_was, prescription, meta)
     if is_holder or (claim is not None and is_completion):
         _put_unclaimed(draft, event, report.prescription, prescription)
     else:
@@ -193,10 +193,10 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
     return verdict
 
 
-def _tell_of_completion(
+def _closed_by_it(
     draft: Draft, event: Event[MedicationDispensed], before: PrescriptionState, after: PrescriptionState, meta: Meta
-) -> None:
-    """Another pharmacy's claim ends by it, and another's order is void.
+) -> PrescriptionState:
+    """Another pharmacy's claim ends by it, which is told, and another's order is void.
 
     Where it was recalled before, the pharmacy with the order was told then.
     """
@@ -206,9 +206,10 @@ def _tell_of_completion(
         about = {"prescription": rx, "subject": claim.claim, "by": pharmacy}
         draft.notify(NoticeKind.CLAIM_ENDED, claim.pharmacy, event, **about)
     if after.dispatch is None or status(before, meta.death, now_ms) not in "EU":
-        return
-    if status_unheld(after, meta.death, now_ms) == "R":
-        void_order(draft, event, rx, after)
+        return after
+    if status_unheld(after, meta.death, now_ms) != "R":
+        return after
+    return with_order_void(draft, event, rx, after)
 
 
 def _is_taken_back_already(draft: Draft, event: Event[MedicationDispensed]) -> bool:

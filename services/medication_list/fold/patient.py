@@ -203,7 +203,7 @@ def _moved_since(draft: Draft, version: int) -> list[str]:
             case _:
                 pass  # claims and requests never move the list by themselves; documents move with their field
     moved_alone = [each for each in treatments if each not in prescriptions.values()]
-    return [*prescriptions, *moved_alone, *rest]
+    return list(dict.fromkeys([*prescriptions, *moved_alone, *rest]))
 
 
 def _moved_of_patient(meta: Meta, version: int) -> list[str]:
