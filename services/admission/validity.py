@@ -13,7 +13,8 @@ OSLO: Final = ZoneInfo("Europe/Oslo")
 
 YEARS: Final = 1
 """*Policy*: one year from the day of issue, the general rule (the health directorate's guide, section 4-4)."""
-CONTRACEPTIVE_ATC: Final = "G03A"
+CONTRACEPTIVE_ATC: Final = ("G03A", "G02BA03", "G02BB01")
+"""Pills, implants, injections and patches; the hormonal intrauterine device; the hormonal ring."""
 CONTRACEPTIVE_YEARS: Final = 3
 """*Policy*: hormonal contraceptives hold for three years (the same section): they are taken for long, by healthy people."""
 ANTIBIOTIC_ATC: Final = "J01"

@@ -39,14 +39,20 @@ UNSTATED: Final = ev.Medication(
 )
 """A package that does not say what it holds."""
 REASON: Final = "by chance"
+VALID_DAYS: Final = {False: (-3, 0, 10, 30, 90, 365), True: (10, 90, 90, 365)}
+SELDOM_WHERE_CALM: Final = 0.3
+"""Of what ends a treatment or a patient's life, and so most of what could follow."""
 
 
 class Dice:
     """What the makers below draw from: a few ids of each kind, days around today."""
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, *, is_calm: bool = False) -> None:
         self.dice = dice
+        self.is_calm = is_calm
+        """Whether most of what is named is there and in order, so that what lies beyond the first irregularity is reached."""
         self.today = 0
+        self.now_ms = 0
         self.version = -1
         self.claims: list[str] = []
         self.used: Counter[str] = Counter()
@@ -73,7 +79,8 @@ class Dice:
 
     def late(self, letter: str) -> int:
         """The number of one of the last things that were made, or of the one that comes next."""
-        return max(0, self.used[letter] - self.dice.choice((0, 1, 1, 1, 1, 2, 2, 4)))
+        behind = (1, 1, 1, 1, 1, 2, 2, 3) if self.is_calm else (0, 1, 1, 1, 1, 2, 2, 4)
+        return max(0, self.used[letter] - self.dice.choice(behind))
 
     def rx(self) -> str:
         """A prescription's id."""
@@ -86,7 +93,7 @@ class Dice:
 
     def late_claim(self) -> str:
         """One of the last claims."""
-        return self.dice.choice(self.claims[-4:]) if self.claims else named("C0")
+        return self.dice.choice(self.claims[-1 if self.is_calm else -4 :]) if self.claims else named("C0")
 
     def treatment(self) -> str:
         """A treatment's id."""
@@ -98,7 +105,8 @@ class Dice:
 
     def moment(self) -> int:
         """An instant of the last days."""
-        return at(max(0, self.today - self.dice.randint(0, 12)), self.one("09:00", "09:00", "00:10", "23:50"))
+        ago = self.dice.randint(0, 3 if self.is_calm else 12)
+        return at(max(0, self.today - ago), self.one("09:00", "09:00", "00:10", "23:50"))
 
 
 def _issued(dice: Dice) -> ev.PrescriptionIssued:
@@ -110,7 +118,7 @@ def _issued(dice: Dice) -> ev.PrescriptionIssued:
         f"R{index}",
         f"T{index % 3}",
         issued_at_ms=dice.moment(),
-        valid_until=FIRST_DAY + timedelta(days=dice.today + dice.one(-3, 0, 10, 30, 90, 365)),
+        valid_until=FIRST_DAY + timedelta(days=dice.today + dice.one(*VALID_DAYS[dice.is_calm])),
         quantity=quantity,
         refills=dice.one(0, 1, 3),
         medication=dice.one(PACKED, PACKED, UNSTATED)
@@ -129,7 +137,8 @@ def _issued(dice: Dice) -> ev.PrescriptionIssued:
 
 def _handed_out(dice: Dice) -> ev.MedicationDispensed:
     lines = tuple(_line(dice) for _ in range(dice.one(1, 1, 1, 2)))
-    changed: dict[str, Any] = {"lines": lines, "period_completed": dice.often(0.5), "completed": dice.often(0.2)}
+    completed = dice.often(0.1 if dice.is_calm else 0.2)
+    changed: dict[str, Any] = {"lines": lines, "period_completed": dice.often(0.5), "completed": completed}
     return hand_out(f"D{dice.new('D')}", f"R{dice.late('R')}", **changed)
 
 
@@ -177,7 +186,7 @@ def _stopped(dice: Dice) -> ev.TreatmentDiscontinued:
 
 
 def _reconciled(dice: Dice) -> ev.ListReconciled:
-    read_at_ms = at(dice.today) - dice.one(0, 1, 3, 5) * 3_600_000
+    read_at_ms = dice.now_ms - dice.one(0, 1, 3, 4, 5) * 3_600_000
     version = dice.version if dice.often(0.6) else dice.version - dice.one(1, 2, 5, 15, 60)
     return ev.ListReconciled(read_token=REASON, version=max(-1, version), read_at_ms=read_at_ms)
 
@@ -205,11 +214,23 @@ def _dispatched(dice: Dice) -> ev.DispatchRequested:
     )
 
 
+def _withdrawn(dice: Dice) -> ev.TreatmentWithdrawn:
+    return ev.TreatmentWithdrawn(treatment=dice.treatment(), reason=REASON)
+
+
+def _died(dice: Dice) -> ev.PatientDied:
+    return ev.PatientDied(on=dice.day(3))
+
+
+def _recalled(dice: Dice) -> ev.PrescriptionRecalled:
+    return ev.PrescriptionRecalled(prescription=dice.rx(), reason=dice.one("other", "renew"))
+
+
 Maker = Callable[[Dice], ev.Body]
 MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     # How often, and who sends it.
     _issued: (12, "A A B B locum"),
-    lambda dice: ev.PrescriptionRecalled(prescription=dice.rx(), reason=dice.one("other", "renew")): (
+    _recalled: (
         5,
         "A B nurse locum",
     ),
@@ -225,7 +246,7 @@ MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     lambda dice: ev.TreatmentResumed(treatment=dice.treatment(), reason=REASON): (3, "A"),
     _stopped: (4, "A B nurse locum"),
     lambda dice: ev.TreatmentReinstated(treatment=dice.treatment(), reason=REASON): (3, "A"),
-    lambda dice: ev.TreatmentWithdrawn(treatment=dice.treatment(), reason=REASON): (2, "A nurse"),
+    _withdrawn: (2, "A nurse"),
     lambda dice: ev.UseReported(treatment=dice.treatment(), use=dice.one("otherwise", "not_taking"), by="patient"): (
         2,
         "citizen",
@@ -235,7 +256,7 @@ MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
     lambda dice: ev.AllergyRefuted(allergy=named(f"A{dice.late('A')}"), reason=REASON): (2, "A"),
     _multidose: (3, "A B nurse"),
     lambda _: ev.MultidoseEnded(reason=REASON): (2, "A B P Q"),
-    lambda dice: ev.PatientDied(on=dice.day(3)): (2, "A"),
+    _died: (2, "A"),
     lambda _: ev.DeathRetracted(reason=REASON): (9, "A"),
     lambda dice: ev.ClaimRequested(claim=dice.new_claim(), prescription=dice.rx()): (14, "P Q"),
     lambda dice: ev.ClaimAborted(claim=dice.late_claim(), reason=REASON): (12, "P Q"),
@@ -251,17 +272,25 @@ MAKERS: Final[Mapping[Maker, tuple[int, str]]] = {
 }
 
 
+SHARE_OF_CALM: Final = 0.5
+ENDS: Final = frozenset({_withdrawn, _died, _recalled, _stopped})
+
+
 def history(seed: int, length: int, patient: str = "0123456789abcdef0123456789abcdef") -> list[LogRecord]:
     """So many records of one patient, over some months; the same for the same seed."""
     source = random.Random(seed)
-    dice, records, now_ms = Dice(source), list[LogRecord](), at(0)
-    makers, weights = list(MAKERS), [often for often, _ in MAKERS.values()]
+    dice, records, now_ms = Dice(source, is_calm=source.random() < SHARE_OF_CALM), list[LogRecord](), at(0)
+    makers = list(MAKERS)
+    weights = [
+        often * (SELDOM_WHERE_CALM if dice.is_calm and maker in ENDS else 1) for maker, (often, _) in MAKERS.items()
+    ]
     spoiled = source.random() < 0.3
     for offset in range(length):
         now_ms += source.choice((60_000, 3_600_000, DAY_MS, 3 * DAY_MS))
         dice.today = (now_ms - at(0)) // DAY_MS
         maker = source.choices(makers, weights)[0]
         who = source.choice(MAKERS[maker][1].split())
+        dice.now_ms = now_ms
         occurred_ms = now_ms if source.random() < 0.7 else max(at(0), now_ms - source.randrange(10 * DAY_MS))
         dice.version = fold(records).chart.version if maker is _reconciled else -1
         made: ev.Event[ev.Body] = ev.Event(

@@ -163,6 +163,8 @@ def test_what_a_sender_leaves_out_is_filled_in_the_same_way_each_time() -> None:
         ("A10BA02", "2026-03-02T08:00:00Z", date(2027, 3, 2)),
         ("J01CE02", "2026-03-02T08:00:00Z", date(2026, 3, 12)),
         ("G03AA07", "2025-03-02T10:00:00Z", date(2028, 3, 2)),
+        ("G02BB01", "2025-03-02T10:00:00Z", date(2028, 3, 2)),
+        ("G02BA02", "2025-03-02T10:00:00Z", date(2026, 3, 2)),
         ("A10BA02", "2024-02-29T10:00:00Z", date(2025, 2, 28)),
         # Half past midnight in Oslo is the day before in Greenwich.
         ("A10BA02", "2026-01-31T23:30:00Z", date(2027, 2, 1)),

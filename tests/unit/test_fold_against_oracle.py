@@ -175,7 +175,9 @@ def _unnamed(named: tuple[str, str] | None, verdict: Verdict, folded: Folded) ->
     chains = {name[3:]: value for name, value in fields.items() if isinstance(value, PrescriptionState)}
     treatments = {value.treatment for rx, value in chains.items() if rx in found}
     allergies = fields.get(ALLERGIES)
-    known = {each.recorded.allergy for each in allergies.entries} if isinstance(allergies, Allergies) else set()
+    known: set[str] = set()
+    if isinstance(allergies, Allergies):
+        known = {each.recorded.allergy for each in allergies.entries} | {each.allergy for each in allergies.superseded}
     in_other_words = {"death", "multidose", "parked"} if "patient" in found else set()
     in_other_words |= known if "allergies" in found else set()
     return set(verdict.named.split(", ")) - found - treatments - in_other_words - _of_unseen(found, fields)

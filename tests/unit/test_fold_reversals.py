@@ -6,12 +6,14 @@ import pytest
 
 from schemas import events as ev
 from schemas.reasons import Flag
+from services.medication_list.read_api.view import show_prescription
 from tests.unit.fold_world import (
     at,
     claimed,
     discontinued,
     dispensed,
     given,
+    id_of,
     issued,
     recalled,
     reversed_,
@@ -134,3 +136,14 @@ def test_hand_out_and_reversal_may_both_wait_for_the_prescription() -> None:
     then = world.when(issued())
     assert (world.handed_out(), world.status()) == (0, "E")
     assert then.notices == [("dispensed", "A"), ("reversed", "A")]
+
+
+def test_goods_that_come_back_of_several_hand_outs_are_rounded_once() -> None:
+    package = ev.DispensedLine(quantity=_package(1), content=tablets(30))
+    unstated = ev.Medication(product=ev.Package(item_number="654321", name="Metformin"), form="tablet")
+    world = given(issued(quantity=_package(1), medication=unstated))
+    given(dispensed("D1", lines=(package,)), dispensed("D2", lines=(package,)), world=world)
+    given(reversed_("D1", returned=tablets(20)), reversed_("D2", returned=tablets(5)), world=world)
+    shown = show_prescription(world.everything(), id_of("R1"), world.now_ms)
+    assert shown is not None
+    assert shown.returned == Decimal("0.8333")

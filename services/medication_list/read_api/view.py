@@ -356,7 +356,8 @@ class _Reader:
     def _returned(self, state: PrescriptionState) -> Decimal:
         standing = (each.dispense for each in state.hand_outs if not each.reversed)
         pointers = (cast("HandOutPointer", self.fields[hand_out_field(dispense)]) for dispense in standing)
-        return sum((_returned_in(state, each) for each in pointers), NOTHING)
+        total = sum((_returned_in(state, each) for each in pointers), NOTHING)
+        return total.quantize(FOUR_PLACES) if state.unit == "package" else total
 
     def unseen_hand_outs(self) -> tuple[ShownHandOut, ...]:
         """Handed out, prescription not seen: no list entry, but shown."""
@@ -410,7 +411,7 @@ def _returned_in(state: PrescriptionState, pointer: HandOutPointer) -> Decimal:
             total += value / of_a_package
         elif unit == "package" and pointer.content is None and state.package_content is not None:
             total += value * state.package_content
-    return total if state.unit != "package" else total.quantize(FOUR_PLACES)
+    return total
 
 
 def _as_prescribed(amount: Decimal, issued: PrescriptionIssued, state: PrescriptionState) -> Decimal:
