@@ -598,6 +598,21 @@ def test_the_first_is_the_one_that_the_broker_took_first_whatever_its_partition(
     assert [each["flags"] for each in stand.read(early)["treatments"]] == [["prescription_number_conflict"]]
 
 
+def test_what_came_second_is_shown_in_no_past_and_no_history_either(stand: ListStand) -> None:
+    first = stand.a_patient()
+    second = of_other_partition(stand, first)
+    number = uuid.uuid4().hex
+    for patient in (first, second):
+        stand.say(patient, issued(f"R {patient.key}", "T1", reference_number=number))
+    then = {"as_of": stand.read(second)["as_of"]}
+    assert stand.ask("/v1/list/read", second.body(**then)).json()["treatments"] == []
+    (entry,) = stand.ask("/v1/list/read", first.body(**then)).json()["treatments"]
+    assert entry["flags"] == ["prescription_number_conflict"]
+    for patient, is_shown in ((first, True), (second, False)):
+        (event,) = stand.ask("/v1/list/history", patient.body()).json()["events"]
+        assert (event["outcome"], "content" in event) == ("applied", is_shown)
+
+
 def test_two_prescriptions_of_one_patient_with_one_number_are_no_conflict(stand: ListStand) -> None:
     patient, number = stand.a_patient(), uuid.uuid4().hex
     for name in ("R1", "R2"):

@@ -132,8 +132,9 @@ async def _present(parts: Parts, patient: str, now_ms: int, by: Caller) -> ListA
 
 
 async def _past(parts: Parts, patient: str, as_of_ms: int, by: Caller) -> ListAnswer:
-    past = await past_of(parts.reader, parts.log, patient, as_of_ms)
-    shown = show(past.fields, as_of_ms)
+    hidden, flagged = await parts.numbers.told_apart(patient, as_of_ms)
+    past = await past_of(parts.reader, parts.log, patient, as_of_ms, hidden)
+    shown = show(past.fields, as_of_ms, flagged)
     return answered(
         without(shown, _withheld(shown, by)),
         as_of_ms=as_of_ms,
@@ -181,10 +182,11 @@ async def read_history(request: Request, by: AnyCaller) -> Response:
         if place.partition != parts.reader.partition_of(patient):
             raise wrong(("cursor",), DoorReason.CONTRADICTS)
         after = place.offset
-    withheld = Withheld()
+    hidden, _ = await parts.numbers.told_apart(patient)
+    withheld = Withheld(offsets=hidden)
     if by.role in PHARMACISTS:
         _, fields, _ = await parts.numbers.shown(patient)
-        withheld = withheld_of_all(fields, parts.clock.now_ms(), by.organisation)
+        withheld = withheld_of_all(fields, parts.clock.now_ms(), by.organisation, hidden)
     return _answer(await page_of(parts.reader, parts.log, patient, after, asked.limit, withheld))
 
 

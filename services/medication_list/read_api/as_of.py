@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, cast
 
 from schemas.codec import digest_of
@@ -25,8 +25,10 @@ class Past(NamedTuple):
     offset: int
 
 
-async def past_of(reader: ViewReader, log: LogLookup, patient: str, as_of_ms: int) -> Past:
-    """The patient as the records that the broker took up to `as_of_ms` tell, by today's rules.
+async def past_of(
+    reader: ViewReader, log: LogLookup, patient: str, as_of_ms: int, hidden: Collection[int] = ()
+) -> Past:
+    """The patient as the records that the broker took up to `as_of_ms` tell, by today's rules; not those at `hidden` offsets.
 
     Raises NotReadyError, StoreUnavailableError, LogLookupError.
     """
@@ -36,7 +38,7 @@ async def past_of(reader: ViewReader, log: LogLookup, patient: str, as_of_ms: in
     if len(records) < len(known):
         raise LogLookupError("the log lacks records that the view was made of")
     then = [(record, known[offset]) for offset, record in sorted(records.items()) if record.timestamp <= as_of_ms]
-    fields = await asyncio.to_thread(folded, then)
+    fields = await asyncio.to_thread(folded, [each for each in then if each[0].offset not in hidden])
     return Past(fields, index.generation, index.partition, then[-1][0].offset if then else -1)
 
 

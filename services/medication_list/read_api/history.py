@@ -72,12 +72,17 @@ async def page_of(
         raise LogLookupError("the log lacks records that the view was made of")
     changed = {each.first.offset: each.first for each in changed_answers(answered_in(listed.values))}
     entries = tuple(
-        entry_of(index.partition, records[offset], known[offset], changed.get(offset))
+        _as_shown(entry_of(index.partition, records[offset], known[offset], changed.get(offset)), offset, withheld)
         for offset in offsets
         if not _is_withheld(records[offset], withheld)
     )
     cursor = position_of(index.partition, offsets[-1]) if len(following) > limit else None
     return HistoryPage(entries, cursor, index.generation)
+
+
+def _as_shown(entry: HistoryEntry, offset: int, withheld: Withheld) -> HistoryEntry:
+    """A prescription whose number is another patient's came, and what it says is shown to nobody."""
+    return replace(entry, content=None) if offset in withheld.offsets else entry
 
 
 def _is_withheld(record: StoredRecord, withheld: Withheld) -> bool:

@@ -15,10 +15,12 @@ PHARMACISTS = frozenset({"pharmacist"})
 
 
 class Withheld(Struct, frozen=True):
-    """Ids of what is not shown: prescriptions, and the treatments of which nothing is left to show."""
+    """What is not shown: prescriptions, the treatments of which nothing is left to show, and single events."""
 
     prescriptions: frozenset[str] = frozenset()
     treatments: frozenset[str] = frozenset()
+    offsets: frozenset[int] = frozenset()
+    """Of the history: where a prescription came whose number is another patient's."""
 
     def is_about(self, body: Body) -> bool:
         """Whether an event names any of it."""
@@ -49,7 +51,7 @@ def _knows(pharmacy: str, prescription: ShownPrescription) -> bool:
     return pharmacy in parties or any(each.pharmacy == pharmacy for each in prescription.hand_outs)
 
 
-def withheld_of_all(fields: Fields, at_ms: int, pharmacy: str) -> Withheld:
+def withheld_of_all(fields: Fields, at_ms: int, pharmacy: str, offsets: frozenset[int] = frozenset()) -> Withheld:
     """The same of everything that was ever prescribed, for the history: a treatment is withheld with any of its prescriptions."""
     found: dict[str, str] = {}
     for name, state in fields.items():
@@ -59,7 +61,7 @@ def withheld_of_all(fields: Fields, at_ms: int, pharmacy: str) -> Withheld:
         shown = show_prescription(fields, prescription, at_ms)
         if shown is not None and shown.issued.locked and not _knows(pharmacy, shown):
             found[prescription] = state.treatment
-    return Withheld(frozenset(found), frozenset(found.values()))
+    return Withheld(frozenset(found), frozenset(found.values()), offsets)
 
 
 def without(shown: MedicationList, withheld: Withheld) -> MedicationList:

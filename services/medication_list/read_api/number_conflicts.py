@@ -34,6 +34,13 @@ class PatientView(NamedTuple):
     flagged: frozenset[str] = frozenset()
 
 
+class Settled(NamedTuple):
+    """Offsets at which this patient came second with a number, and the prescriptions with which it came first."""
+
+    hidden: frozenset[int] = frozenset()
+    flagged: frozenset[str] = frozenset()
+
+
 class _Issue(NamedTuple):
     """When and where a prescription came with a number; in this order the first one is the owner's."""
 
@@ -78,14 +85,22 @@ class NumberConflicts:
     async def settled(self, found: Found, patient: str, of: Collection[str] | None = None) -> PatientView:
         """As `shown`, of a patient's list that was read already."""
         fields = unpacked(found.values)
-        names = numbers_of(fields, of)
-        disputed = others_too(patient, await self._reader.owners_of(list(names))) if names else {}
-        if not disputed:
-            return PatientView(found, fields)
-        hidden, flagged = _settled(patient, await self._issues(disputed))
+        hidden, flagged = await self._told_apart(patient, fields, of)
         if not hidden:
             return PatientView(found, fields, flagged)
         return PatientView(found, await self._without(patient, hidden, fields), flagged)
+
+    async def told_apart(self, patient: str, as_of_ms: int | None = None) -> Settled:
+        """What is hidden and what is flagged of a patient, now or as it was known then. Raises as `shown`."""
+        found = await self._reader.read_list(patient)
+        return await self._told_apart(patient, unpacked(found.values), None, as_of_ms)
+
+    async def _told_apart(
+        self, patient: str, fields: Fields, of: Collection[str] | None, as_of_ms: int | None = None
+    ) -> Settled:
+        names = numbers_of(fields, of)
+        disputed = others_too(patient, await self._reader.owners_of(list(names))) if names else {}
+        return _settled(patient, await self._issues(disputed), as_of_ms) if disputed else Settled()
 
     async def _issues(self, disputed: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[_Issue]]:
         """Every prescription that came with each of these numbers."""
@@ -149,13 +164,16 @@ def others_too(patient: str, owners: Mapping[str, Collection[str]]) -> Mapping[s
     return {name: {patient, *whose} for name, whose in owners.items() if any(each != patient for each in whose)}
 
 
-def _settled(patient: str, issues: Mapping[str, Iterable[_Issue]]) -> tuple[frozenset[int], frozenset[str]]:
-    """Where what is hidden of this patient came, and the prescriptions that came first and are flagged."""
+def _settled(patient: str, issues: Mapping[str, Iterable[_Issue]], as_of_ms: int | None) -> Settled:
+    """Who came first with each number; as_of_ms: of those that had come by then."""
     hidden: set[int] = set()
     flagged: set[str] = set()
     for each in issues.values():
-        first, *later = sorted(each)
+        come = [issue for issue in each if as_of_ms is None or issue.at_ms <= as_of_ms]
+        if not come:
+            continue
+        first, *later = sorted(come)
         hidden |= {issue.offset for issue in later if issue.patient == patient != first.patient}
         if first.patient == patient and any(issue.patient != patient for issue in later):
             flagged.add(first.prescription)
-    return frozenset(hidden), frozenset(flagged)
+    return Settled(frozenset(hidden), frozenset(flagged))
