@@ -1,5 +1,6 @@
 """What a generation must know of the log that it is made from: which log it is, where it ends, what was relayed of it."""
 
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from schemas.codec import decode
 from schemas.events import RelayProgress
@@ -16,6 +17,8 @@ from services.topics.registry import EVENTS_TOPIC
 
 PROGRESS_TOPIC: Final = "relay-progress"
 _POLL_MS: Final = 500
+_ANSWERS_WITHIN_MS: Final = 10_000
+"""A broker that is silent for so long is away: whoever asks says so and asks again, instead of standing for minutes."""
 
 
 class SourceLogUnavailableError(Exception):
@@ -55,7 +58,10 @@ class KafkaSourceLog:
         events: str = EVENTS_TOPIC,
         progress: str = PROGRESS_TOPIC,
         framing: Framing = PLAIN,
+        answers_within_ms: int = _ANSWERS_WITHIN_MS,
     ) -> None:
+        """`answers_within_ms`: a broker that is silent for longer does not answer."""
+        self._answers_within_ms = answers_within_ms
         self._bootstrap = bootstrap.split(",")
         self._events = events
         self._progress = progress
@@ -86,6 +92,7 @@ class KafkaSourceLog:
             with closing(
                 KafkaConsumer(
                     bootstrap_servers=self._bootstrap,
+                    bootstrap_timeout_ms=self._answers_within_ms,
                     group_id=None,
                     enable_auto_commit=False,
                     auto_offset_reset="earliest",
@@ -107,8 +114,14 @@ class KafkaSourceLog:
         ends = consumer.end_offsets(places)
         consumer.seek_to_beginning(*places)
         found: dict[int, int] = {}
+        heard_at_s = time.monotonic()
         while any(consumer.position(place) < ends[place] for place in places):
-            for records in consumer.poll(timeout_ms=_POLL_MS).values():
+            polled = consumer.poll(timeout_ms=_POLL_MS)
+            if polled:
+                heard_at_s = time.monotonic()
+            elif time.monotonic() - heard_at_s > self._answers_within_ms / 1000:
+                raise KafkaTimeoutError("nothing came of what is there")
+            for records in polled.values():
                 for record in records:
                     if record.value is not None:
                         progress = decode(self._framing.from_topic(record.value))
@@ -117,7 +130,11 @@ class KafkaSourceLog:
         return found
 
     def _admin(self) -> Any:
-        return KafkaAdminClient(bootstrap_servers=self._bootstrap)
+        return KafkaAdminClient(
+            bootstrap_servers=self._bootstrap,
+            bootstrap_timeout_ms=self._answers_within_ms,
+            request_timeout_ms=self._answers_within_ms,
+        )
 
     def _topic(self, admin: Any) -> Mapping[str, Any]:
         found = next(iter(admin.describe_topics([self._events])), None)
@@ -127,7 +144,10 @@ class KafkaSourceLog:
         return topic
 
     def _unavailable(self, error: KafkaError) -> SourceLogUnavailableError:
-        return SourceLogUnavailableError(f"the log does not answer ({type(error).__name__})")
+        return SourceLogUnavailableError(
+            f"the log at {', '.join(self._bootstrap)} did not answer within {self._answers_within_ms / 1000:g} s "
+            f"({type(error).__name__})"
+        )
 
 
 @dataclass

@@ -7,11 +7,11 @@ import pytest
 
 from deploy.local.layout import CHECKOUT
 from tests.chaos import mutants as chaos
+from tests.simulation.documented import PATH, named_in, played, rows, runs_of, told_runs, written
 from tests.simulation.mutants import MUTANTS
 
-DOCUMENT: Final = (CHECKOUT / "docs" / "reliability.md").read_text(encoding="utf-8")
-SECTION: Final = DOCUMENT.split("## Every promise, and what holds it\n", 1)[1].split("\n## ", 1)[0]
-ROWS: Final = {match[1]: match[0] for match in re.finditer(r"^\| (I\d+) \|.*$", SECTION, re.MULTILINE)}
+DOCUMENT: Final = PATH.read_text(encoding="utf-8")
+ROWS: Final = rows(DOCUMENT)
 PROMISES: Final = tuple(f"I{number}" for number in (*range(1, 14), 15, 17))
 
 
@@ -26,10 +26,22 @@ def test_every_promise_has_its_row() -> None:
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_every_test_that_is_named_is_there(promise: str) -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", ROWS[promise])
+    named = named_in(ROWS[promise])
     assert named, "a promise that no test holds"
     for file, test in named:
         assert re.search(rf"^(async )?def {test}\(", (CHECKOUT / file).read_text(encoding="utf-8"), re.MULTILINE), test
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_every_row_tells_how_often_its_promise_was_tried(promise: str) -> None:
+    assert told_runs(ROWS[promise]) == runs_of(ROWS[promise], *played(DOCUMENT))
+
+
+def test_figures_that_are_written_stand_in_every_row() -> None:
+    document = written(DOCUMENT, 12_345, 67)
+    assert played(document) == (12_345, 67)
+    assert all(told_runs(row) == runs_of(row, 12_345, 67) for row in rows(document).values())
+    assert written(document, *played(DOCUMENT)) == DOCUMENT
 
 
 @pytest.mark.parametrize("promise", PROMISES)
