@@ -15,6 +15,9 @@ import msgspec
 
 from services.replay.order import DONE, REFUSED, Order, Pacing, Told
 
+COMMAND: tuple[str, ...] = ("-m", "services.replay.bulk")
+"""What a bulk reader is started with; tests lay something over it."""
+
 
 class ChildReader:
     """See `crew.Reader` for what each method promises."""
@@ -25,7 +28,7 @@ class ChildReader:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  open until it has ended
         self._logged = ""
         self._process = subprocess.Popen(  # noqa: S603  our own module
-            [sys.executable, "-m", "services.replay.bulk", msgspec.json.encode(order).decode()],
+            [sys.executable, *COMMAND, msgspec.json.encode(order).decode()],
             env={**os.environ, **settings},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -33,16 +33,22 @@ class Pace:
         self._rested_for_s = worked_s()
 
     async def rest(self) -> None:
-        """Rest for what was worked since the last rest; while paused, until that is over."""
+        """Rest for what was worked since the last rest; while paused, until that is over.
+
+        The share that counts is the one that holds while it rests: a reader that was started amid a lag of a second does
+        not stand for half a minute.
+        """
         while self.is_paused:
             await self._pause(_PAUSED_S)
         worked_s = self._worked_s()
-        owed_s = (worked_s - self._rested_for_s) * (1 - self.share) / self.share
-        self._rested_for_s = worked_s
-        while owed_s > 0 and not self.is_paused:
-            part_s = min(owed_s, _LONGEST_REST_S)
+        owed_s, self._rested_for_s = worked_s - self._rested_for_s, worked_s
+        while owed_s > 0 and self.share < 1 and not self.is_paused:
+            rest_for_each_s = (1 - self.share) / self.share
+            part_s = min(owed_s * rest_for_each_s, _LONGEST_REST_S)
             await self._pause(part_s)
-            owed_s -= part_s
+            owed_s -= part_s / rest_for_each_s
+            if part_s < _LONGEST_REST_S:
+                return
 
 
 class Throttle:

@@ -6,12 +6,17 @@ Each entry changes the classes that a process is made of, before it starts. Noth
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from services.medication_list import fold, judging
 from services.medication_list.judging import Judge
 from services.medication_list.store import library
+from services.medication_list.store.port import PartitionWrite, Refused, Written
 from services.medication_list.store.reading import ViewReader
+from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.store.roles import Role
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import LogRecord, Position
 
@@ -135,10 +140,35 @@ def _no_barrier() -> None:
     ViewReader._refuse_unready = ready  # type: ignore[assignment, method-assign]  # noqa: SLF001
 
 
+def _offset_before_state() -> None:
+    """A batch's offset is noted first, and what was made of the batch after that: a store compares, and takes no second."""
+    write = RedisStore.write
+
+    def apart(self: RedisStore, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:
+        noted = write(self, [replace(each, changes=(), effects=(), opened=(), parked={}) for each in writes])
+        return write(self, writes) if any(isinstance(each, Refused) for each in noted.values()) else noted
+
+    RedisStore.write = apart  # type: ignore[method-assign]
+
+
+def _switch_skips_effects() -> None:
+    """The generation that becomes live lets nothing out of the records that it is given next."""
+    turn = RedisRoles.turn
+
+    def silent(self: RedisRoles, partition: int, seen: Role, shall: Role) -> bool:
+        if seen.live != shall.live:
+            shall = shall._replace(effects_from=shall.effects_from + 1_000)
+        return turn(self, partition, seen, shall)
+
+    RedisRoles.turn = silent  # type: ignore[method-assign]
+
+
 MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
     "no_compare_and_set": _no_compare_and_set,
     "no_event_index": _no_event_index,
     "errors_swallowed": _errors_swallowed,
     "deletes_before_the_ack": _deletes_before_the_ack,
     "no_barrier": _no_barrier,
+    "offset_before_state": _offset_before_state,
+    "next_live_one_is_silent": _switch_skips_effects,
 }

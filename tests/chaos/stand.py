@@ -201,6 +201,24 @@ class Stand:
         more = {RELEASE: release} | ({"MEDCHAIN_GENERATION": generation} if generation else {})
         return Child(self.program(name, "processor", more))
 
+    def operator(self, name: str, *words: str) -> Program:
+        """A command of an operator (`tests/chaos/operating.py`); `words`: what it does, after which mutants go by."""
+        return Program(
+            name=name,
+            argv=(sys.executable, "-m", "tests.chaos.operating", *words),
+            log=self.folder / "logs" / f"{name}.log",
+            ready=lambda: True,
+            environment={
+                "MEDCHAIN_KAFKA": self.broker.address,
+                "MEDCHAIN_REDIS": self.redis.address,
+                "MEDCHAIN_SCHEMA_REGISTRY": "",
+                MUTANT: self._mutants.get(words[0], ""),
+                "PYTHONPATH": str(CHECKOUT),
+                **BYTE_CODE,
+                "PYTHONUNBUFFERED": "1",
+            },
+        )
+
     def program(self, name: str, service_name: str | None = None, more: Mapping[str, str] | None = None) -> Program:
         """How a process is started, and how one knows that it is ready."""
         service = next(each for each in SERVICES if each.name == service_name) if service_name else self._services[name]

@@ -1,6 +1,6 @@
 """Starts a process of the chain with crash points, another release or a broken protection laid over it from outside.
 
-`python -m tests.chaos.under_test <module>`. Production code knows nothing of it: the methods are wrapped here, before the
+`python -m tests.chaos.under_test <module> [arguments]`. Production code knows nothing of it: the methods are wrapped here, before the
 module runs. CHAOS_ORDERS names a folder: a file in it, named after a crash point, has the process give itself the signal
 that the file holds (SIGKILL, or SIGSTOP) the next time it comes by, once. CHAOS_RELEASE and CHAOS_MUTANT lay what they name over the code (`mutants.py`).
 """
@@ -88,7 +88,7 @@ def main() -> None:
         mutants.apply(os.environ.get(RELEASE, ""), os.environ.get(MUTANT, ""))
     if os.environ.get(ORDERS):
         _lay_points(Path(os.environ[ORDERS]), kinds_of(module))
-    sys.argv = [module]
+    sys.argv = sys.argv[1:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

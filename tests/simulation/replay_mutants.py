@@ -20,7 +20,10 @@ Change = Callable[[ExitStack], None]
 REPLAY_MUTANTS: Final[dict[str, Change]] = {}
 
 
-KINDS_OF: Final[Mapping[str, str]] = {"replay_epoch_not_compared": "mended_beside"}
+KINDS_OF: Final[Mapping[str, str]] = {
+    "replay_epoch_not_compared": "mended_beside",
+    "replay_notices_no_rollback": "set_back",
+}
 """In which kind of schedules one shows, where that is not in those that are replayed (`schedule.KINDS`)."""
 
 

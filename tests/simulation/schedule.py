@@ -9,7 +9,7 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
@@ -175,7 +175,17 @@ PROFILES: Final = (
     MENDED_BESIDE,
 )
 
-KINDS: Final[Mapping[str, Profile]] = {"replayed": REPLAYED, "mended_beside": MENDED_BESIDE}
+SET_BACK: Final = replace(
+    REPLAYED,
+    faults=0.0,
+    always=("store_rolled_back",),
+    fails=(0.0,),
+    older_release=0.0,
+    refolds=0.0,
+    every_s=(0.6, 1.0),
+)
+"""Nothing goes wrong but that the store goes back, also when nobody writes any more."""
+KINDS: Final[Mapping[str, Profile]] = {"replayed": REPLAYED, "mended_beside": MENDED_BESIDE, "set_back": SET_BACK}
 """Those that can be asked for by name."""
 
 CALM_WITHIN_S: Final = 120.0

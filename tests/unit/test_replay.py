@@ -111,6 +111,22 @@ async def test_a_worker_rests_so_that_its_processor_time_is_the_share_of_all_tim
     assert rested == before
 
 
+async def test_a_worker_that_rests_goes_by_the_share_that_holds_now() -> None:
+    worked, rested = 0.0, 0.0
+
+    async def pause(seconds: float) -> None:
+        nonlocal rested
+        rested += seconds
+        pace.share = 0.5
+
+    pace = Pace(0.02, lambda: worked, pause)
+    worked = 0.5
+    await pace.rest()
+    assert rested == pytest.approx(0.2 + 0.5 - 0.2 * 0.02 / 0.98), (
+        "and not 24.5, as it would be at the share of its beginning"
+    )
+
+
 async def test_a_paused_worker_rests_until_it_is_told_to_go_on() -> None:
     pauses = 0
 

@@ -1,22 +1,28 @@
 """A second generation beside the live one, and switches to it and back while clients write and read."""
 
 import contextlib
+import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
+from deploy.local.program import Child
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import (
     GenerationRecord,
+    GenerationState,
     begin_beside,
     flip,
     freeze,
     give_up,
     has_reached,
+    record_of,
 )
 from services.medication_list.processor import RELEASE
 from services.medication_list.source_log import KafkaSourceLog
@@ -34,8 +40,7 @@ _FROZEN_AT_MOST_S: Final = 60.0
 def switched_under_load(stand: Stand, dice: random.Random) -> Iterator[None]:
     """A second generation is built, made live, and now and then the first one again, while everybody writes and reads."""
     with _roles(stand) as roles:
-        before = roles.pointer()
-        assert before is not None, "a platform that answers has a live generation"
+        before = _pointer(roles)
         record = GenerationRecord(VERSION, RELEASE, time.time_ns() // 1_000_000)
         made = begin_beside(roles, KafkaSourceLog(stand.broker.address), record)
         # Both have workers of their own: the others feed whichever is live, and the way back needs the first one fed too.
@@ -55,6 +60,23 @@ def switched_under_load(stand: Stand, dice: random.Random) -> Iterator[None]:
     yield
 
 
+@fault(bound_ms=PROCESSOR_MS, weight=2)
+def replayed_under_load(stand: Stand, dice: random.Random) -> Iterator[None]:
+    """An operator replays amid the load; a bulk reader, or the command, is killed; what was made is switched to, and now and then back."""
+    with _roles(stand) as roles:
+        before = _pointer(roles)
+        stand.supervisor.start(stand.operator("replay", "replay"))
+        wait_until(lambda: bool(_beside(roles)), within_s=_BUILT_WITHIN_S, what="a replay has begun")
+        made = _beside(roles)[-1]
+        wait_until(lambda: bool(roles.attending(made)), within_s=_BUILT_WITHIN_S, what="somebody works on it")
+        _kill_part_of(stand, dice)
+        wait_until(lambda: _is_whole(roles, made), within_s=_BUILT_WITHIN_S, what="the replay has made a whole view")
+        _switch_by_command(stand, roles, made)
+        if dice.random() < 0.5:
+            _switch_by_command(stand, roles, before.generation)
+    yield
+
+
 @fault(bound_ms=PROCESSOR_MS)
 def switch_abandoned(stand: Stand, _dice: random.Random) -> Iterator[None]:
     """Somebody freezes the partitions and goes away; somebody else gives the switch up."""
@@ -63,6 +85,45 @@ def switch_abandoned(stand: Stand, _dice: random.Random) -> Iterator[None]:
         let_pass(2.0)
         give_up(roles, stand.partitions, announced)
     yield
+
+
+def _kill_part_of(stand: Stand, dice: random.Random) -> None:
+    """SIGKILL of the command, or of a bulk reader of it; each is started again."""
+    command = stand.pid("replay")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        told = Path(f"/proc/{command}/task/{command}/children").read_text(encoding="ascii")
+        os.kill(dice.choice([command, *map(int, told.split())]), signal.SIGKILL)
+
+
+def _switch_by_command(stand: Stand, roles: Roles, generation: str) -> None:
+    """As an operator does it, who is told why not and tries again."""
+
+    def is_live() -> bool:
+        command = Child(stand.operator("switch", "switch", generation))
+        command.start()
+        try:
+            wait_until(lambda: not command.alive, within_s=_FROZEN_AT_MOST_S, what="the switch has ended")
+        finally:
+            command.stop()
+        return _pointer(roles).generation == generation
+
+    wait_until(is_live, within_s=_BUILT_WITHIN_S, what=f"{generation} is live")
+
+
+def _pointer(roles: Roles) -> Pointer:
+    pointer = roles.pointer()
+    assert pointer is not None, "a platform that answers has a live generation"
+    return pointer
+
+
+def _beside(roles: Roles) -> list[str]:
+    """The generations that stand beside the live one."""
+    pointer = _pointer(roles)
+    return [each for each in pointer.records if each != pointer.generation]
+
+
+def _is_whole(roles: Roles, generation: str) -> bool:
+    return record_of(_pointer(roles), generation).state == GenerationState.WHOLE
 
 
 def _switch(stand: Stand, roles: Roles, generation: str) -> None:
