@@ -34,7 +34,7 @@ from services.replay.retiring import retire
 from services.replay.starting import Doing, begin, plan, to_follow
 from services.replay.switching import switch, way_back
 from services.replay.watching import Phase, Watch
-from tests.simulation.loop import Process
+from tests.simulation.loop import Process, current_process
 from tests.simulation.ports import (
     SimulatedInventory,
     SimulatedRoles,
@@ -194,7 +194,7 @@ class Replays:
         """I10: no two replays make two generations at once; a replay that was told where to stop goes no further."""
         self._of[operator.name] = generation, operator
         pointer = self._world.server.content_now.hashes.get(LIVE, {})
-        self._live_at[generation] = self._world.era, self._stands(pointer.get(b"generation", b"").decode())
+        self._live_at[operator.name] = self._world.era, self._stands(pointer.get(b"generation", b"").decode())
         filling = {each for each, process in self._of.values() if not process.is_dead and is_filling(pointer, each)}
         if len(filling) > 1:
             self._world.history.broken("I10", f"replays into {sorted(filling)} run at once")
@@ -205,8 +205,10 @@ class Replays:
             self.bounds[generation] = {each: max(offset, stands.get(each, 0)) for each, offset in until.items()}
 
     def marked_whole(self, generation: str) -> None:
-        """I9: a generation is called whole only when it has come to where the live one was when its replay was started."""
-        era, live = self._live_at.get(generation, (-1, {}))
+        """I9: a generation is called whole only when it has come to where the live one was when the command was started."""
+        marking = current_process()
+        assert marking is not None, "an operator's command marks it"
+        era, live = self._live_at[marking.name]
         stands = self._stands(generation)
         lacks = [each for each, offset in live.items() if stands.get(each, 0) < offset]
         if era == self._world.era and lacks:

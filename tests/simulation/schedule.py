@@ -481,22 +481,27 @@ class Schedule:
 
     def _what_replay_is_not_calm(self, content: Content) -> str:
         """A replay ends with a whole generation beside the live one, which stands where that stands."""
-        pointer, standing = content.hashes[LIVE], self._standing()
-        if standing.keys() & self.replays.under_way() != self.replays.under_way():
+        standing, under_way = self._standing(), self.replays.under_way()
+        if not under_way <= standing.keys():
             return "somebody replays into what is gone"
         # One that an older copy of the store brought back stays half made until somebody starts a replay again.
-        half_made = {name for name, state in standing.items() if state == GenerationState.FILLING}
-        for name in sorted(standing.keys() - (half_made - self.replays.under_way())):
-            if name in half_made:
-                return f"the replay of {name} is not whole"
-            for partition in range(self.world.partitions):
-                offsets = {
-                    content.hashes.get(GenerationKeys(each, partition).offset, {}).get(b"offset")
-                    for each in (name, pointer[b"generation"].decode())
-                }
-                if len(offsets) > 1:
-                    return f"{name} has not come as far as the live generation in p{partition}"
-        return "" if len(standing) > len(half_made) + 1 else "no whole generation stands beside the live one"
+        half_made = [name for name in sorted(under_way) if standing[name] == GenerationState.FILLING]
+        if half_made:
+            return f"the replay of {half_made[0]} is not whole"
+        # One of two is fed, where an older copy brought back a second one.
+        beside, level = self._beside(content)
+        return "" if level else f"of {beside} none has come as far as the live generation"
+
+    def _beside(self, content: Content) -> tuple[list[str], list[str]]:
+        """The whole generations beside the live one, and those of them that have come as far in every partition."""
+        live = content.hashes[LIVE][b"generation"].decode()
+        whole = [name for name, state in self._standing().items() if state == GenerationState.WHOLE and name != live]
+
+        def offsets(name: str) -> list[bytes | None]:
+            keys = [GenerationKeys(name, each).offset for each in range(self.world.partitions)]
+            return [content.hashes.get(key, {}).get(b"offset") for key in keys]
+
+        return whole, [name for name in whole if offsets(name) == offsets(live)]
 
     def _standing(self) -> dict[str, GenerationState]:
         """The generations that are known and not retired."""
@@ -508,8 +513,7 @@ class Schedule:
         self.acknowledged.check()
         self.checks.check_end()
         if self.has_replays:
-            whole = [name for name, state in self._standing().items() if state == GenerationState.WHOLE]
-            self.checks.check_equal(whole)
+            self.checks.check_equal(self._beside(self.world.server.content_now)[1])
 
     def result(self) -> Result:
         """What came of it."""
