@@ -9,6 +9,8 @@ from services.medication_list.generations import GenerationRefusedError
 from services.replay.order import DONE, REFUSED, Order, Pacing, Told
 
 _AGAIN_MS: Final = 1_000
+_AGAIN_BESIDE_OTHERS_MS: Final = 10_000
+"""One that found nothing to feed while others go on saw what is no more: a view that was retired, in a store that went back."""
 _LEAVES_WITHIN_MS: Final = 5_000
 _LEAST_MS: Final = 100
 
@@ -48,7 +50,7 @@ class _Member:
     partitions: Sequence[int]
     reader: Reader | None = None
     is_done: bool = False
-    died_at_ms: int = 0
+    ended_at_ms: int = 0
     restarts: int = 0
     cpu_before_s: float = 0.0
 
@@ -110,10 +112,9 @@ class Crew:
     def look_after(self) -> None:
         """Start those again that died. Raises GenerationRefusedError where one says why it must not work."""
         for member in self._members:
-            if member.is_done:
-                continue
             if member.reader is None:
-                if self._clock.monotonic_ms() - member.died_at_ms > _AGAIN_MS:
+                after_ms = _AGAIN_BESIDE_OTHERS_MS if member.is_done else _AGAIN_MS
+                if not self.is_done and self._clock.monotonic_ms() - member.ended_at_ms > after_ms:
                     member.restarts += 1
                     self._start(member)
                 continue
@@ -140,14 +141,13 @@ class Crew:
         self.stop()
 
     def _start(self, member: _Member) -> None:
+        member.is_done = False
         order = Order(self._generation, list(member.partitions), self._share, self._until)
         member.reader = self._started(member.number, order)
 
     def _ended(self, member: _Member, reader: Reader, code: int) -> None:
         member.cpu_before_s, member.reader = member.cpu_s, None
-        if code == DONE:
-            member.is_done = True
-        elif code == REFUSED:
+        member.ended_at_ms = self._clock.monotonic_ms()
+        if code == REFUSED:
             raise GenerationRefusedError(reader.last_words())
-        else:
-            member.died_at_ms = self._clock.monotonic_ms()
+        member.is_done = code == DONE

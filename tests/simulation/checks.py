@@ -7,6 +7,7 @@ from schemas.codec import decode
 from schemas.events import DispenseOrder, Notice, RelayProgress, SubmissionReceipt
 from services.medication_list.answered import ANSWERED
 from services.medication_list.source_log import PROGRESS_TOPIC
+from services.medication_list.store.effects import source_offset
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
 from services.medication_list.store.memory_store import Content
 from services.medication_list.store.reading import Found
@@ -31,7 +32,11 @@ class Checks:
         self.asides: defaultdict[int, set[frozenset[int]]] = defaultdict(set)
         self._lost_aside: defaultdict[int, set[frozenset[int]]] = defaultdict(set)
         """What lay parked when the store was lost, by partition."""
+        self._lost_unsent: defaultdict[int, set[int]] = defaultdict(set)
+        """Of which records effects were waiting then that come before the relay's progress, by partition: a refold's."""
         self._frozen: dict[int, tuple[str, int, int]] = {}
+        self._relayed: defaultdict[int, int] = defaultdict(int)
+        """How far the relay's progress is, by partition."""
         self.corrections = Corrections(world, self.expected)
         self.highest: defaultdict[int, int] = defaultdict(int)
         """How far the store ever came, by partition."""
@@ -145,6 +150,10 @@ class Checks:
         """What the store holds of a partition is about to be lost."""
         self._frozen.clear()
         self.corrections.forget(partition)
+        waiting = self._world.server.content_now.outboxes.get(PartitionKeys(partition).outbox, ())
+        self._lost_unsent[partition] |= {
+            offset for _, effect in waiting if (offset := source_offset(effect)) < self._relayed[partition]
+        }
         self._lost_aside[partition].add(self.aside(self._world.server.content_now, live, partition))
 
     def check_belief(self, who: str, believed: Mapping[int, tuple[int, int]]) -> None:
@@ -206,6 +215,7 @@ class Checks:
         assert stored.value is not None
         noted = decode(stored.value)
         assert isinstance(noted, RelayProgress)
+        self._relayed[noted.partition] = noted.source_offset
         for aside in self._asides_of(noted.partition):
             for due in self.expected.all_due(noted.partition, aside):
                 is_before = due.place[0] < noted.source_offset or due.effect_id == noted.effect_id
@@ -299,7 +309,7 @@ class Checks:
         """Every effect; of a patient who was folded anew, no receipt whose outcome had been answered otherwise.
 
         What follows from a record that lay parked when the store was lost is before the progress from which effects are
-        made again: a limit that docs/decisions/refold.md tells of.
+        made again, and so does what a refold had put into the outbox for it: a limit that docs/decisions/refold.md tells of.
         """
         lost = [
             {each.effect_id for each in self.expected.fold(partition, patient, of).due}
@@ -310,6 +320,6 @@ class Checks:
         variants = {self.expected.aside_of(partition, patient, aside) for aside in self.asides[partition]}
         for due in final:
             is_old_answer = due.is_receipt and len(variants) > 1
-            is_lost = any(due.effect_id not in each for each in lost)
+            is_lost = any(due.effect_id not in each for each in lost) or due.place[0] in self._lost_unsent[partition]
             if due.effect_id not in self.delivered and not is_old_answer and not is_lost:
                 self._broken("effects", f"{due.topic} never had {due.place} of p{partition}")

@@ -163,7 +163,7 @@ def replay_leaves_its_dead(stack: ExitStack) -> None:
 
     def ended(self: Any, member: Any, reader: Any, code: int) -> None:
         original(self, member, reader, code)
-        member.died_at_ms = 10**12
+        member.ended_at_ms = 10**12
 
     _instead(stack, Crew, "_ended", ended)
 

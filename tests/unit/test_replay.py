@@ -385,7 +385,7 @@ class Started:
         return "It must not work."
 
 
-def test_readers_that_die_are_started_again_after_a_second_and_those_that_are_done_are_not() -> None:
+def test_readers_that_die_are_started_again_soon_and_those_that_are_done_only_while_others_go_on() -> None:
     clock, started = ManualClock(0), list[Started]()
 
     def start(_number: int, order: Order) -> Started:
@@ -403,6 +403,10 @@ def test_readers_that_die_are_started_again_after_a_second_and_those_that_are_do
         crew.look_after()
         assert (len(started), crew.restarts, crew.cpu_s) == (3, 1, 3.0)
         assert started[2].order == Order("g2-00000a", [0, 2], 0.5, {0: 7})
+        clock.advance(9_000)
+        crew.look_after()
+        assert (len(started), crew.restarts) == (4, 2), "the one that was done, since the other one goes on"
+        assert list(started[3].order.partitions) == [1]
         crew.tell(0.25, is_paused=True)
         assert started[2].heard == [Pacing(0.25, is_paused=True)]
         started[2].ended_with = codes.REFUSED
