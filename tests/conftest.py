@@ -32,7 +32,8 @@ SEED: Final = int(
 os.environ[_HANDED_ON] = str(SEED)
 
 # `make test` plays two halves side by side. The folders named here start many processes and mostly wait for them; the rest
-# computes. A half stays in one process and in its order: what it has started once serves all of it.
+# computes, unless it asks for the whole platform. A half stays in one process and in its order: what it has started once
+# serves all of it.
 WAIT_FOR_PROCESSES: Final = {"acceptance", "chaos", "integration"}
 
 # For the processes that tests start by themselves.
@@ -53,7 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell pytest-xdist which half a test belongs to."""
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group("waiting" if folder in WAIT_FOR_PROCESSES else "computing"))
+        waits = folder in WAIT_FOR_PROCESSES or "chain" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("waiting" if waits else "computing"))
 
 
 @pytest.hookimpl(wrapper=True)
