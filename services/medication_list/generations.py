@@ -84,7 +84,7 @@ def enter(
         _refuse_misfit(pointer, identity, wanted, record)
         ends = log.ends()
         _refuse_beyond(roles, wanted, ends)
-        if not _begin_missing(roles, log, pointer, wanted, ends) or _still_stands(roles, pointer, wanted):
+        if not _begin_missing(roles, log, pointer, wanted, ends) or _still_stands(roles, pointer, wanted, name):
             return wanted
     raise StoreUnavailableError("the store is emptied again and again")
 
@@ -384,14 +384,19 @@ def _begin_missing(
     return True
 
 
-def _still_stands(roles: Roles, pointer: Pointer, generation: str) -> bool:
-    """Whether what was begun is known to the pointer; where the store was emptied in between, the pointer is put back.
+def _still_stands(roles: Roles, pointer: Pointer, generation: str, name: Callable[[int], str]) -> bool:
+    """Whether what was begun is known to the pointer; where the store was emptied in between, another is begun.
 
-    Roles and pointer do not lie on one node, so they cannot be set in one step.
+    Roles and pointer do not lie on one node, so they cannot be set in one step. What was begun around the loss may have
+    been begun after it, with ends of the log that were asked before: it would be shown before it holds what was lost. A
+    pointer with a new name makes it one that nobody knows, and what is missing is begun with ends asked after the loss.
     """
     stands = roles.pointer()
     if stands is None:
-        return roles.point(None, replace(pointer, token="", records={generation: pointer.records[generation]}))
+        first = name(1)
+        records = {first: pointer.records[generation]}
+        roles.point(None, Pointer(1, first, "", pointer.cluster, pointer.topic, records))
+        return False
     return generation in stands.records
 
 
