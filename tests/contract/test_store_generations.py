@@ -1,6 +1,7 @@
 """How generations begin, are refused and are switched; on both stores."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import pytest
 import redis
@@ -38,6 +39,7 @@ class Place:
     """A store of either kind: its roles, and its stores by generation."""
 
     def __init__(self, url: str | None) -> None:
+        self._url = url
         self._link = None if url is None else Link(url)
         self._server = MemoryServer()
         self.roles: Roles = MemoryRoles(self._server) if self._link is None else RedisRoles(self._link)
@@ -51,10 +53,32 @@ class Place:
         inventory: Inventory = MemoryInventory(self._server) if self._link is None else RedisInventory(self._link)
         assert inventory.forget(partition, generation)
 
+    def empty(self) -> None:
+        """Lose everything."""
+        if self._url is None:
+            self._server.flush()
+            return
+        with redis.Redis.from_url(self._url) as client:
+            client.flushall()
+
     def close(self) -> None:
         """Let go of the connections."""
         if self._link is not None:
             self._link.close()
+
+
+@dataclass
+class LogWithMishap(MemorySourceLog):
+    """Something happens, once, right after the log's ends were asked for and before what was relayed is known."""
+
+    mishap: Callable[[], None] | None = None
+
+    def relayed(self) -> Mapping[int, int]:
+        """See `SourceLog.relayed`."""
+        mishap, self.mishap = self.mishap, None
+        if mishap is not None:
+            mishap()
+        return super().relayed()
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.integration)])
@@ -62,9 +86,8 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     url = None
     if request.param == "redis":
         url = request.getfixturevalue("redis_url")
-        with redis.Redis.from_url(url) as client:
-            client.flushall()
     made = Place(url)
+    made.empty()
     yield made
     made.close()
 
@@ -92,6 +115,20 @@ def test_after_a_loss_it_builds_up_to_the_logs_end_and_sends_from_what_was_relay
     assert roles[1] is not None
     assert (roles[0].state, roles[0].until, roles[0].effects_from) == (RoleState.BUILDING, 50, 30)
     assert roles[1].state is RoleState.LIVE
+
+
+def test_what_was_begun_with_an_end_from_before_the_loss_is_begun_again(place: Place) -> None:
+    def lost_meanwhile() -> None:
+        """The worker is stopped between the log's end and its beginning; the view grows, is lost, and it goes on."""
+        stopped.log_ends = {0: 50, 1: 0}
+        place.empty()
+
+    stopped = LogWithMishap(log_ends={0: 30, 1: 0}, mishap=lost_meanwhile)
+    name = enter(place.roles, stopped, RECORD)
+    role = place.roles.roles([0])[0]
+    assert role is not None
+    assert (role.live, role.state, role.until) == (name, RoleState.BUILDING, 50)
+    assert enter(place.roles, stopped, RECORD) == name
 
 
 def test_a_partition_that_was_lost_alone_is_built_again(place: Place, log: MemorySourceLog) -> None:
