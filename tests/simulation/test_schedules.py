@@ -18,8 +18,9 @@ TRIES = 60
 """Schedules that a mutant may survive at most; most are caught by one of the first ten."""
 
 
-def test_no_schedule_breaks_a_promise(seed: int) -> None:
-    told = run_all(range(seed, seed + SCHEDULES))
+def test_no_schedule_breaks_a_promise() -> None:
+    """The same ones each time: one that a change breaks is the change's. `make simulation` looks for new ones."""
+    told = run_all(range(1, 1 + SCHEDULES))
     assert not told.failed, "\n\n".join(why for _, why in told.failed[:3])
     assert told.schedules == SCHEDULES
     assert all(told.counts[outcome] for outcome in ("applied", "duplicate", "refused", "parked"))
