@@ -133,7 +133,9 @@ def fresh_topic(kafka: str) -> FreshTopic:
 
     def make(partitions: int = 1, settings: dict[str, str] | None = None) -> str:
         name = f"test-{uuid.uuid4().hex}"
-        wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": settings or {}}
+        # Kept for ever, as the log is: of a test's clock that is long past, the broker would delete all after five minutes.
+        configs = {"retention.ms": "-1"} | (settings or {})
+        wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": configs}
         with closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin:
             admin.create_topics({name: wanted}, wait_for_metadata=True)
         return name

@@ -66,13 +66,8 @@ class ListStand:
         self.source = KafkaSourceLog(bootstrap, events=topic)
         self.link = Link(redis_url)
         self.producer: Any = KafkaProducer(bootstrap_servers=bootstrap, acks="all")
-        # On a busy machine a fetch of the library's was seen to stay unanswered: then another is sent, within `_records`' time.
         self.consumer: Any = KafkaConsumer(
-            bootstrap_servers=bootstrap,
-            group_id=None,
-            enable_auto_commit=False,
-            fetch_max_wait_ms=5,
-            request_timeout_ms=3_000,
+            bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=5
         )
         self.settings = MedicationListSettings(
             kafka=bootstrap,

@@ -52,7 +52,9 @@ pytestmark = pytest.mark.integration
 def stand(kafka: str, redis_url: str) -> Iterator[ListStand]:
     topic = f"test-{uuid.uuid4().hex}"
     with closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin:
-        admin.create_topics({topic: {"num_partitions": PARTITIONS, "replication_factor": 1}}, wait_for_metadata=True)
+        # Kept for ever, as the log is: the tests' clock is long past, and the broker deletes what is old every five minutes.
+        wanted = {"num_partitions": PARTITIONS, "replication_factor": 1, "configs": {"retention.ms": "-1"}}
+        admin.create_topics({topic: wanted}, wait_for_metadata=True)
     with a_list_stand(kafka, redis_url, topic) as made:
         yield made
 
