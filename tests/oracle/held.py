@@ -54,8 +54,8 @@ class RedisHeld:
         fields: Fields = {name: unpack_field(name, packed) for name, packed in whole.items()}
         if not others_too(patient, self._owners_of(list(numbers_of(fields)))):
             return show(fields, at_ms)
-        _, fields, flagged = self._settle(patient)
-        return show(fields, at_ms, flagged)
+        view = self._settle(patient)
+        return show(view.fields, at_ms, view.flagged)
 
     def outcomes_of(self, patient: str, events: Collection[str]) -> Mapping[str, Outcome]:
         """First outcome, its reason and its flags, of those of these events that were judged."""

@@ -119,7 +119,7 @@ def _withheld(shown: MedicationList, by: Caller) -> Withheld:
 
 
 async def _present(parts: Parts, patient: str, now_ms: int, by: Caller) -> ListAnswer:
-    found, fields, flagged = await parts.numbers.shown(patient)
+    found, fields, flagged, _ = await parts.numbers.shown(patient)
     shown = show(fields, now_ms, flagged)
     shown = without(shown, _withheld(shown, by))
     return answered(
@@ -182,11 +182,10 @@ async def read_history(request: Request, by: AnyCaller) -> Response:
         if place.partition != parts.reader.partition_of(patient):
             raise wrong(("cursor",), DoorReason.CONTRADICTS)
         after = place.offset
-    hidden, _ = await parts.numbers.told_apart(patient)
-    withheld = Withheld(offsets=hidden)
+    view = await parts.numbers.shown(patient)
+    withheld = Withheld(offsets=view.hidden)
     if by.role in PHARMACISTS:
-        _, fields, _ = await parts.numbers.shown(patient)
-        withheld = withheld_of_all(fields, parts.clock.now_ms(), by.organisation, hidden)
+        withheld = withheld_of_all(view.fields, parts.clock.now_ms(), by.organisation, view.hidden)
     return _answer(await page_of(parts.reader, parts.log, patient, after, asked.limit, withheld))
 
 

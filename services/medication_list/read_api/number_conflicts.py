@@ -27,11 +27,12 @@ _log = get_logger()
 
 
 class PatientView(NamedTuple):
-    """What may be shown of a patient. `flagged`: prescriptions whose number came under another patient later."""
+    """What may be shown of a patient. `flagged` and `hidden`: see `Settled`."""
 
     found: Found
     fields: Fields
-    flagged: frozenset[str] = frozenset()
+    flagged: frozenset[str]
+    hidden: frozenset[int]
 
 
 class Settled(NamedTuple):
@@ -84,14 +85,14 @@ class NumberConflicts:
 
     async def settled(self, found: Found, patient: str, of: Collection[str] | None = None) -> PatientView:
         """As `shown`, of a patient's list that was read already."""
-        fields = unpacked(found.values)
+        fields: Fields = unpacked(found.values)
         hidden, flagged = await self._told_apart(patient, fields, of)
-        if not hidden:
-            return PatientView(found, fields, flagged)
-        return PatientView(found, await self._without(patient, hidden, fields), flagged)
+        if hidden:
+            fields = await self._without(patient, hidden, fields)
+        return PatientView(found, fields, flagged, hidden)
 
-    async def told_apart(self, patient: str, as_of_ms: int | None = None) -> Settled:
-        """What is hidden and what is flagged of a patient, now or as it was known then. Raises as `shown`."""
+    async def told_apart(self, patient: str, as_of_ms: int) -> Settled:
+        """What is hidden and what is flagged of a patient, as it was known then. Raises as `shown`."""
         found = await self._reader.read_list(patient)
         return await self._told_apart(patient, unpacked(found.values), None, as_of_ms)
 

@@ -94,8 +94,8 @@ class Outcomes:
             return outcome
         claimed = await self._claimed(patient, place, event.body)
         named = claimed or getattr(event.body, "prescription", None)
-        _, fields, flagged = await self._numbers.settled(listed, patient, () if named is None else (named,))
-        about = resource_of(fields, event.body, outcome.flags, now_ms(), claimed=claimed, flagged=flagged)
+        view = await self._numbers.settled(listed, patient, () if named is None else (named,))
+        about = resource_of(view.fields, event.body, outcome.flags, now_ms(), claimed=claimed, flagged=view.flagged)
         return replace(outcome, resource=about)
 
     async def first_report(self, patient: str, event_id: str) -> FirstReport:

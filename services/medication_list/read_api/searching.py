@@ -49,10 +49,10 @@ async def search(numbers: NumberConflicts, asked: Search, at_ms: int) -> Prescri
         patient = (await numbers.owners_of([asked.reference_number])).get(asked.reference_number)
     if patient is None:
         return PrescriptionsPage(())
-    _, fields, flagged = await numbers.shown(patient)
+    view = await numbers.shown(patient)
     page: list[ShownPrescription] = []
-    for prescription in _newest_first(fields, after, at_ms, every=asked.every):
-        shown = show_prescription(fields, prescription, at_ms, flagged)
+    for prescription in _newest_first(view.fields, after, at_ms, every=asked.every):
+        shown = show_prescription(view.fields, prescription, at_ms, view.flagged)
         if shown is not None and _is_found(shown, asked.reference_number):
             page.append(shown)
         if len(page) > asked.limit:
