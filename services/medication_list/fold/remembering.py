@@ -28,9 +28,7 @@ _PLACES = {outcome: place for place, outcome in enumerate(OUTCOMES)}
 
 def event_key(event_id: str) -> bytes:
     """Where an event is remembered."""
-    short = _NOTHING_YET.copy()
-    short.update(event_id.encode())
-    return EVENT + short.digest()
+    return EVENT + _short(event_id)
 
 
 def parked_key(offset: int) -> bytes:
@@ -59,9 +57,13 @@ def natural_key(event: Event[Body]) -> bytes | None:
             pass
         case _:
             return None
+    return NATURAL + _short(f"{type(event.body).__name__}:{natural}")
+
+
+def _short(named: str) -> bytes:
     short = _NOTHING_YET.copy()
-    short.update(f"{type(event.body).__name__}:{natural}".encode())
-    return NATURAL + short.digest()
+    short.update(named.encode())
+    return short.digest()
 
 
 def remembered(verdict: Verdict, offset: int, digest: bytes) -> Remembered:

@@ -45,7 +45,7 @@ def is_over(pause: Pause, at_ms: int) -> bool:
 
 def covers(pause: Pause, at_ms: int) -> bool:
     """Whether a pause that nobody has ended is in force at that time."""
-    return at_ms >= starts_ms(pause.start) and not is_over(pause, at_ms)
+    return pause.resumed_at_ms is None and _is_within(pause, at_ms)
 
 
 def is_paused(treatment: TreatmentState, at_ms: int) -> bool:
@@ -56,11 +56,14 @@ def is_paused(treatment: TreatmentState, at_ms: int) -> bool:
 def was_paused(treatment: TreatmentState, at_ms: int) -> bool:
     """Whether it was paused when something happened, also by a pause that was ended later."""
     return any(
-        starts_ms(pause.start) <= at_ms
-        and (pause.until is None or at_ms < ended_ms(pause.until))
-        and (pause.resumed_at_ms is None or at_ms < pause.resumed_at_ms)
+        _is_within(pause, at_ms) and (pause.resumed_at_ms is None or at_ms < pause.resumed_at_ms)
         for pause in treatment.pauses
     )
+
+
+def _is_within(pause: Pause, at_ms: int) -> bool:
+    """Whether it is one of the pause's days, as they were told."""
+    return starts_ms(pause.start) <= at_ms and (pause.until is None or at_ms < ended_ms(pause.until))
 
 
 def standing_pause(treatment: TreatmentState, at_ms: int) -> Pause | None:
