@@ -49,9 +49,9 @@ def program(service: str) -> str:
     return "processor-1" if service == "processor" else service
 
 
-def prescription_message(prescription: str) -> dict[str, object]:
+def prescription_message(prescription: str, national_id: str = PATIENT) -> dict[str, object]:
     return {
-        "patient": {"national_id": PATIENT, "name": NAME},
+        "patient": {"national_id": national_id, "name": NAME},
         "prescription": prescription,
         "medication": {
             "product": {"kind": "substance", "name": "Metformin"},

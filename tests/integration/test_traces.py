@@ -12,13 +12,13 @@ from services.identity.national_id import synthetic
 from tests.acceptance.translate import ACTORS, ORGANISATIONS
 from tests.chain import Chain
 from tests.collector import Arrived, Collector
+from tests.integration.test_metrics import NAME, prescription_message
 
 pytestmark = pytest.mark.integration
 
 WITHIN_S: Final = 20
 DOCTOR: Final = ACTORS["prescriber A"]
 PHARMACY: Final = ORGANISATIONS["P"]
-NAME: Final = "Kari Testnes"
 EPOCH_MS: Final = 1_771_000_000_000
 """Before every time that a test sets the platform's clock to."""
 
@@ -39,20 +39,7 @@ def arrived(collector: Collector, trace_id: str, *names: str) -> list[Arrived]:
 
 def issue(chain: Chain, number: str, prescription: str, trace: str) -> str:
     """Write a prescription; returns its position."""
-    sent = {
-        "patient": {"national_id": number, "name": NAME},
-        "prescription": prescription,
-        "medication": {
-            "product": {"kind": "substance", "name": "Metformin"},
-            "form": "tablet",
-            "atc": "A10BA02",
-            "strength": "500 mg",
-        },
-        "quantity": {"value": 100, "unit": "tablet"},
-        "refills": 0,
-        "dosing": {"text": "one each morning"},
-        "indication_text": "diabetes type 2",
-    }
+    sent = prescription_message(prescription, number)
     answer = chain.post("prescriber", "/v1/prescriptions", sent, DOCTOR, traceparent=trace)
     assert answer.status_code == 201, answer.text
     position: str = answer.json()["position"]
