@@ -25,6 +25,8 @@ from services.topics.registry import Parties, load
 KAFKA_PORT: Final = 19092
 REDIS_PORT: Final = 16379
 WORKERS: Final = 1
+_LIVES_WITHIN_S: Final = 5.0
+"""Longer than a loop with more work than it can do keeps a request waiting: that one does not hang."""
 
 
 class Platform:
@@ -218,7 +220,8 @@ def is_ready(url: str) -> bool:
 def is_live(url: str) -> bool:
     """Whether the service at this URL answers, and does not say of itself that it hangs."""
     with contextlib.suppress(httpx.HTTPError):
-        return _http().get(f"{url}/health/live").status_code != httpx.codes.SERVICE_UNAVAILABLE
+        answer = _http().get(f"{url}/health/live", timeout=_LIVES_WITHIN_S)
+        return answer.status_code != httpx.codes.SERVICE_UNAVAILABLE
     return False
 
 

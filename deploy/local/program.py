@@ -61,6 +61,12 @@ class Child:
         """How the process ended: its exit code, the negative number of the signal that killed it; None before its end."""
         return None if self._process is None else self._process.poll()
 
+    @property
+    def ending(self) -> str:
+        """How the process ended, in words: an exit code, or the signal that killed it."""
+        code = self.returncode
+        return f"killed by signal {-code}" if code is not None and code < 0 else f"exit {code}"
+
     def start(self) -> None:
         """Start the process in a group of its own; its output goes to the end of the program's log."""
         if self.alive:
@@ -88,7 +94,7 @@ class Child:
 
         def ready() -> bool:
             if not self.alive:
-                raise ProgramDiedError(f"{self.program.name} ended ({self._status()}); {self._log_tail()}")
+                raise ProgramDiedError(f"{self.program.name} ended ({self.ending}); {self._log_tail()}")
             return self.program.ready()
 
         what = f"{self.program.name} ready (see {self.program.log})"
@@ -130,10 +136,6 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def _status(self) -> str:
-        code = self._process.returncode if self._process else None
-        return f"killed by signal {-code}" if code is not None and code < 0 else f"exit {code}"
 
     def _log_tail(self) -> str:
         text = self.program.log.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]

@@ -18,9 +18,12 @@ LONGEST_BACKOFF_S: Final = 5.0
 STEADY_S: Final = 30.0
 LOOK_EVERY_S: Final = 0.05
 HUNG_AFTER_S: Final = 30.0
-"""A program that has answered before and does not for so long hangs. Longer than a busy machine lets anyone wait, and
-than a worker is missed by its group: that one's partitions have gone to another long before."""
+"""A program that has answered before and does not for so long, each time that it is asked, hangs. Longer than a busy
+machine lets anyone wait, and than a worker is missed by its group: that one's partitions have gone to another long before."""
 ASK_EVERY_S: Final = 2.0
+ASKED_IN_VAIN: Final = 3
+"""And it was asked so often: where all are slow a round of questions takes long, and two answers that came too late are
+no sign that anything hangs. Who is killed under too much load cannot be reached at all, and the others wait for it."""
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +50,22 @@ class _Watched:
     backoff_s: float = FIRST_BACKOFF_S
     restart_at_s: float | None = None
     restarts: int = 0
-    answered_at_s: float | None = None
-    """When it last said that it lives; None since its start: it need not have come so far yet."""
+    has_answered: bool = False
+    """Whether it has said since its start that it lives: until then it need not have come so far."""
+    silent_since_s: float | None = None
+    """When it was first asked without an answer, after it had answered; None while it answers."""
+    asked_in_vain: int = 0
+
+    def heard(self) -> None:
+        """It answered, or is another process now."""
+        self.silent_since_s, self.asked_in_vain = None, 0
+
+    def silent_again(self) -> float:
+        """It was asked and did not answer; for how many seconds it has been silent."""
+        now_s = time.monotonic()
+        self.silent_since_s = now_s if self.silent_since_s is None else self.silent_since_s
+        self.asked_in_vain += 1
+        return now_s - self.silent_since_s
 
 
 class Supervisor:
@@ -85,7 +102,7 @@ class Supervisor:
     def have_answered(self) -> set[str]:
         """The programs that have said since their start that they live: of these alone can be said that they hang."""
         with self._lock:
-            return {name for name, each in self._watched.items() if each.answered_at_s is not None}
+            return {name for name, each in self._watched.items() if each.has_answered}
 
     def start(self, *programs: Program) -> None:
         """Start these together, and return once all are ready. If one is not, everything is stopped before this raises.
@@ -155,12 +172,14 @@ class Supervisor:
             if now_s - watched.started_at_s > STEADY_S:
                 watched.backoff_s = FIRST_BACKOFF_S
             watched.restart_at_s = now_s + watched.backoff_s
-            log.warning("%s ended; starting it again in %.1f s", watched.child.program.name, watched.backoff_s)
+            child, backoff_s = watched.child, watched.backoff_s
+            log.warning("%s ended (%s); starting it again in %.1f s", child.program.name, child.ending, backoff_s)
         if now_s < watched.restart_at_s:
             return False
         watched.child.start()
         watched.restarts += 1
-        watched.answered_at_s = None
+        watched.has_answered = False
+        watched.heard()
         watched.started_at_s, watched.restart_at_s = now_s, None
         watched.backoff_s = min(watched.backoff_s * 2, LONGEST_BACKOFF_S)
         return True
@@ -181,10 +200,11 @@ class Supervisor:
         if lives is None or asked is None:
             return False
         if lives():
-            watched.answered_at_s = time.monotonic()
+            watched.has_answered = True
+            watched.heard()
             return False
         # It must be the same that still runs, and must have answered since it was started: dead is not hung.
-        answered_at_s = watched.answered_at_s
-        if answered_at_s is None or watched.child.pid != asked or not watched.child.alive:
+        if not watched.has_answered or watched.child.pid != asked or not watched.child.alive:
             return False
-        return time.monotonic() - answered_at_s > self._hung_after_s
+        silent_s = watched.silent_again()
+        return silent_s > self._hung_after_s and watched.asked_in_vain >= ASKED_IN_VAIN

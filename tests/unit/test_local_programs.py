@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,20 @@ def test_a_program_that_hangs_is_killed_and_started_again_and_one_that_was_never
         os.kill(first, signal.SIGSTOP)
         wait_until(lambda: told_id(tmp_path) != first, within_s=20, what="another process")
         assert supervisor.restarts == {"one": 1, "slow": 0}
+
+
+def test_a_program_that_answers_late_now_and_then_is_not_taken_for_one_that_hangs(tmp_path: Path) -> None:
+    answers = cycle([True, False, False])
+    asked: list[bool] = []
+
+    def lives() -> bool:
+        asked.append(next(answers))
+        return asked[-1]
+
+    with Supervisor(hung_after_s=0.01) as supervisor:
+        supervisor.start(replace(python(tmp_path, SAYS_ITS_ID_AND_STAYS), lives=lives))
+        wait_until(lambda: len(asked) > 30, within_s=20, what="it was asked often")
+        assert supervisor.restarts == {"one": 0}
 
 
 def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
