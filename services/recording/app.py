@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, NamedTuple
@@ -26,6 +27,7 @@ from services.publishing.traced_log import TracedLog
 from services.recording.bound import Bound
 from services.recording.direct import DirectRoutes
 from services.recording.documents import describe
+from services.recording.listening import listening
 from services.recording.outcomes import ListUnreachable, MedicationListClient
 from services.recording.recorder import Recorder
 from services.recording.routes import Write, direct_of, router_of
@@ -41,6 +43,7 @@ _RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable
 _KEEP_ALIVE_S: Final = 75
 """Longer than callers keep idle connections, aiohttp's 15 s among them: who sends on one that is just being closed here
 cannot know whether the write came through."""
+_NOT_STARTED: Final = 3
 
 
 class Parts(NamedTuple):
@@ -177,18 +180,18 @@ class CanonicalLine:
 
 
 def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:
-    """Run until told to stop: uvloop and httptools, no access log beside the canonical lines."""
+    """Run until told to stop: uvloop and httptools, no access log beside the canonical lines.
+
+    Raises OSError where the port is taken, SystemExit where the application could not start (the reason is in the log).
+    """
     configure(service)
     catalogue()  # read now: the first problem would have all requests wait while its text is looked up
     switch_often()
     collect_seldom()
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_config=None,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+    config = uvicorn.Config(
+        app, loop="uvloop", http="httptools", access_log=False, log_config=None, timeout_keep_alive=_KEEP_ALIVE_S
     )
+    server = uvicorn.Server(config)
+    server.run(listening(host, port))
+    if not server.started:
+        sys.exit(_NOT_STARTED)
