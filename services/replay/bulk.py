@@ -89,11 +89,17 @@ class ReplayWorker(Worker):
         self.attending = Attending(WorkerKind.REPLAY, self.attending.name)
 
     def mine(self, pointer: Pointer) -> str | None:
-        """See `Worker.mine`; None once every generation of this fold has processors."""
+        """See `Worker.mine`; None once every generation of this fold has processors, or the one made here was retired.
+
+        The next replay's view has readers of its own: who looked only when that one was whole would go over to it, and
+        the command that this reader belongs to would never end.
+        """
         records = {name: record_of(pointer, name) for name in pointer.records}
         made = records.get(self._made)
         if made is not None and made.state == GenerationState.FILLING:
             return self._made
+        if made is not None and made.state == GenerationState.RETIRED:
+            return None
         fitting = [
             name
             for name, record in records.items()

@@ -11,7 +11,14 @@ from services.clock import ManualClock
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind, Verdict
 from services.medication_list.fold import VERSION
 from services.medication_list.fold.state import META, Meta, Remembered
-from services.medication_list.generations import GenerationRecord, GenerationRefusedError, begin_beside, enter
+from services.medication_list.generations import (
+    GenerationRecord,
+    GenerationRefusedError,
+    GenerationState,
+    begin_beside,
+    enter,
+    mark,
+)
 from services.medication_list.packing import pack_field, pack_memory
 from services.medication_list.processor import Patience, Worker
 from services.medication_list.source_log import MemorySourceLog
@@ -171,15 +178,28 @@ class Judging(Worker):
         return {batch.partition: Applied(batch.next_offset) for batch in fetch.batches}
 
 
-def test_after_a_switch_readers_feed_what_processors_are_about_to_leave(world: World) -> None:
-    old, new = world.old, world.new
+def a_reader(world: World, made: str) -> ReplayWorker:
+    """A bulk reader of the replay that made this generation, at a release whose fold made both."""
     record = GenerationRecord(VERSION, "0.2.0", 0)
-    for generation in (old, new):
+    for generation in (world.old, world.new):
         pointer = world.place.pointer()
         world.place.roles.point(pointer, replace(pointer, records={generation: msgspec.msgpack.encode(record)}))
-    worker = ReplayWorker(
-        world.place.roles, world.place.log, world.place.store_of, 1, new, world.place.framing, Patience()
+    return ReplayWorker(
+        world.place.roles, world.place.log, world.place.store_of, 1, made, world.place.framing, Patience()
     )
+
+
+def test_readers_of_what_was_retired_end_and_do_not_go_over_to_the_next_replays_view(world: World) -> None:
+    worker = a_reader(world, world.new)
+    world.attend(world.old)
+    mark(world.place.roles, world.new, GenerationState.RETIRED)
+    begin_beside(world.place.roles, world.place.log, GenerationRecord(VERSION, "0.2.0", 0))
+    assert worker.mine(world.place.pointer()) is None
+
+
+def test_after_a_switch_readers_feed_what_processors_are_about_to_leave(world: World) -> None:
+    old, new = world.old, world.new
+    worker = a_reader(world, new)
     world.attend(old)
     assert worker.mine(world.place.pointer()) == new, "the live one has processors"
     world.attend(new, WorkerKind.REPLAY)
