@@ -83,7 +83,9 @@ def test_one_trace_leads_from_the_request_through_log_and_view_to_what_the_relay
     assert request.began_ns <= append.began_ns <= judged.began_ns < judged.ended_ns
     assert next(span.service for span in written if span.name == ask) == "medication_list"
 
-    sent = arrived(collector, second, "append dispense-orders", "judge and store")
+    # Processes send their spans each in its own time: whatever is looked at below is waited for.
+    asked = "POST /v1/prescriptions/{id}/dispatch"
+    sent = arrived(collector, second, "append dispense-orders", "judge and store", "append medication-events", asked)
     order = next(span for span in sent if span.name == "append dispense-orders")
     appended = next(span for span in sent if span.name == "append medication-events")
     assert (order.service, order.parent_id) == ("relay", appended.span_id)
