@@ -52,18 +52,16 @@ class _Watched:
     restarts: int = 0
     has_answered: bool = False
     """Whether it has said since its start that it lives: until then it need not have come so far."""
-    silent_since_s: float | None = None
-    """When it was first asked without an answer, after it had answered; None while it answers."""
     asked_in_vain: int = 0
-
-    def heard(self) -> None:
-        """It answered, or is another process now."""
-        self.silent_since_s, self.asked_in_vain = None, 0
+    """How often since its last answer."""
+    silent_since_s: float = 0.0
+    """When it was first asked in vain, if it was."""
 
     def silent_again(self) -> float:
         """It was asked and did not answer; for how many seconds it has been silent."""
         now_s = time.monotonic()
-        self.silent_since_s = now_s if self.silent_since_s is None else self.silent_since_s
+        if not self.asked_in_vain:
+            self.silent_since_s = now_s
         self.asked_in_vain += 1
         return now_s - self.silent_since_s
 
@@ -178,8 +176,7 @@ class Supervisor:
             return False
         watched.child.start()
         watched.restarts += 1
-        watched.has_answered = False
-        watched.heard()
+        watched.has_answered, watched.asked_in_vain = False, 0
         watched.started_at_s, watched.restart_at_s = now_s, None
         watched.backoff_s = min(watched.backoff_s * 2, LONGEST_BACKOFF_S)
         return True
@@ -200,8 +197,7 @@ class Supervisor:
         if lives is None or asked is None:
             return False
         if lives():
-            watched.has_answered = True
-            watched.heard()
+            watched.has_answered, watched.asked_in_vain = True, 0
             return False
         # It must be the same that still runs, and must have answered since it was started: dead is not hung.
         if not watched.has_answered or watched.child.pid != asked or not watched.child.alive:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from threading import Thread
@@ -12,6 +11,7 @@ from typing import Final, Self
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
+from services.health.listening import bound
 from services.health.pulse import Pulse
 from services.health.readiness import Readiness
 from services.health.routes import health_routes
@@ -27,7 +27,7 @@ class HealthServer:
     ) -> None:
         """`port` None: nothing is served. `more`: what else the process tells on its port. Raises OSError: it is taken."""
         self._readiness = readiness
-        self._listening = None if port is None else _listening(host, port)
+        self._bound = None if port is None else bound(host, port)
         app = FastAPI(
             openapi_url=None,
             lifespan=self._watched,
@@ -42,7 +42,7 @@ class HealthServer:
 
     def start(self) -> None:
         """Answer from now on."""
-        if self._listening is not None:
+        if self._bound is not None:
             self._thread.start()
 
     def stop(self) -> None:
@@ -59,9 +59,9 @@ class HealthServer:
         self.stop()
 
     def _serve(self) -> None:
-        assert self._listening is not None, "only then is the thread started"
-        with self._listening:
-            self._server.run(sockets=[self._listening])
+        assert self._bound is not None, "only then is the thread started"
+        with self._bound:
+            self._server.run(sockets=[self._bound])
 
     @asynccontextmanager
     async def _watched(self, _: FastAPI) -> AsyncIterator[None]:
@@ -72,16 +72,3 @@ class HealthServer:
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """Bound by the process itself, so that a port which is taken ends it, and not a thread that nobody watches."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound

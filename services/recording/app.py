@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final, NamedTuple
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
 
 from schemas.framing import PLAIN, Framing
 from schemas.reasons import DoorReason, catalogue
@@ -43,7 +44,6 @@ _RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable
 _KEEP_ALIVE_S: Final = 75
 """Longer than callers keep idle connections, aiohttp's 15 s among them: who sends on one that is just being closed here
 cannot know whether the write came through."""
-_NOT_STARTED: Final = 3
 
 
 class Parts(NamedTuple):
@@ -192,6 +192,7 @@ def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:
         app, loop="uvloop", http="httptools", access_log=False, log_config=None, timeout_keep_alive=_KEEP_ALIVE_S
     )
     server = uvicorn.Server(config)
-    server.run(listening(host, port))
+    with suppress(KeyboardInterrupt):
+        server.run(listening(host, port))
     if not server.started:
-        sys.exit(_NOT_STARTED)
+        sys.exit(STARTUP_FAILURE)

@@ -95,10 +95,10 @@ class ReplayWorker(Worker):
         the command that this reader belongs to would never end.
         """
         records = {name: record_of(pointer, name) for name in pointer.records}
-        made = records.get(self._made)
-        if made is not None and made.state == GenerationState.FILLING:
+        state = records[self._made].state if self._made in records else None
+        if state == GenerationState.FILLING:
             return self._made
-        if made is not None and made.state == GenerationState.RETIRED:
+        if state == GenerationState.RETIRED:
             return None
         fitting = [
             name
