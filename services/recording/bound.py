@@ -1,4 +1,4 @@
-"""So many writes at a time and no more: whoever comes then is told at once to come again, instead of waiting in vain."""
+"""So many requests at a time and no more: whoever comes then is told at once to come again, instead of waiting in vain."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ RETRY_AFTER_S: Final = 1
 class Bound:
     """ASGI middleware: of the requests with POST so many are under way at most, and 503 with Retry-After for the rest."""
 
-    def __init__(self, app: ASGIApp, at_most: int = AT_MOST) -> None:
+    def __init__(self, app: ASGIApp, at_most: int = AT_MOST, reason: DoorReason = DoorReason.LOG_UNAVAILABLE) -> None:
+        """`reason`: what the caller is told to be out of reach."""
         self._app = app
         self._at_most = at_most
+        self._reason = reason
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,7 +34,7 @@ class Bound:
             return
         if self._under_way >= self._at_most:
             detail = f"{self._under_way} requests are under way here, and no more are taken on. Send it again."
-            problem = unavailable(DoorReason.LOG_UNAVAILABLE, retry_after_s=RETRY_AFTER_S, detail=detail)
+            problem = unavailable(self._reason, retry_after_s=RETRY_AFTER_S, detail=detail)
             await response_to(problem, Headers(scope=scope))(scope, receive, send)
             return
         self._under_way += 1

@@ -46,6 +46,7 @@ from services.problems import install, unavailable
 from services.problems.rendering import response_to
 from services.publishing.broker_check import BrokerCheck
 from services.recording.app import CanonicalLine, serve
+from services.recording.bound import Bound
 from services.recording.direct import DirectRoutes
 from services.schema_registry import framing_at_start
 from services.telemetry import RequestMetrics, TroubleMetrics, metrics_routes, new_registry
@@ -55,6 +56,9 @@ from services.telemetry.traces import Traces, traces_of
 from services.topics.registry import EVENTS_TOPIC, load
 
 PORT: Final = 8803
+_AT_MOST_UNDER_WAY: Final = 1_000
+"""*Policy*: a read takes a millisecond, and whoever waits for an outcome gives up after two seconds. It holds all that the
+two writing services ask at once (200 each) and leaves the larger part to readers."""
 _RETRYABLE: Final = {
     StoreUnavailableError: DoorReason.LIST_UNAVAILABLE,
     LogLookupError: DoorReason.LOG_UNAVAILABLE,
@@ -164,6 +168,7 @@ def create_app(open_parts: OpenParts, traces: Traces | None = None) -> FastAPI:
         app.include_router(router)
     install(app, retryable=dict(_RETRYABLE), decoded_by_type=DECODED_BY_TYPE)
     app.add_exception_handler(NotReadyError, _not_ready)
+    app.add_middleware(Bound, at_most=_AT_MOST_UNDER_WAY, reason=DoorReason.LIST_UNAVAILABLE)
     app.add_middleware(CanonicalLine, clock=SystemClock(), metrics=RequestMetrics(registry))
     if traces is not None:
         app.add_middleware(TracedRequests, traces=traces)
