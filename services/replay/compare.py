@@ -1,7 +1,9 @@
 """Compares two generations patient by patient, in bounded memory, while both go on.
 
 The two sides of a patient are read in one step. They are compared where both generations have judged the patient's last
-event that either knows; who is not there yet is looked at again, and counted as behind if that does not help.
+event that either knows; who is not there yet is looked at again, and counted as behind if that does not help. Who has
+another event sooner than the later side comes to the last one is never there: what the live side had of such a patient is
+kept until the other one comes to the same place, and compared there.
 """
 
 import time
@@ -12,17 +14,22 @@ from operator import itemgetter
 from typing import Any, Final
 
 from services.medication_list.store.inventory import Compared, Sides
-from services.replay.differences import Difference, differences, last_position
+from services.replay.differences import Difference, differences, last_position, position
 from services.replay.place import Place
 
 _SCANNED: Final = 2_000
 _AT_ONCE: Final = 40
 """Patients of one step: the store does nothing else meanwhile, for two milliseconds or so."""
 _LATER_AT_MOST: Final = 20_000
-_AGAIN_S: Final = 0.25
+_KEPT_AT_MOST: Final = 500
+"""Of how many patients the live side is kept, hash and event index, for the other one to come there."""
+_AGAIN_S: Final = 0.1
 _EXAMPLES: Final = 3
 _KINDS_AT_MOST: Final = 1_000
 OTHER_KINDS: Final = "(other kinds)"
+
+Behind = dict[tuple[int, str], Sides | None]
+"""Partition and pseudonym of who must be looked at again, and how that patient stood at an earlier look (None: not kept)."""
 
 
 @dataclass
@@ -85,7 +92,7 @@ def compare(
     before: str,
     after: str,
     sample: int | None = None,
-    patience_s: float = 5.0,
+    patience_s: float = 20.0,
     told: Callable[[int], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
@@ -95,23 +102,21 @@ def compare(
     `patience_s`: how long to look again at those who are behind. `told`: hears now and then how many are compared.
     """
     began_s, found = monotonic(), Comparison(before, after)
-    later = _compare_all(place, found, sample, told)
+    behind = _compare_all(place, found, sample, told)
     until_s = monotonic() + patience_s
-    while later and monotonic() < until_s:
+    while behind and monotonic() < until_s:
         sleep(_AGAIN_S)
-        later = [each for slice_ in _slices(later) for each in _compare_some(place, found, *slice_)]
-    found.behind += len(later)
+        behind = _compared_again(place, found, behind)
+    found.behind += len(behind)
     if found.is_whole:
         found.notes = _notes(place, before, after, until_s, sleep, monotonic)
     found.seconds = monotonic() - began_s
     return found
 
 
-def _compare_all(
-    place: Place, found: Comparison, sample: int | None, told: Callable[[int], None]
-) -> list[tuple[int, str]]:
+def _compare_all(place: Place, found: Comparison, sample: int | None, told: Callable[[int], None]) -> Behind:
     """One walk through the store; returns those who must be looked at again."""
-    later: list[tuple[int, str]] = []
+    behind: Behind = {}
     cursor, seen = 0, 0
     while True:
         cursor, patients = place.inventory.patients(cursor, _SCANNED)
@@ -119,17 +124,31 @@ def _compare_all(
         places = {(each.partition, each.patient) for each in patients if each.generation == found.before}
         places |= _unknown_before(place, found, patients)
         for slice_ in _slices(sorted(places)):
-            more = _compare_some(place, found, *slice_)
-            room = _LATER_AT_MOST - len(later)
-            later += more[:room]
-            found.behind += len(more[room:])
+            for where in _compare_some(place, found, *slice_, earlier=behind):
+                if where in behind or len(behind) < _LATER_AT_MOST:
+                    behind[where] = None
+                else:
+                    found.behind += 1
         seen += len(places)
         told(found.compared)
         if sample is not None and seen >= sample and cursor != 0:
             found.is_whole = False
-            return later
+            return behind
         if cursor == 0:
-            return later
+            return behind
+
+
+def _compared_again(place: Place, found: Comparison, behind: Behind) -> Behind:
+    """Look once more at those who were behind; returns those who still are."""
+    still: Behind = {}
+    for slice_ in _slices(behind):
+        for where, sides in _compare_some(place, found, *slice_, earlier=behind).items():
+            earlier = behind[where]
+            if earlier is not None and position(sides.other) < position(earlier.one):
+                still[where] = earlier  # it has yet to come there
+            else:
+                still[where] = sides if len(still) < _KEPT_AT_MOST else None
+    return still
 
 
 def _unknown_before(place: Place, found: Comparison, patients: Iterable[Any]) -> set[tuple[int, str]]:
@@ -142,23 +161,40 @@ def _unknown_before(place: Place, found: Comparison, patients: Iterable[Any]) ->
     }
 
 
-def _compare_some(place: Place, found: Comparison, partition: int, patients: list[str]) -> list[tuple[int, str]]:
+def _compare_some(
+    place: Place, found: Comparison, partition: int, patients: list[str], *, earlier: Behind
+) -> dict[tuple[int, str], Sides]:
+    """Compare those who can be compared; returns the others, as they stand. `earlier`: how some of them stood before."""
     compared = place.inventory.compare(partition, found.before, found.after, patients)
-    later = []
+    behind: dict[tuple[int, str], Sides] = {}
+    differing = 0
     for sides in compared.differing:
-        if _is_behind(compared, sides):
-            later.append((partition, sides.patient))
-        else:
-            found.differing += 1
-            _note(found, sides)
-    found.compared += len(patients) - len(later)
-    found.equal += len(patients) - len(compared.differing)
-    return later
+        where = partition, sides.patient
+        at_one_place = _at_one_place(earlier.get(where), sides) if _is_behind(compared, sides) else sides
+        if at_one_place is None:
+            behind[where] = sides
+        elif not at_one_place.are_equal:
+            differing += 1
+            _note(found, at_one_place)
+    found.differing += differing
+    found.compared += len(patients) - len(behind)
+    found.equal += len(patients) - len(behind) - differing
+    return behind
 
 
 def _is_behind(compared: Compared, sides: Sides) -> bool:
     last = last_position(sides)
     return any(offset is None or offset < last for offset in (compared.one_offset, compared.other_offset))
+
+
+def _at_one_place(earlier: Sides | None, now: Sides) -> Sides | None:
+    """The live side as it stood at the earlier look, if the other one has come to just that place of the patient's by now.
+
+    It is the other one that is late: it may not go beyond the live one.
+    """
+    if earlier is None or position(now.other) != position(earlier.one):
+        return None
+    return now._replace(one=earlier.one, one_index=earlier.one_index)
 
 
 def _note(found: Comparison, sides: Sides) -> None:

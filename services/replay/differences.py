@@ -30,7 +30,17 @@ class Difference(NamedTuple):
 
 def last_position(sides: Sides) -> int:
     """The offset after the last event of the patient that either generation knows."""
-    return max(_position(sides.one), _position(sides.other))
+    return max(position(sides.one), position(sides.other))
+
+
+def position(fields: Flat) -> int:
+    """The offset after the last event of the patient that this generation knows; 0 where it knows none."""
+    packed = fields.get(META.encode())
+    if packed is None:
+        return 0
+    meta = unpack_field(META, packed)
+    assert isinstance(meta, Meta), "the field's name tells its type"
+    return meta.position
 
 
 def differences(sides: Sides) -> Iterator[Difference]:
@@ -43,15 +53,6 @@ def differences(sides: Sides) -> Iterator[Difference]:
         before, after = sides.one_index.get(key), sides.other_index.get(key)
         if before != after:
             yield _of_event(key, before, after)
-
-
-def _position(fields: Flat) -> int:
-    packed = fields.get(META.encode())
-    if packed is None:
-        return 0
-    meta = unpack_field(META, packed)
-    assert isinstance(meta, Meta), "the field's name tells its type"
-    return meta.position
 
 
 def _of_field(name: str, before: bytes | None, after: bytes | None) -> Iterator[Difference]:

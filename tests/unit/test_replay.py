@@ -264,6 +264,27 @@ def test_who_is_behind_is_looked_at_again_and_then_counted(world: World) -> None
     assert (found.behind, found.differing, found.compared, found.is_clean) == (0, 0, 1, True)
 
 
+@pytest.mark.parametrize(("substance", "differing"), [("Latex", 0), ("Nickel", 1)], ids=["equal", "differing"])
+def test_who_has_events_sooner_than_the_later_side_comes_there_is_compared_where_one_side_stood_before(
+    world: World, substance: str, differing: int
+) -> None:
+    ahead, late = world.old, world.new
+    for offset in range(3):
+        world.judge(ahead, offset, patient(ANNA, offset))
+
+    def go_on(seconds: float) -> None:
+        """Both take one record, and the later side stays three behind."""
+        offsets = world.place.offsets(ahead)[0], world.place.offsets(late)[0]
+        assert None not in offsets
+        world.judge(ahead, offsets[0] or 0, patient(ANNA, offsets[0] or 0))
+        world.judge(late, offsets[1] or 0, patient(ANNA, offsets[1] or 0, substance))
+        world.sleep(seconds)
+
+    found = compare(world.place, world.old, world.new, sleep=go_on, monotonic=world.monotonic)
+    assert (found.behind, found.compared, found.differing, found.equal) == (0, 1, differing, 1 - differing)
+    assert set(found.kinds) == ({"claim"} if differing else set())
+
+
 # --- Switch ------------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,11 @@ class Sides(NamedTuple):
     other: Flat
     other_index: Flat
 
+    @property
+    def are_equal(self) -> bool:
+        """Whether nothing differs."""
+        return (self.one, self.one_index) == (self.other, self.other_index)
+
 
 class Compared(NamedTuple):
     """Where two generations stood in a partition, and those of the patients asked for in whom they differ."""

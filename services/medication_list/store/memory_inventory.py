@@ -63,7 +63,7 @@ class MemoryInventory:
                 )
                 for patient in patients
             ]
-            differing = [each for each in sides if (each.one, each.one_index) != (each.other, each.other_index)]
+            differing = [each for each in sides if not each.are_equal]
             return Compared(_offset(content, ours), _offset(content, theirs), differing)
 
     def differing_notes(self, partition: int, one: str, other: str) -> Collection[tuple[str, str]]:
