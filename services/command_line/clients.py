@@ -6,9 +6,11 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
 
-import httpx
+import aiohttp
+import msgspec
 
 from services.simulator.http_channel import stated
 from services.simulator.population import Actor, Patient, patient
@@ -16,9 +18,16 @@ from services.simulator.population import Actor, Patient, patient
 _FIRST: Final = 8_000_000
 """Nobody of any town has such a high number."""
 _READ_EVERY: Final = 5
-_TIMEOUT_S: Final = 15.0
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=15.0)
+_KEEP_ALIVE_S: Final = 2.0
+"""Connections are let go before the services close them: a write on one that is being closed would have to be repeated."""
 _AGAIN_S: Final = 0.05
-_HTTP_ANSWERED: Final = (200, 201)
+_HTTP_ANSWERED: Final = (HTTPStatus.OK, HTTPStatus.CREATED)
+
+
+class _Answer(NamedTuple):
+    status: int
+    content: bytes
 
 
 @dataclass
@@ -42,11 +51,11 @@ class Client:
     """One client with one patient: it writes, and reads back what it wrote."""
 
     def __init__(
-        self, number: int, urls: Mapping[str, str], doctor: Actor, http: httpx.AsyncClient, found: Found
+        self, number: int, urls: Mapping[str, str], doctor: Actor, http: aiohttp.ClientSession, found: Found
     ) -> None:
         self._patient: Patient = patient(_FIRST + number)
         self._urls = urls
-        self._headers = {"Medchain-Caller": stated(doctor)}
+        self._headers = {"Medchain-Caller": stated(doctor), "Content-Type": "application/json"}
         self._http = http
         self._found = found
         self._written: set[str] = set()
@@ -62,13 +71,13 @@ class Client:
         sent_s = time.monotonic()
         while True:
             answer = await self._post(self._urls["prescriber"] + "/v1/allergies", body, {"Idempotency-Key": key})
-            if answer is not None and answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+            if answer is not None and answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 break
             await asyncio.sleep(_AGAIN_S)
         self._found.answered.append((sent_s, 1000 * (time.monotonic() - sent_s)))
-        if answer.status_code in _HTTP_ANSWERED:
+        if answer.status in _HTTP_ANSWERED:
             self._written.add(allergy)
-            self._see(answer.json().get("position"))
+            self._see(msgspec.json.decode(answer.content).get("position"))
         else:
             self._found.pending += 1
         self._writes += 1
@@ -78,10 +87,10 @@ class Client:
     async def read(self) -> None:
         """The list must have all that was answered, once each, and stand no earlier than anything seen before."""
         answer = await self._post(self._urls["medication-list"] + "/v1/list/read", self._body(), {})
-        if answer is None or not answer.is_success:
+        if answer is None or answer.status not in _HTTP_ANSWERED:
             return
         self._found.reads += 1
-        told = answer.json()
+        told = msgspec.json.decode(answer.content)
         shown = Counter(each["recorded"]["allergy"] for each in told.get("list", told).get("allergies", ()))
         self._found.lost += len(self._written - shown.keys())
         self._found.doubled += sum(count - 1 for count in shown.values())
@@ -103,10 +112,12 @@ class Client:
     def _body(self) -> dict[str, Any]:
         return {"patient": {"national_id": self._patient.national_id.digits, "name": self._patient.name}}
 
-    async def _post(self, url: str, body: Mapping[str, Any], more: Mapping[str, str]) -> httpx.Response | None:
+    async def _post(self, url: str, body: Mapping[str, Any], more: Mapping[str, str]) -> _Answer | None:
+        content, headers = msgspec.json.encode(body), {**self._headers, **more}
         try:
-            return await self._http.post(url, json=body, headers={**self._headers, **more})
-        except httpx.TransportError:
+            async with self._http.post(url, data=content, headers=headers) as answer:
+                return _Answer(answer.status, await answer.read())
+        except (aiohttp.ClientError, TimeoutError):
             return None
 
 
@@ -114,7 +125,8 @@ async def write_until(
     stopped: asyncio.Event, rate: float, number: int, urls: Mapping[str, str], doctor: Actor, found: Found
 ) -> None:
     """So many clients write at this rate together until told to stop; then each reads once more."""
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as http:
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+    async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as http:
         clients = [Client(each, urls, doctor, http, found) for each in range(number)]
         await asyncio.gather(
             *(_paced(client, stopped, number / rate, each / rate) for each, client in enumerate(clients))
