@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from msgspec import Struct
 from pydantic import ValidationError
 
-from schemas.fields import Word
+from schemas.fields import Line, Word
 from schemas.reasons import DoorReason
 from services.admission.door import Door, Person
 from services.admission.errors import Finding, TurnedAway, findings_of
@@ -36,7 +36,7 @@ class Search(Struct, frozen=True, kw_only=True):
     reference_number: Word | None = None
     all: bool = False
     limit: int = FOUND_UNLESS_SAID
-    cursor: Word | None = None
+    cursor: Line | None = None
 
 
 @door_rule(Search)

@@ -20,8 +20,9 @@ from openapi_spec_validator import validate
 from deploy.local.waiting import wait_until
 from services.medication_list.read_api.event_places import KEPT_S
 from services.medication_list.read_api.positions import Place
+from services.pharmacy.search import asked_of
 from tests.integration.list_stand import PARTITIONS, ListStand, Patient, a_list_stand, position
-from tests.integration.services_stand import SEALER, a_caller
+from tests.integration.services_stand import DOOR, SEALER, a_caller
 from tests.unit.fold_world import (
     MINUTE_MS,
     aborted,
@@ -493,6 +494,8 @@ def test_a_search_goes_on_after_its_cursor(stand: ListStand) -> None:
         answer = stand.http.post("/internal/prescriptions", json={"patient": patient.key, "limit": 2, **more}).json()
         pages.append([each["prescription"] for each in answer["prescriptions"]])
         cursor = answer.get("cursor")
+        # The pharmacy service hands it back unread, and takes it in the form in which the list makes it.
+        assert cursor is None or asked_of(DOOR, {"reference_number": "X", "cursor": cursor}, 0)["cursor"] == cursor
     assert pages == [
         [patient.id_of("R4"), patient.id_of("R3")],
         [patient.id_of("R2"), patient.id_of("R1")],
