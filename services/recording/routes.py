@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from msgspec import Struct
+from starlette.datastructures import Headers
 
 from schemas.events import Body
 from schemas.reasons import DoorReason
@@ -92,10 +93,12 @@ def _handler(write: Write) -> Any:
         request: Request,
         who: Annotated[Caller, Depends(caller)],
         key: Annotated[str, Depends(idempotency_key)],
-        prefer: Annotated[str, Header(description="`respond-async`: do not wait for the outcome")] = "",
+        _prefer: Annotated[
+            str, Header(alias="prefer", description="`respond-async`: do not wait for the outcome")
+        ] = "",
         traceparent: Annotated[str | None, Header()] = None,
     ) -> Response:
-        return await _recorded(write, request, Asked(who, key, traceparent, is_async="respond-async" in prefer))
+        return await _recorded(write, request, Asked(who, key, traceparent, _is_async(request.headers)))
 
     return handle
 
@@ -110,10 +113,17 @@ def _direct_handler(write: Write) -> Handler:
         headers = request.headers
         who = await caller(headers.get("medchain-caller"))
         key = await idempotency_key(headers.get("idempotency-key"))
-        is_async = "respond-async" in headers.get("prefer", "")
-        return await _recorded(write, request, Asked(who, key, headers.get(TRACEPARENT), is_async))
+        return await _recorded(write, request, Asked(who, key, headers.get(TRACEPARENT), _is_async(headers)))
 
     return handle
+
+
+def _is_async(headers: Headers) -> bool:
+    """Whether `respond-async` is among the preferences (RFC 7240: any case, in one header or several)."""
+    stated = (
+        each.partition(";")[0].strip().lower() for header in headers.getlist("prefer") for each in header.split(",")
+    )
+    return "respond-async" in stated
 
 
 async def _recorded(write: Write, request: Request, asked: Asked) -> Response:

@@ -248,8 +248,9 @@ def test_what_is_not_judged_in_time_is_pending_with_a_place_to_ask(stand: Stand)
     assert answer.headers["retry-after"] == "1"
 
 
-def test_a_caller_who_does_not_wait_is_not_made_to(stand: Stand) -> None:
-    answer = stand.post("/v1/prescriptions", a_prescription(), Prefer="respond-async")
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=10, Respond-Async", "respond-async; x=1, handling=lenient"])
+def test_a_caller_who_does_not_wait_is_not_made_to(stand: Stand, prefer: str) -> None:
+    answer = stand.post("/v1/prescriptions", a_prescription(), Prefer=prefer)
     assert answer.status_code == 202
     assert answer.headers["preference-applied"] == "respond-async"
     assert answer.json()["outcome"] == "pending"
