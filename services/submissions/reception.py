@@ -88,6 +88,7 @@ class Reception:
         submission = None
         try:
             submission = await self._read(received)
+            _check_that_it_belongs(submission, received.topic)
             await self._record(submission, received)
         except Rejected as rejection:
             await self._answer(rejection, submission, received)
@@ -166,18 +167,22 @@ class Reception:
 
 
 def _read(received: Received, framing: Framing) -> Submission[Any]:
-    """The submission in a record. Raises Rejected for what is none, or does not belong on this topic."""
+    """The submission in a record. Raises Rejected for what is none."""
     try:
         message = codec.decode(framing.from_topic(received.value))
     except codec.UndecodableError as error:
         raise Rejected(_UNREADABLE.get(error.reason, DoorReason.UNREADABLE)) from None
     if not isinstance(message, Submission):
         raise Rejected(DoorReason.UNKNOWN_SCHEMA)
-    if not message.bodies:
-        raise Rejected(DoorReason.INVALID, _errors(TurnedAway([Finding(("bodies",), DoorReason.TOO_FEW)])))
-    if codec.name_of(message) not in load().declaration(received.topic).schemas:
-        raise Rejected(DoorReason.UNKNOWN_SCHEMA)
     return message
+
+
+def _check_that_it_belongs(submission: Submission[Any], topic: str) -> None:
+    """Raises Rejected for a submission of nothing, and for one that is another service's."""
+    if not submission.bodies:
+        raise Rejected(DoorReason.INVALID, _errors(TurnedAway([Finding(("bodies",), DoorReason.TOO_FEW)])))
+    if codec.name_of(submission) not in load().declaration(topic).schemas:
+        raise Rejected(DoorReason.UNKNOWN_SCHEMA)
 
 
 def _uuid(text: str) -> str | None:

@@ -202,9 +202,11 @@ async def test_what_cannot_be_read_gets_a_receipt_with_its_place(desk: Desk, val
 
 async def test_an_event_or_another_service_s_submission_does_not_belong_on_a_topic(desk: Desk) -> None:
     event = next(iter(golden.newest_of("PrescriptionIssued").values()))
+    anothers = next(iter(golden.newest_of("SubmissionClaimRequested").values()))
     await desk.receive(codec.encode(event))
-    await desk.receive(codec.encode(next(iter(golden.newest_of("SubmissionClaimRequested").values()))))
+    await desk.receive(codec.encode(anothers))
     assert [receipt.reason for receipt in desk.receipts()] == ["unknown_schema", "unknown_schema"]
+    assert {receipt.message_id for receipt in desk.receipts()} == {None, anothers.message_id}
     assert desk.events() == []
 
 
