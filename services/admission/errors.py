@@ -23,7 +23,6 @@ _OURS: Final = frozenset(reason.value for reason in DoorReason)
 _OF_PYDANTIC: Final = {
     "missing": DoorReason.MISSING,
     "extra_forbidden": DoorReason.UNEXPECTED_FIELD,
-    "union_tag_invalid": DoorReason.UNKNOWN_CODE,
 }
 
 
@@ -64,6 +63,8 @@ def findings_of(error: ValidationError) -> Sequence[Finding]:
 
 def _finding(detail: ErrorDetails) -> Finding:
     where, reason = detail["loc"], _reason(detail)
+    if detail["type"] == "union_tag_invalid" and reason is not DoorReason.NOT_EXACTLY_ONE:
+        where = (*where, "kind")  # the tag is what is wrong, and not all that it is the tag of
     if reason is DoorReason.UNEXPECTED_FIELD and not _NAME.fullmatch(str(where[-1])):
         # A sender's own field name could be anything, a person's number too: then the answer names what holds it.
         where = where[:-1]
@@ -75,8 +76,16 @@ def _reason(detail: ErrorDetails) -> DoorReason:
     kind = detail["type"]
     if detail["input"] is None and kind not in ("extra_forbidden", "missing"):
         return DoorReason.NULL_NOT_ALLOWED
-    if kind == "union_tag_invalid" and "kind" not in detail["input"]:
-        return DoorReason.NOT_EXACTLY_ONE
+    if kind == "union_tag_invalid":
+        return _reason_of_tag(detail["input"])
     if kind in _OF_PYDANTIC:
         return _OF_PYDANTIC[kind]
     return DoorReason(kind) if kind in _OURS else DoorReason.WRONG_TYPE
+
+
+def _reason_of_tag(given: dict[str, object]) -> DoorReason:
+    if "kind" not in given:
+        return DoorReason.NOT_EXACTLY_ONE
+    if given["kind"] is None:
+        return DoorReason.NULL_NOT_ALLOWED
+    return DoorReason.UNKNOWN_CODE if isinstance(given["kind"], str) else DoorReason.WRONG_TYPE

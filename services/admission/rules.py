@@ -404,8 +404,8 @@ def broken_rules(struct: type[msgspec.Struct], given: object, envelope: dict[str
             continue  # a field that it reads is wrong already, and was told
         yield from _asked(rule, read, envelope)
     for name, inner in _inner_types(struct).items():
-        for place, value in _elements(given.get(name)):
-            of_value = _which(inner, value)
+        for place, value in _elements(given.get(name), are_several=inner.are_several):
+            of_value = _which(inner.types, value)
             if of_value is not None:
                 yield from (found.under((name, *place)) for found in broken_rules(of_value, value, envelope))
 
@@ -414,8 +414,8 @@ def broken_rules_of_valid(struct: type[msgspec.Struct], valid: object, envelope:
     """The same for a message whose fields are all in order: its model, or a contract type. Far cheaper."""
     for rule in RULES.get(struct, ()):
         yield from _asked(rule, valid, envelope)
-    for name in _inner_types(struct):
-        for place, value in _elements(getattr(valid, name, None)):
+    for name, inner in _inner_types(struct).items():
+        for place, value in _elements(getattr(valid, name, None), are_several=inner.are_several):
             if isinstance(value, msgspec.Struct):
                 found_within = broken_rules_of_valid(type(value), value, envelope)
                 yield from (found.under((name, *place)) for found in found_within)
@@ -428,14 +428,21 @@ def _asked(rule: Rule, read: object, envelope: dict[str, int]) -> Iterator[Findi
         yield from rule.judge(**fields, **{name: envelope[name] for name in rule.envelope})
 
 
+class _Inner(NamedTuple):
+    """What a field holds: one of these contract types, or several in a list."""
+
+    types: tuple[type[msgspec.Struct], ...]
+    are_several: bool
+
+
 @cache
-def _inner_types(struct: type[msgspec.Struct]) -> dict[str, tuple[type[msgspec.Struct], ...]]:
+def _inner_types(struct: type[msgspec.Struct]) -> dict[str, _Inner]:
     """The fields that hold other contract types, and which."""
-    found: dict[str, tuple[type[msgspec.Struct], ...]] = {}
+    found: dict[str, _Inner] = {}
     for name, hint in typing.get_type_hints(struct).items():
         within = _structs_in(hint)
         if within:
-            found[name] = within
+            found[name] = _Inner(within, typing.get_origin(hint) is tuple)
     return found
 
 
@@ -453,8 +460,10 @@ def _which(choices: tuple[type[msgspec.Struct], ...], value: object) -> type[msg
     return next((choice for choice in choices if choice.__struct_config__.tag == kind), None)
 
 
-def _elements(value: object) -> list[tuple[tuple[int, ...], object]]:
-    """A value by itself, or each element of a list with its index."""
+def _elements(value: object, *, are_several: bool) -> list[tuple[tuple[int, ...], object]]:
+    """A value by itself, or each element of a list with its index; nothing of one that should be the other."""
+    if isinstance(value, list | tuple) != are_several:
+        return []
     if isinstance(value, list | tuple):
         return [((index,), element) for index, element in enumerate(value)]
     return [((), value)]
