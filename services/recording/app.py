@@ -122,6 +122,7 @@ def create_app(
         version="1",
         description=about,
         lifespan=lifespan,
+        redirect_slashes=False,
         openapi_url="/openapi.json",
         telemetry=OURS_ALONE,
     )

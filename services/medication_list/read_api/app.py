@@ -158,6 +158,7 @@ def create_app(open_parts: OpenParts, traces: Traces | None = None) -> FastAPI:
         version="1",
         description=about,
         lifespan=lifespan,
+        redirect_slashes=False,
         openapi_url="/openapi.json",
         telemetry=OURS_ALONE,
     )
