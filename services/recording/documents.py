@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from datetime import date, timedelta
 from functools import cache
 from typing import Any, Final
 
@@ -16,9 +18,13 @@ from schemas.events import Body, Submission
 from services.admission.door import Report
 from services.admission.models import model_of
 from services.admission.plain import plain_of
+from services.admission.validity import oslo_day
+from services.clock import SystemClock
 from services.recording.answers import Answer, Answers
 
 _REF: Final = "#/components/schemas/{model}"
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}(T[0-9:.]+Z)?")
+"""A date, or an instant as `plain_of` writes it."""
 _models: dict[str, type[BaseModel]] = {}
 
 
@@ -58,11 +64,29 @@ def _examples(records: type[Body], known: frozenset[str]) -> dict[str, Any]:
 
 
 def _as_request(message: Submission[Body], known: frozenset[str]) -> dict[str, Any]:
+    """The example as it can be sent today: its dates as if it had been written yesterday, and `occurred_at` left to us.
+
+    A claim of last year would be turned away, and so would a death in ten years.
+    """
     plain = plain_of(message)
     person = {name: value for name, value in plain["patient"].items() if name != "kind"}
     body = {name: value for name, value in plain["bodies"][0].items() if name not in known}
-    request = {"patient": person, "occurred_at": plain["occurred_at"], **body}
-    return dict(msgspec.json.decode(msgspec.json.Encoder(decimal_format="number").encode(request)))
+    yesterday = oslo_day(SystemClock().now_ms()) - timedelta(days=1)
+    body = _moved(body, yesterday - oslo_day(message.occurred_at_ms))
+    return dict(msgspec.json.decode(msgspec.json.Encoder(decimal_format="number").encode({"patient": person, **body})))
+
+
+def _moved(value: Any, by: timedelta) -> Any:
+    """The same with every date and instant within it moved by whole days."""
+    match value:
+        case dict():
+            return {name: _moved(inner, by) for name, inner in value.items()}
+        case list() | tuple():
+            return [_moved(inner, by) for inner in value]
+        case str() if _DAY.fullmatch(value):
+            return (date.fromisoformat(value[:10]) + by).isoformat() + value[10:]
+        case _:
+            return value
 
 
 def answer_documents() -> dict[int | str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from schemas.events import ClaimReleased, ClaimRequested, MedicationDispensed
+from services.clock import SystemClock
 from services.identity.national_id import NationalId
 from services.identity.sealing import SealedIdentityContent
 from services.pharmacy.api import WRITES, pharmacy_app
@@ -165,6 +166,16 @@ def test_a_hand_out_is_recorded_and_reversed(stand: Stand) -> None:
 def test_every_event_of_a_pharmacy_has_a_resource() -> None:
     events = {"ClaimRequested", "ClaimAborted", "ClaimReleased", "MedicationDispensed", "DispenseReversed"}
     assert {write.records.__name__ for write in WRITES} == events
+
+
+def test_every_example_of_every_resource_is_taken_today(stand: Stand) -> None:
+    stand.clock.set(SystemClock().now_ms())
+    for path, operations in stand.http.get("/openapi.json").json()["paths"].items():
+        body = operations.get("post", {}).get("requestBody", {"content": {"application/json": {}}})
+        for title, example in body["content"]["application/json"].get("examples", {}).items():
+            sent, key = example["value"], f"example {path} {title}"
+            answer = stand.post(path.replace("{id}", CLAIM), sent, key=key, caller=OPERATOR)
+            assert answer.status_code in (200, 201), (path, title, answer.text)
 
 
 # --- The search --------------------------------------------------------------------------------------------------

@@ -106,7 +106,6 @@ READ: Final = _operation(
     examples={
         "now": {"patient": _PATIENT},
         "as it was known": {"patient": _PATIENT, "as_of": "2026-01-15T12:00:00+01:00"},
-        "no earlier than what was written": {"patient": _PATIENT, "after_position": "3-1207"},
     },
     problems=_BODY_PROBLEMS,
     more=_NO_CALLER,
