@@ -80,10 +80,12 @@ async def search_prescriptions(request: Request, _: Annotated[Caller, Depends(ca
     recorder: Recorder = request.app.state.recorder
     given = await message_of(request)
     try:
-        asked = asked_of(recorder.door, given, recorder.clock.now_ms())
+        asked = asked_of(recorder.door, given.value, recorder.clock.now_ms())
+        if given.faults:
+            raise given.turned_away()
         await _check_that_keys_agree(recorder.medication_list, asked)
     except TurnedAway as error:
-        raise invalid(error.errors()) from None
+        raise given.turned_away(error.errors()) from None
     try:
         found = await recorder.medication_list.prescriptions(asked)
     except ListUnreachable as error:

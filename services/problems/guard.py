@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Iterable
+from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.reasons import DoorReason
-from services.problems.json_text import LARGEST_MESSAGE_BYTES, MessageInvalid, MessageUnreadable, parse_json
+from services.problems.json_text import (
+    LARGEST_MESSAGE_BYTES,
+    FieldError,
+    MessageInvalid,
+    MessageUnreadable,
+    parse_json,
+)
 from services.problems.problem import Problem, invalid
 from services.problems.rendering import response_to
 
@@ -18,21 +24,56 @@ _HEARD_OUT_BYTES: Final = 8 * 1024 * 1024
 ends sees a broken connection, and not the answer. What is larger still is cut off."""
 
 MESSAGE_IN_SCOPE: Final = "medchain.message"
-"""Where a request's scope holds the JSON of its body, for the handler: it need not be read twice."""
+"""Where a request's scope holds what its body says (`Given`), for the handler: it need not be read twice."""
 
 _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Given(NamedTuple):
+    """What a body says, and the faults of its texts and numbers: with any of these it is turned away."""
+
+    value: object
+    faults: tuple[FieldError, ...] = ()
+
+    def turned_away(self, errors: Iterable[FieldError] = ()) -> Problem:
+        """The 422 with these errors and the faults: of what holds a fault, nothing else is told."""
+        told = [error for error in errors if not any(_lies_at(fault, error.pointer) for fault in self.faults)]
+        return invalid([*self.faults, *told])
+
+
+def _lies_at(fault: FieldError, pointer: str) -> bool:
+    return fault.pointer == pointer or fault.pointer.startswith(f"{pointer}/")
+
+
+def given_in(body: bytes, largest_bytes: int = LARGEST_MESSAGE_BYTES) -> Given:
+    """What a body says. Raises a 400 problem for one that is no JSON."""
+    try:
+        return Given(parse_json(body, largest_bytes=largest_bytes))
+    except MessageUnreadable as error:
+        raise Problem(400, error.reason, detail=f"{error}.") from None
+    except MessageInvalid as error:
+        return Given(error.value, error.errors)
 
 
 class JsonGuard:
     """ASGI middleware: content type (415), size (413), form and nesting (400), texts and numbers (422)."""
 
     def __init__(
-        self, app: ASGIApp, largest_bytes: int = LARGEST_MESSAGE_BYTES, decoded_by_type: Collection[str] = ()
+        self,
+        app: ASGIApp,
+        largest_bytes: int = LARGEST_MESSAGE_BYTES,
+        decoded_by_type: Collection[str] = (),
+        *,
+        hands_on_faults: bool = False,
     ) -> None:
-        """`decoded_by_type`: paths whose handlers decode the body into a type of ours; its form is theirs to judge."""
+        """`decoded_by_type`: paths whose handlers decode the body into a type of ours; its form is theirs to judge.
+
+        hands_on_faults: the handlers ask for `Given`, and tell the faults of texts and numbers with all else at once.
+        """
         self._app = app
         self._largest_bytes = largest_bytes
         self._decoded_by_type = frozenset(decoded_by_type)
+        self._hands_on_faults = hands_on_faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge the body, then hand it on, or answer in the application's place."""
@@ -71,7 +112,9 @@ class JsonGuard:
         if body:
             _check(headers)
             if scope["path"] not in self._decoded_by_type:
-                scope[MESSAGE_IN_SCOPE] = _message_in(bytes(body), self._largest_bytes)
+                given = scope[MESSAGE_IN_SCOPE] = given_in(bytes(body), self._largest_bytes)
+                if given.faults and not self._hands_on_faults:
+                    raise given.turned_away()
         return bytes(body)
 
     def _too_large(self) -> Problem:
@@ -85,15 +128,6 @@ def _check(headers: Headers) -> None:
         raise Problem(415, DoorReason.NOT_JSON)
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(415, DoorReason.NOT_JSON, detail="A message is sent without content encoding.")
-
-
-def _message_in(body: bytes, largest_bytes: int) -> object:
-    try:
-        return parse_json(body, largest_bytes=largest_bytes)
-    except MessageUnreadable as error:
-        raise Problem(400, error.reason, detail=f"{error}.") from None
-    except MessageInvalid as error:
-        raise invalid(error.errors) from None
 
 
 def _is_json(content_type: str) -> bool:

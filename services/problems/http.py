@@ -64,13 +64,16 @@ def install(
     retryable: Mapping[type[Exception], DoorReason] | None = None,
     largest_bytes: int = LARGEST_MESSAGE_BYTES,
     decoded_by_type: Collection[str] = (),
+    hands_on_faults: bool = False,
 ) -> None:
     """Answer every error of `app` as problem details, and guard it against what is no JSON.
 
     retryable: errors that become 503 with Retry-After, such as {LogUnavailable: DoorReason.LOG_UNAVAILABLE}.
-    decoded_by_type: see `JsonGuard`.
+    decoded_by_type, hands_on_faults: see `JsonGuard`.
     """
-    app.add_middleware(JsonGuard, largest_bytes=largest_bytes, decoded_by_type=decoded_by_type)
+    app.add_middleware(
+        JsonGuard, largest_bytes=largest_bytes, decoded_by_type=decoded_by_type, hands_on_faults=hands_on_faults
+    )
     _handle(app, Problem, lambda problem: problem)
     _handle(app, RequestValidationError, lambda error: problem_of_validation(error.errors(), error.body))
     _handle(app, HTTPException, _problem_of_http)

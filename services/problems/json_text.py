@@ -41,10 +41,14 @@ class MessageUnreadable(ValueError):  # noqa: N818 - named for what is wrong
 
 
 class MessageInvalid(ValueError):  # noqa: N818 - named for what is wrong
-    """The message can be read, and has these faults: all of them."""
+    """The message can be read, and has these faults: all of them.
 
-    def __init__(self, errors: Iterable[FieldError]) -> None:
+    value: what was read, faults and all, for whoever tells what else is wrong with it.
+    """
+
+    def __init__(self, errors: Iterable[FieldError], value: object = None) -> None:
         self.errors = tuple(errors)
+        self.value = value
         super().__init__(f"{len(self.errors)} faults")
 
 
@@ -82,7 +86,7 @@ def parse_json(body: bytes, *, largest_bytes: int = LARGEST_MESSAGE_BYTES, deepe
         why = f"the message is not UTF-8, at byte {error.start}"
         raise MessageUnreadable(DoorReason.NOT_PARSEABLE, why) from None
     if errors := list(_faults(value, "")):
-        raise MessageInvalid(errors)
+        raise MessageInvalid(errors, value)
     return value
 
 

@@ -132,7 +132,7 @@ def create_app(
     app.router.routes.insert(0, DirectRoutes(direct_of(writes)))
     for router in (router_of(writes), health_routes(_readiness_of), metrics, *more):
         app.include_router(router)
-    install(app, retryable=dict(_RETRYABLE))
+    install(app, retryable=dict(_RETRYABLE), hands_on_faults=True)
     app.add_middleware(Bound)
     app.add_middleware(CanonicalLine, clock=SystemClock(), metrics=RequestMetrics(registry))
     if traces is not None:

@@ -15,14 +15,10 @@ from services.admission.errors import TurnedAway
 from services.identity.registers import InvalidIdentifier, parse_uuid
 from services.problems import (
     PROBLEM_RESPONSES,
-    MessageInvalid,
-    MessageUnreadable,
-    invalid,
     not_found,
-    parse_json,
     turned_away,
 )
-from services.problems.guard import MESSAGE_IN_SCOPE
+from services.problems.guard import MESSAGE_IN_SCOPE, Given, given_in
 from services.recording.answers import Answering, answer_to_one, answer_to_several
 from services.recording.caller import Caller, caller
 from services.recording.direct import Handler
@@ -134,29 +130,25 @@ async def _recorded(write: Write, request: Request, asked: Asked) -> Response:
     return await take(request.app.state.recorder, write, given, _known(write, request), asked)
 
 
-async def message_of(request: Request) -> object:
-    """The JSON in a request's body. Raises a 400 problem for a body that is none, 422 for faults of its texts."""
-    if MESSAGE_IN_SCOPE in request.scope:
-        return request.scope[MESSAGE_IN_SCOPE]
-    try:
-        return parse_json(await request.body())
-    except MessageUnreadable as error:
-        raise turned_away(error.reason, detail=f"{error}.") from None
-    except MessageInvalid as error:
-        raise invalid(error.errors) from None
+async def message_of(request: Request) -> Given:
+    """What a request's body says. Raises a 400 problem for a body that is no JSON."""
+    given: Given | None = request.scope.get(MESSAGE_IN_SCOPE)
+    return given_in(await request.body()) if given is None else given
 
 
-async def take(recorder: Recorder, write: Write, given: object, known: dict[str, str], asked: Asked) -> Response:
+async def take(recorder: Recorder, write: Write, given: Given, known: dict[str, str], asked: Asked) -> Response:
     """One write, from what was sent to its answer. Raises Problem, LogUnavailable."""
     try:
         admitted = recorder.door.admit_request(
-            write.records, given, received_at_ms=recorder.clock.now_ms(), known=known, lines=write.lines
+            write.records, given.value, received_at_ms=recorder.clock.now_ms(), known=known, lines=write.lines
         )
+        if given.faults:
+            raise given.turned_away()
         recorded = await recorder.record(admitted, asked)
     except TurnedAway as error:
-        raise invalid(error.errors()) from None
+        raise given.turned_away(error.errors()) from None
     answering = Answering(asked.caller.organisation, recorder.sealer, recorder.medication_list.url)
-    if write.lines is not None and isinstance(given, dict) and write.lines in given:
+    if write.lines is not None and isinstance(given.value, dict) and write.lines in given.value:
         response = answer_to_several(recorded, answering)
     else:
         response = answer_to_one(recorded[0], answering)

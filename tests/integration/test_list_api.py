@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 import uuid
 from collections.abc import Iterator
@@ -179,6 +180,20 @@ def test_a_position_that_no_answer_told_is_at_fault(stand: ListStand, wrong: str
         ("/after_position", "wrong_format")
     ]
     assert pointers(stand.ask("/v1/list/history", patient.body(cursor=wrong))) == [("/cursor", "wrong_format")]
+
+
+@pytest.mark.parametrize("path", ["/v1/list/read", "/v1/list/history"])
+def test_what_json_cannot_hold_is_turned_away_with_all_else(stand: ListStand, path: str) -> None:
+    national_id = json.dumps(stand.a_patient().body()["patient"])
+    stated = {"Medchain-Caller": a_caller(), "Content-Type": "application/json"}
+    for body, found in [
+        (f'{{"patient": 1, "patient": {national_id}}}', [("/patient", "duplicate_field")]),
+        (
+            '{"patient": {"national_id": NaN, "pills": 1}}',
+            [("/patient/national_id", "not_a_number"), ("/patient/pills", "unexpected_field")],
+        ),
+    ]:
+        assert pointers(stand.http.post(path, content=body, headers=stated)) == found
 
 
 def test_a_position_of_elsewhere_says_nothing_about_this_list(stand: ListStand) -> None:

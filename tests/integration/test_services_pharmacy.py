@@ -213,6 +213,14 @@ def test_a_search_that_makes_no_sense_is_turned_away(stand: Stand, sent: object,
     assert stand.list.asked == []
 
 
+def test_a_search_that_says_something_twice_is_turned_away(stand: Stand) -> None:
+    twice = b'{"reference_number": "RX-1", "all": true, "all": false}'
+    stated = {"Medchain-Caller": CLERK, "Content-Type": "application/json"}
+    answer = stand.http.post("/v1/prescriptions/search", content=twice, headers=stated)
+    assert [(error["pointer"], error["reason"]) for error in answer.json()["errors"]] == [("/all", "duplicate_field")]
+    assert stand.list.asked == []
+
+
 def test_a_search_by_keys_of_two_patients_is_turned_away(stand: Stand) -> None:
     stand.list.owners = {"RX-1": "f" * 32}
     answer = search(stand, {"patient": PATIENT, "reference_number": "RX-1"})

@@ -392,6 +392,27 @@ def test_a_caller_who_is_not_stated_is_unknown(stand: Stand, caller: str) -> Non
     assert stand.events() == []
 
 
+def test_what_json_cannot_hold_is_told_together_with_all_else(stand: Stand) -> None:
+    sent = json.loads(json.dumps(a_prescription(refills=-1, note="half \ud83d")))
+    sent["quantity"]["value"] = float("nan")
+    text = json.dumps(sent).replace('"refills"', '"locked": true, "locked": false, "valid_until": 1e999, "refills"')
+    answer = sent_raw(stand, text.encode())
+    assert reasons(answer) == {
+        "/quantity/value": "not_a_number",
+        "/note": "unpaired_surrogate",
+        "/locked": "duplicate_field",
+        "/valid_until": "not_a_number",
+        "/refills": "out_of_range",
+    }
+    assert stand.events() == []
+
+
+def test_what_json_cannot_hold_is_turned_away_where_nothing_else_is_wrong(stand: Stand) -> None:
+    text = json.dumps(a_prescription()).replace('"refills"', '"locked": true, "locked": false, "refills"')
+    assert reasons(sent_raw(stand, text.encode())) == {"/locked": "duplicate_field"}
+    assert stand.events() == []
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -167,7 +167,7 @@ def create_app(open_parts: OpenParts, traces: Traces | None = None) -> FastAPI:
     app.router.routes.insert(0, DirectRoutes(DIRECT))
     for router in (outside, inside, health_routes(readiness_of), metrics):
         app.include_router(router)
-    install(app, retryable=dict(_RETRYABLE), decoded_by_type=DECODED_BY_TYPE)
+    install(app, retryable=dict(_RETRYABLE), decoded_by_type=DECODED_BY_TYPE, hands_on_faults=True)
     app.add_exception_handler(NotReadyError, _not_ready)
     app.add_middleware(Bound, at_most=_AT_MOST_UNDER_WAY, reason=DoorReason.LIST_UNAVAILABLE)
     app.add_middleware(CanonicalLine, clock=SystemClock(), metrics=RequestMetrics(registry))

@@ -14,6 +14,7 @@ from services.admission.errors import Finding, TurnedAway, findings_of
 from services.admission.models import model_of, struct_of
 from services.admission.rules import FUTURE_TOLERANCE_MS, broken_rules, door_rule
 from services.problems import Problem, invalid
+from services.problems.guard import Given
 
 T = TypeVar("T", bound=Struct)
 
@@ -89,17 +90,17 @@ def a_page_has_a_size(limit: int) -> Iterator[Finding]:
         yield Finding(("limit",), DoorReason.OUT_OF_RANGE)
 
 
-def asked_from_outside(kind: type[T], given: object, now_ms: int) -> T:
+def asked_from_outside(kind: type[T], given: Given, now_ms: int) -> T:
     """A request of an outside caller. Raises a 422 problem with everything that is wrong with it."""
     findings: list[Finding] = []
     found = None
     try:
-        found = model_of(kind).model_validate(given)
+        found = model_of(kind).model_validate(given.value)
     except ValidationError as error:
         findings += findings_of(error)
-    findings += broken_rules(kind, given, {"received_at_ms": now_ms})
-    if findings or found is None:
-        raise invalid(TurnedAway(findings).errors())
+    findings += broken_rules(kind, given.value, {"received_at_ms": now_ms})
+    if findings or found is None or given.faults:
+        raise given.turned_away(TurnedAway(findings).errors())
     asked: T = struct_of(found, kind)
     return asked
 
