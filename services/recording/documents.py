@@ -64,15 +64,16 @@ def _examples(records: type[Body], known: frozenset[str]) -> dict[str, Any]:
 
 
 def _as_request(message: Submission[Body], known: frozenset[str]) -> dict[str, Any]:
-    """The example as it can be sent today: its dates as if it had been written yesterday, and `occurred_at` left to us.
+    """The example as it can be sent today: written yesterday if not before, and `occurred_at` left to us.
 
-    A claim of last year would be turned away, and so would a death in ten years.
+    A death in ten years would be turned away, and so would a claim of last year. What is past stays as it is, so that an
+    example that is sent again on another day is the same.
     """
     plain = plain_of(message)
     person = {name: value for name, value in plain["patient"].items() if name != "kind"}
     body = {name: value for name, value in plain["bodies"][0].items() if name not in known}
     yesterday = oslo_day(SystemClock().now_ms()) - timedelta(days=1)
-    body = _moved(body, yesterday - oslo_day(message.occurred_at_ms))
+    body = _moved(body, min(timedelta(0), yesterday - oslo_day(message.occurred_at_ms)))
     return dict(msgspec.json.decode(msgspec.json.Encoder(decimal_format="number").encode({"patient": person, **body})))
 
 
