@@ -202,10 +202,13 @@ def _hand_out(chart: Chart, entry: Entry[ev.Body], body: ev.MedicationDispensed)
 
 
 def _note_what_is_open(chart: Chart, entry: Entry[ev.Body]) -> None:
-    """A dispatch that waited for the end of a claim binds, and its order goes out, once there is something to dispense."""
+    """A dispatch that waited for the end of a claim binds, and its order goes out, once there is something to dispense.
+
+    Only an event that is about it can bring that about: one with an earlier clock than the last says nothing of the rest.
+    """
     at_ms = entry.event.received_at_ms
-    for kind, rx in list(chart.about):
-        issue = issue_of(chart, rx) if kind == "rx" and of(chart, (kind, rx), ev.DispatchRequested) else None
+    for rx in telling.touched(chart, entry.body):
+        issue = issue_of(chart, rx) if of(chart, ("rx", rx), ev.DispatchRequested) else None
         if issue is None or tr.shown_stop(chart, issue.body.treatment) is not None:
             continue
         if status(chart, issue, at_ms) == "E":

@@ -42,7 +42,7 @@ class Before:
 
 def look(chart: Chart, event: AnyEvent) -> Before:
     """The state before the event."""
-    rxs = _touched(chart, event.body)
+    rxs = touched(chart, event.body)
     treatment = getattr(event.body, "treatment", None)
     stop = tr.shown_stop(chart, treatment) if treatment is not None else None
     seen = {rx: _see(chart, rx, event.received_at_ms) for rx in rxs}
@@ -55,7 +55,7 @@ def _see(chart: Chart, rx: str, at_ms: int) -> Seen:
     return Seen(recalls(chart, rx), now, dispatch_of(chart, rx, at_ms))
 
 
-def _touched(chart: Chart, body: ev.Body) -> list[str]:  # noqa: PLR0911  # a line for each type
+def touched(chart: Chart, body: ev.Body) -> list[str]:  # noqa: PLR0911  # a line for each type
     """The prescriptions whose recalls, claim or dispatch this event can change."""
     match body:
         case ev.PrescriptionIssued():

@@ -36,7 +36,8 @@ from tests.oracle.story import WHO, named
 DAY_MS: Final = 86_400_000
 LATER_MS: Final = (0, 45 * DAY_MS, 400 * DAY_MS)
 """After the last record: at once, with what was dated ahead in effect, and when all that ended is gone."""
-HISTORIES: Final = [(seed, 60) for seed in range(350)] + [(seed, 200) for seed in range(20)]
+HISTORIES: Final = [(seed, 60) for seed in range(350)] + [(seed, 200) for seed in range(20)] + [(50668, 60)]
+"""The last one: what is received by an earlier clock than the event before it opens nothing that it is not about."""
 ABOUT_A_HAND_OUT: Final = frozenset({"dispensed", "reversed"})
 
 
