@@ -440,7 +440,9 @@ def _withdraw(play: Play, envelope: Envelope, target: str, fields: Fields) -> It
 
 
 def _change(play: Play, envelope: Envelope, target: str, fields: Fields) -> Iterator[AnyEvent]:
-    kept = {name: fields[name] for name in ("indication_text", "substitution_reserved") if name in fields}
+    kept = {
+        name: fields[name] for name in ("indication_text", "substitution_reserved", "administration") if name in fields
+    }
     dosing = _dosing(fields) if "dosing" in fields or not kept else None
     body = ev.TreatmentChanged(treatment=play.id_of(target), reason=fields["reason"], dosing=dosing, **kept)
     yield envelope.around(body)

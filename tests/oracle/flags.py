@@ -110,7 +110,8 @@ def _of_claim(chart: Chart, event: AnyEvent, body: ev.ClaimRequested) -> set[Fla
         flags.add(Flag.COURSE_ENDED)
     packed = whole_list.multidose(chart)
     packs = None if packed is None else packed.pharmacy
-    if issue.body.multidose and packs not in (None, event.source.organisation):
+    is_packed = issue.body.multidose or tr.administration_of(chart, treatment) == "multidose"
+    if is_packed and packs not in (None, event.source.organisation):
         flags.add(Flag.MULTIDOSE_ELSEWHERE)
     if chart.parked:
         flags.add(Flag.LIST_INCOMPLETE)

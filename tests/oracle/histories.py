@@ -171,7 +171,7 @@ def _changed(dice: Dice) -> ev.TreatmentChanged:
         dosing=daily(dice.one("1", "3"), end=dice.one(None, dice.day())) if dice.often(0.6) else None,
         indication_text="sugar" if dice.often(0.3) else None,
         substitution_reserved=dice.one(None, dice.often(0.5)),
-        administration=dice.one(None, "self", "care_service"),
+        administration=dice.one(None, "self", "multidose"),
     )
 
 

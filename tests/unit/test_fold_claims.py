@@ -122,6 +122,13 @@ def test_multidose_elsewhere_is_flagged_on_what_is_packed(marked: bool, flags: s
     assert world.when(claimed(by="Q")).flags == flags
 
 
+@pytest.mark.parametrize(("administration", "flags"), [("multidose", {"multidose_elsewhere"}), ("self", set())])
+def test_multidose_elsewhere_is_flagged_on_what_a_doctor_had_packed_later(administration: str, flags: set[str]) -> None:
+    world = given(multidose("P"), issued(), changed(administration="multidose", at_ms=at(1)))
+    world.when(changed(administration=administration, at_ms=at(2)))
+    assert world.when(claimed(by="Q", at_ms=at(3))).flags == flags
+
+
 def test_multidose_whose_pharmacy_left_is_nowhere_else() -> None:
     world = given(multidose("P"), multidose_ended(by="P"), issued(multidose=True))
     assert world.when(claimed(by="Q")).flags == set()

@@ -5,6 +5,9 @@ from services.medication_list.fold.standing import status_unheld
 from services.medication_list.fold.state import Meta, PrescriptionState, TreatmentState
 from services.medication_list.fold.stopping import is_paused, stop_in_force
 
+MULTIDOSE = "multidose"
+"""The administration by which a doctor has what is taken already multi-dose packed."""
+
 
 def refusal_of_closed(
     prescription: PrescriptionState, treatment: TreatmentState, meta: Meta, now_ms: int, *, is_held: bool = False
@@ -40,7 +43,8 @@ def flags_for_pharmacy(
     dosing_end_ms = treatment.dosing_end_ms if is_dosed_later else prescription.dosing_end_ms
     if prescription.is_course and 0 < dosing_end_ms <= now_ms:
         flags.append(Flag.COURSE_ENDED)
-    if prescription.multidose and meta.multidose is not None and meta.multidose.pharmacy not in (None, pharmacy):
+    is_packed = prescription.multidose or treatment.administration == MULTIDOSE
+    if is_packed and meta.multidose is not None and meta.multidose.pharmacy not in (None, pharmacy):
         flags.append(Flag.MULTIDOSE_ELSEWHERE)
     if meta.incomplete_since_ms:
         flags.append(Flag.LIST_INCOMPLETE)
