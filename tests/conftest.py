@@ -16,6 +16,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from kafka import KafkaAdminClient
 
 from deploy.local.layout import BUILD, BYTE_CODE
+from services.publishing.kafka_access import KafkaAccess
 from services.topics import cluster
 from services.topics.registry import load
 from tests.acceptance.translate import PARTIES
@@ -93,7 +94,7 @@ def scratch() -> Iterator[Path]:
 def kafka(scratch: Path) -> Iterator[str]:
     """Bootstrap servers of a broker that has every declared topic."""
     with a_kafka(scratch / "kafka") as address:
-        cluster.create(address, load(), one_broker=True)
+        cluster.create(KafkaAccess(address), load(), one_broker=True)
         yield address
 
 

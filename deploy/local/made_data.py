@@ -7,6 +7,7 @@ from typing import Final
 from deploy.local.layout import CHECKOUT
 from deploy.local.state import State
 from services.medication_list.source_log import KafkaSourceLog
+from services.publishing.kafka_access import KafkaAccess
 from services.simulator.population import Town
 from services.simulator.town import patients_for
 
@@ -24,7 +25,7 @@ def play_into_empty(state: State, events: int) -> bool:
     Raises:
         TownNotPlayedError: the simulator failed; it has said why.
     """
-    if events == 0 or any(KafkaSourceLog(state.kafka).ends().values()):
+    if events == 0 or any(KafkaSourceLog(KafkaAccess(state.kafka)).ends().values()):
         return False
     command = "from services.command_line.app import main; main()"
     argv = [sys.executable, "-c", command, "simulate", f"--events={events}"]

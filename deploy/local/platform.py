@@ -19,6 +19,7 @@ from deploy.local.redis import RedisServer
 from deploy.local.state import Claim, Running, State
 from deploy.local.supervisor import Supervisor
 from deploy.services import OPTIONAL, SERVICES, Service
+from services.publishing.kafka_access import KafkaAccess
 from services.topics import cluster
 from services.topics.registry import Parties, load
 
@@ -105,7 +106,7 @@ class Platform:
     def environment(self, service: Service, name: str) -> dict[str, str]:
         """What a service's process of that name is told: its own variables, and nothing that it has no use for."""
         known = {
-            "MEDCHAIN_KAFKA": self.kafka_address,
+            **KafkaAccess(self.kafka_address).as_environment(),
             "MEDCHAIN_REDIS": self.redis_url,
             "MEDCHAIN_CREATE_PARTY_TOPICS": "true",  # a machine of one's own: whoever writes here is a party
             **keys_of(self.directory),
@@ -134,7 +135,7 @@ class Platform:
             self.broker.prepare()
             self.redis.prepare()
             self._start(self.broker.program(), self.redis.program())
-            cluster.create(self.kafka_address, load(), self.parties, one_broker=True)
+            cluster.create(KafkaAccess(self.kafka_address), load(), self.parties, one_broker=True)
             self._start(*(program for service in self.services for program in self._programs_of(service)))
         except BaseException:
             self.stop()

@@ -7,6 +7,7 @@ from typing import Final
 from schemas.codec import encode, name_of
 from schemas.events import Event, ParkedRecordClosed
 from schemas.framing import Framing
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import Log, cloud_event_headers
 from services.topics.registry import EVENTS_TOPIC
@@ -16,7 +17,7 @@ SYSTEM: Final = "medchain-casework"
 
 
 def kafka_append(
-    kafka: str, partitions: Callable[[str], int], framing: Framing, topic: str = EVENTS_TOPIC
+    kafka: KafkaAccess, partitions: Callable[[str], int], framing: Framing, topic: str = EVENTS_TOPIC
 ) -> Callable[[Event[ParkedRecordClosed]], int]:
     """Appends an event to the log; gives the offset. `partitions`: the declared number for a topic."""
 

@@ -29,6 +29,7 @@ from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Roles, RoleState
 from services.medication_list.store.waiting import Outbox
+from services.publishing.kafka_access import KafkaAccess, KafkaSetting
 from services.publishing.partitioning import partition_of
 from services.schema_registry import framing_at_start
 from services.topics.registry import EVENTS_TOPIC, load
@@ -50,7 +51,7 @@ class CaseworkSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
 
-    kafka: str | None = None
+    kafka: KafkaSetting | None = None
     redis: str | None = None
     schema_registry: str | None = None
     pseudonym_key: SecretStr | None = None
@@ -75,7 +76,7 @@ class Desk:
     append: Callable[[Event[ParkedRecordClosed]], int]
     """Appends an operator's own event to the log; gives its offset."""
     framing: Framing = PLAIN
-    kafka: str = ""
+    kafka: KafkaAccess | None = None
     topic: str = EVENTS_TOPIC
 
     def partition_of(self, patient: str) -> int:
@@ -173,7 +174,7 @@ def _completed(settings: CaseworkSettings) -> CaseworkSettings:
         raise CaseRefusedError("No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and MEDCHAIN_REDIS.")
     directory = Path(state.directory)
     own: Mapping[str, object] = {
-        "kafka": state.kafka,
+        "kafka": KafkaAccess(state.kafka),
         "redis": state.redis,
         "schema_registry": state.schema_registry,
         "pseudonym_key": SecretStr(keys_of(directory)["MEDCHAIN_PSEUDONYM_KEY"]),

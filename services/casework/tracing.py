@@ -187,12 +187,12 @@ def _waiting(desk: Desk, partition: int) -> Iterator[tuple[str, int, Effect]]:
 def _sent(desk: Desk, wanted: list[str], due: Mapping[str, Effect], since_ms: int) -> dict[str, tuple[str, int]]:
     """Where on its topic each of these effects lies, and when it was taken; looked for from the event's time on."""
     found: dict[str, tuple[str, int]] = {}
-    if not wanted or not desk.kafka:
+    if not wanted or desk.kafka is None:
         return found
     try:
         with closing(
             KafkaConsumer(
-                bootstrap_servers=desk.kafka.split(","),
+                **desk.kafka.client_settings(),
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",

@@ -29,6 +29,7 @@ from deploy.local.program import ProgramDiedError
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from schemas.events import AllergyRecorded
 from services.command_line.follow import Story, StoryBrokenError
+from services.publishing.kafka_access import KafkaAccess
 from services.simulator.cli import counts_table, progress
 from services.simulator.connecting import SERVICES, Via, Where, channels
 from services.simulator.diary import Planned
@@ -236,7 +237,9 @@ def _bytes_per_patient(platform: Platform, patients: int) -> int:
 def _where(platform: Platform) -> Where:
     keys = keys_of(platform.directory)
     urls = {name: platform.url(name) for name in SERVICES}
-    return Where(platform.kafka_address, urls, keys["MEDCHAIN_PSEUDONYM_KEY"], keys["MEDCHAIN_SEALING_KEY"])
+    return Where(
+        KafkaAccess(platform.kafka_address), urls, keys["MEDCHAIN_PSEUDONYM_KEY"], keys["MEDCHAIN_SEALING_KEY"]
+    )
 
 
 def summary(report: dict[str, Any]) -> Table:

@@ -25,6 +25,7 @@ from deploy.local.waiting import wait_until
 from schemas import codec
 from services.command_line.clients import Found, write_until
 from services.command_line.demo import out, step, summary
+from services.publishing.kafka_access import KafkaAccess
 from services.replay.place import LogTail
 from services.simulator.cli import progress
 from services.simulator.connecting import SERVICES, Via, Where, channels
@@ -88,11 +89,11 @@ class Drill:
         self._rate = rate
         self._seconds = seconds
         self._tries = 0
+        self._kafka = KafkaAccess(platform.kafka_address)
         keys = keys_of(platform.directory)
         urls = {name: platform.url(name) for name in SERVICES}
-        self._where = Where(platform.kafka_address, urls, keys["MEDCHAIN_PSEUDONYM_KEY"], keys["MEDCHAIN_SEALING_KEY"])
-        told = {"MEDCHAIN_KAFKA": platform.kafka_address, "MEDCHAIN_REDIS": platform.redis_url}
-        self._environment = {**os.environ, **told}
+        self._where = Where(self._kafka, urls, keys["MEDCHAIN_PSEUDONYM_KEY"], keys["MEDCHAIN_SEALING_KEY"])
+        self._environment = {**os.environ, **self._kafka.as_environment(), "MEDCHAIN_REDIS": platform.redis_url}
 
     def play(self, n: int, workers: int, max_share: float) -> dict[str, Any]:
         """All of it; what the report says."""
@@ -257,7 +258,7 @@ class Drill:
     # --- What came of it ------------------------------------------------------------------------------------------
 
     def _await_judged(self) -> None:
-        with closing(LogTail(self._platform.kafka_address, load().partitions(EVENTS_TOPIC))) as tail:
+        with closing(LogTail(self._kafka, load().partitions(EVENTS_TOPIC))) as tail:
             ends = sum(tail.ends().values())
 
         def judged() -> bool:
@@ -302,7 +303,7 @@ class Drill:
         topics = [
             topic.name for topic in load().wanted(self._town.parties) if topic.name.startswith("submission-receipts.")
         ]
-        with closing(KafkaConsumer(bootstrap_servers=self._platform.kafka_address, group_id=None)) as consumer:
+        with closing(KafkaConsumer(**self._kafka.client_settings(), group_id=None)) as consumer:
             places = [TopicPartition(topic, each) for topic in topics for each in range(load().partitions(topic))]
             consumer.assign(places)
             consumer.seek_to_beginning(*places)

@@ -15,6 +15,8 @@ class TroubleReason(StrEnum):
 
     BROKER_UNREACHABLE = "broker_unreachable"
     """No broker answers, or it answers nothing in time."""
+    BROKER_REFUSES = "broker_refuses"
+    """A broker is there, and takes no connection with this process' certificate, or gives it no right to what it needs."""
     BROKER_DISK_LOW = "broker_disk_low"
     """The broker answers, and its disk has little room left."""
     BROKER_DISK_FULL = "broker_disk_full"

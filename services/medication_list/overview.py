@@ -25,6 +25,7 @@ from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.roles import Pointer, Role, RoleState
 from services.publishing.broker_check import listens
+from services.publishing.kafka_access import KafkaAccess, refusal
 from services.topics.registry import EVENTS_TOPIC, Topics
 
 _ANSWERS_WITHIN_MS: Final = 5_000
@@ -105,7 +106,7 @@ class _ViewSide(msgspec.Struct):
     redis: RedisOverview | None = None
 
 
-def overview(kafka: str, link: Link, topics: Topics, *, now_ms: int | None = None) -> Overview:
+def overview(kafka: KafkaAccess, link: Link, topics: Topics, *, now_ms: int | None = None) -> Overview:
     """Ask broker and Redis. Blocking, some seconds where one of them is away; never raises for that."""
     partitions = range(topics.partitions(EVENTS_TOPIC))
     at_ms = int(time.time() * 1000) if now_ms is None else now_ms
@@ -119,7 +120,7 @@ def overview(kafka: str, link: Link, topics: Topics, *, now_ms: int | None = Non
         log = _log_side(kafka, _groups(view.pointer))
         first_ms = _first_waiting(kafka, _behind(log, view))
     except (KafkaError, OSError) as error:
-        away.append(f"The broker does not answer ({type(error).__name__}).")
+        away.append(refusal(kafka) or f"The broker does not answer ({type(error).__name__}).")
     return Overview(
         at_ms=at_ms,
         partitions=tuple(_partition(each, log, view, first_ms, at_ms) for each in partitions),
@@ -140,14 +141,13 @@ def _groups(pointer: Pointer | None) -> tuple[str, ...]:
     return group_of_release(record_of(pointer, live).fold_version), group_of_generation(live)
 
 
-def _log_side(kafka: str, groups: Sequence[str]) -> _LogSide:
-    servers = kafka.split(",")
-    if not any(listens(each, _LISTENS_WITHIN_S) for each in servers):
+def _log_side(kafka: KafkaAccess, groups: Sequence[str]) -> _LogSide:
+    if not any(listens(each, _LISTENS_WITHIN_S) for each in kafka.addresses):
         # The library would try for long, and leave every refused socket open behind it.
         raise ConnectionRefusedError
     with closing(
         KafkaAdminClient(
-            bootstrap_servers=servers, request_timeout_ms=_ANSWERS_WITHIN_MS, bootstrap_timeout_ms=_ANSWERS_WITHIN_MS
+            **kafka.client_settings(), request_timeout_ms=_ANSWERS_WITHIN_MS, bootstrap_timeout_ms=_ANSWERS_WITHIN_MS
         )
     ) as admin:
         topic: Any = next(iter(admin.describe_topics([EVENTS_TOPIC])), None)
@@ -174,14 +174,14 @@ def _behind(log: _LogSide, view: _ViewSide) -> dict[int, int]:
     return {p: offset for p, end in log.ends.items() if (offset := live.get(p)) is not None and offset < end}
 
 
-def _first_waiting(kafka: str, places: Mapping[int, int]) -> dict[int, int]:
+def _first_waiting(kafka: KafkaAccess, places: Mapping[int, int]) -> dict[int, int]:
     """When the broker took the first record that waits, in milliseconds since the epoch."""
     if not places:
         return {}
     found: dict[int, int] = {}
     with closing(
         KafkaConsumer(
-            bootstrap_servers=kafka.split(","),
+            **kafka.client_settings(),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

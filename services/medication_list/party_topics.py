@@ -8,6 +8,7 @@ from typing import Protocol
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.log import LogUnavailable
 from services.topics import cluster
 from services.topics.registry import InvalidPartyError, Parties, Topics
@@ -32,8 +33,8 @@ class PartyTopics(Protocol):
 class KafkaPartyTopics:
     """Those of a cluster, as last seen: it is asked for each topic once, until it is to be looked at again."""
 
-    def __init__(self, bootstrap: str, topics: Topics, *, create_missing: bool) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaAccess, topics: Topics, *, create_missing: bool) -> None:
+        self._kafka = kafka
         self._topics = topics
         self._create_missing = create_missing
         self._there: set[str] = set()
@@ -61,7 +62,7 @@ class KafkaPartyTopics:
         return system in self._topics.parties.systems or f"submission-receipts.{system}" in self._there
 
     def _list(self) -> set[str]:
-        with closing(KafkaAdminClient(bootstrap_servers=self._bootstrap.split(","))) as admin:
+        with closing(KafkaAdminClient(**self._kafka.client_settings())) as admin:
             return set(admin.list_topics())
 
     def _create(self, topic: str) -> Collection[str]:
@@ -73,7 +74,7 @@ class KafkaPartyTopics:
             }[kind]()
         except (InvalidPartyError, KeyError):
             return ()  # an unlisted system gets no receipts topic, and no other kind is ours to make
-        return cluster.create(self._bootstrap, self._topics, parties, one_broker=True)
+        return cluster.create(self._kafka, self._topics, parties, one_broker=True)
 
 
 class MemoryPartyTopics:

@@ -349,7 +349,7 @@ def main() -> NoReturn:
     _enter_when_possible(worker, pulse)
     # Releases that fold otherwise feed generations of their own, beside one another: they must not share partitions.
     group = group_of_generation(settings.generation) if settings.generation else group_of_release(VERSION)
-    driver = DriverSettings(group, settings.kafka.split(","), EVENTS_TOPIC, partitions)
+    driver = DriverSettings(group, settings.kafka, EVENTS_TOPIC, partitions)
     leaving = LeavingWhenGone(worker, lambda: os.kill(os.getpid(), signal.SIGTERM))
     if traces is not None:
         atexit.register(traces.close)

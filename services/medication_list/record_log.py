@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
+from services.publishing.kafka_access import KafkaAccess
 from services.topics.registry import EVENTS_TOPIC
 
 _NEAR: Final = 100
@@ -83,8 +84,8 @@ class MemoryRecordLog:
 class KafkaRecordLog:
     """The real one: consumers that are kept, each used by one reading at a time."""
 
-    def __init__(self, bootstrap: str, topic: str = EVENTS_TOPIC) -> None:
-        self._bootstrap = bootstrap.split(",")
+    def __init__(self, kafka: KafkaAccess, topic: str = EVENTS_TOPIC) -> None:
+        self._kafka = kafka
         self._topic = topic
         self._idle: SimpleQueue[Any] = SimpleQueue()
 
@@ -114,11 +115,11 @@ class KafkaRecordLog:
     def _consumer(self) -> Any:
         with suppress(Empty):
             return self._idle.get_nowait()
-        if not any(_answers(address) for address in self._bootstrap):
+        if not any(_answers(address) for address in self._kafka.addresses):
             # The library would go on trying, and leave every refused socket open behind it.
             raise LogLookupError("no broker answers")
         return KafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **self._kafka.client_settings(),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",

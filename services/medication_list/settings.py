@@ -3,6 +3,7 @@
 from pydantic import SecretStr
 
 from services.identity.sealing import Sealer
+from services.publishing.kafka_access import KafkaSetting
 from services.telemetry.traces import TracedSettings
 
 
@@ -12,8 +13,8 @@ class MedicationListSettings(TracedSettings):
     One object for the API, the processor and the relay; what a process is not told stays None.
     """
 
-    kafka: str
-    """host:port of the brokers, separated by commas."""
+    kafka: KafkaSetting
+    """The brokers, and the certificate to speak with them by."""
     redis: str
     """URL of the Redis database that holds the view."""
     schema_registry: str | None = None

@@ -8,11 +8,12 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 
 from schemas.codec import decode
 from schemas.events import RelayProgress
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
+from services.publishing.kafka_access import KafkaAccess, refusal
 from services.topics.registry import EVENTS_TOPIC
 
 PROGRESS_TOPIC: Final = "relay-progress"
@@ -53,7 +54,7 @@ class KafkaSourceLog:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaAccess,
         *,
         events: str = EVENTS_TOPIC,
         progress: str = PROGRESS_TOPIC,
@@ -62,7 +63,7 @@ class KafkaSourceLog:
     ) -> None:
         """`answers_within_ms`: a broker that is silent for longer does not answer."""
         self._answers_within_ms = answers_within_ms
-        self._bootstrap = bootstrap.split(",")
+        self._kafka = kafka
         self._events = events
         self._progress = progress
         self._framing = framing
@@ -91,7 +92,7 @@ class KafkaSourceLog:
         try:
             with closing(
                 KafkaConsumer(
-                    bootstrap_servers=self._bootstrap,
+                    **self._kafka.client_settings(),
                     bootstrap_timeout_ms=self._answers_within_ms,
                     group_id=None,
                     enable_auto_commit=False,
@@ -131,13 +132,15 @@ class KafkaSourceLog:
 
     def _admin(self) -> Any:
         return KafkaAdminClient(
-            bootstrap_servers=self._bootstrap,
+            **self._kafka.client_settings(),
             bootstrap_timeout_ms=self._answers_within_ms,
             request_timeout_ms=self._answers_within_ms,
         )
 
     def _topic(self, admin: Any) -> Mapping[str, Any]:
         found = next(iter(admin.describe_topics([self._events])), None)
+        if found is not None and found["error_code"] == TopicAuthorizationFailedError.errno:
+            raise SourceLogUnavailableError(f"this process' certificate gives it no right to topic {self._events}")
         if found is None or not found["partitions"]:
             raise SourceLogUnavailableError(f"the log has no topic {self._events}")
         topic: Mapping[str, Any] = found
@@ -145,7 +148,8 @@ class KafkaSourceLog:
 
     def _unavailable(self, error: KafkaError) -> SourceLogUnavailableError:
         return SourceLogUnavailableError(
-            f"the log at {', '.join(self._bootstrap)} did not answer within {self._answers_within_ms / 1000:g} s "
+            refusal(self._kafka)
+            or f"the log at {self._kafka} did not answer within {self._answers_within_ms / 1000:g} s "
             f"({type(error).__name__})"
         )
 

@@ -28,6 +28,7 @@ from services.medication_list.store.roles import Pointer, RoleState
 from services.operations.examining import Finding, error, warning, well
 from services.operations.reaching import Reached, ServiceStatus, ask_services
 from services.publishing.broker_check import BrokerCheck
+from services.publishing.kafka_access import KafkaAccess
 from services.schema_registry import framing_at_start
 from services.topics.cluster import differences
 from services.topics.registry import EVENTS_TOPIC, load
@@ -69,8 +70,8 @@ def _of_trouble(check: str, trouble: Trouble) -> Finding:
     return error(check, trouble.text, do) if trouble.stops else warning(check, trouble.text, do)
 
 
-def _brokers(kafka: str) -> tuple[list[int], tuple[int, ...]]:
-    with closing(KafkaAdminClient(bootstrap_servers=kafka.split(","))) as admin:
+def _brokers(kafka: KafkaAccess) -> tuple[list[int], tuple[int, ...]]:
+    with closing(KafkaAdminClient(**kafka.client_settings())) as admin:
         brokers = [each["broker_id"] for each in admin.describe_cluster()["brokers"]]
         return brokers, min(tuple(admin.get_broker_version_data(each).broker_version) for each in brokers)
 
@@ -82,7 +83,7 @@ def _broker_version(version: tuple[int, ...]) -> Finding:
     return well("broker version", f"{told} or newer")
 
 
-def _topics(kafka: str, *, one_broker: bool) -> Iterator[Finding]:
+def _topics(kafka: KafkaAccess, *, one_broker: bool) -> Iterator[Finding]:
     wrong = differences(kafka, load(), one_broker=one_broker)
     for each in wrong:
         if each.what == "unexpected":
@@ -97,7 +98,7 @@ def _topics(kafka: str, *, one_broker: bool) -> Iterator[Finding]:
         yield well("topics", "as declared")
 
 
-def _newest(kafka: str, framing: Framing) -> Iterator[Finding]:
+def _newest(kafka: KafkaAccess, framing: Framing) -> Iterator[Finding]:
     """The newest record of each partition: whether its schema is known here, and whether it is of the future."""
     records, now_ms = _last_records(kafka), int(time.time() * 1000)
     partitions = load().partitions(EVENTS_TOPIC)
@@ -124,10 +125,8 @@ def _newest(kafka: str, framing: Framing) -> Iterator[Finding]:
         yield well("broker clock", "no record is of the future")
 
 
-def _last_records(kafka: str) -> list[Any]:
-    with closing(
-        KafkaConsumer(bootstrap_servers=kafka.split(","), group_id=None, enable_auto_commit=False)
-    ) as consumer:
+def _last_records(kafka: KafkaAccess) -> list[Any]:
+    with closing(KafkaConsumer(**kafka.client_settings(), group_id=None, enable_auto_commit=False)) as consumer:
         places = [TopicPartition(EVENTS_TOPIC, each) for each in consumer.partitions_for_topic(EVENTS_TOPIC) or ()]
         begins, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
         filled = [each for each in places if ends[each] > begins[each]]

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.casework.desk import CaseRefusedError
+from services.publishing.kafka_access import KafkaAccess, KafkaSetting
 
 ANSWERS_WITHIN_S: Final = 5.0
 KEYS: Final = ("pseudonym_key", "sealing_key", "read_token_key")
@@ -23,7 +24,7 @@ class OperationsSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
 
-    kafka: str | None = None
+    kafka: KafkaSetting | None = None
     redis: str | None = None
     schema_registry: str | None = None
     services: str = ""
@@ -37,7 +38,7 @@ class OperationsSettings(BaseSettings):
 class Reached:
     """A platform: broker, Redis, the URL of each process, and the keys (by their variables) that stand here."""
 
-    kafka: str
+    kafka: KafkaAccess
     redis: str
     services: Mapping[str, str]
     schema_registry: str | None = None
@@ -71,7 +72,7 @@ def reach() -> Reached:
         raise CaseRefusedError("No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and MEDCHAIN_REDIS.")
     urls = {name: each.url for name, each in state.programs.items() if each.url is not None}
     keys = {**keys_of(Path(state.directory))}
-    return Reached(state.kafka, state.redis, urls, state.schema_registry or None, keys)
+    return Reached(KafkaAccess(state.kafka), state.redis, urls, state.schema_registry or None, keys)
 
 
 def ask_services(services: Mapping[str, str]) -> tuple[ServiceStatus, ...]:

@@ -9,9 +9,10 @@ from threading import Thread
 from typing import Any, Final
 
 from kafka import KafkaAdminClient
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from services.health import Trouble, TroubleReason
+from services.publishing.kafka_access import KafkaAccess, refusal
 
 _ANSWERS_WITHIN_MS: Final = 2_000
 LOW_BYTES: Final = 1 << 30
@@ -24,20 +25,20 @@ class BrokerCheck:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaAccess,
         partitions: Callable[[str], int],
         topics: Collection[str],
         *,
         low_bytes: int = LOW_BYTES,
         low_share: float = LOW_SHARE,
     ) -> None:
-        """`bootstrap`: host:port[,host:port]. `partitions`: the declared number for a topic.
+        """`partitions`: the declared number for a topic.
 
         A disk is low when it has less left than `low_bytes` and than `low_share` of it (0 to 1).
         """
         self._low_bytes = low_bytes
         self._low_share = low_share
-        self._bootstrap = bootstrap.split(",")
+        self._kafka = kafka
         self._declared = {topic: partitions(topic) for topic in topics}
         self._admin: Any = None
         self._left_bytes: int | None = None
@@ -68,12 +69,12 @@ class BrokerCheck:
             spent.close()
 
     def _connected(self) -> Any:
-        if not any(listens(address, _ANSWERS_WITHIN_MS / 1000) for address in self._bootstrap):
+        if not any(listens(address, _ANSWERS_WITHIN_MS / 1000) for address in self._kafka.addresses):
             # The library would try for two seconds, and leave every refused socket open behind it.
             raise ConnectionRefusedError
         if self._admin is None:
             self._admin = KafkaAdminClient(
-                bootstrap_servers=self._bootstrap,
+                **self._kafka.client_settings(),
                 request_timeout_ms=_ANSWERS_WITHIN_MS,
                 bootstrap_timeout_ms=_ANSWERS_WITHIN_MS,
             )
@@ -97,8 +98,10 @@ class BrokerCheck:
         return min(low) if low else None
 
     def _unreachable(self, error: str) -> Trouble:
-        where = ", ".join(self._bootstrap)
-        text = f"No broker answers at {where} ({error}): nothing can be recorded."
+        refused = refusal(self._kafka)
+        if refused is not None:
+            return Trouble(TroubleReason.BROKER_REFUSES, f"{refused} Nothing can be recorded.")
+        text = f"No broker answers at {self._kafka} ({error}): nothing can be recorded."
         if self._left_bytes is None:
             return Trouble(TroubleReason.BROKER_UNREACHABLE, text)
         full = f"{text} When it last answered, its disk had {_megabytes(self._left_bytes)} left."
@@ -116,6 +119,9 @@ def listens(address: str, within_s: float) -> bool:
 
 
 def _wrong(topic: str, declared: int, found: Mapping[str, Any] | None) -> Trouble | None:
+    if found is not None and found["error_code"] == TopicAuthorizationFailedError.errno:
+        text = f"This process' certificate gives it no right to topic {topic}."
+        return Trouble(TroubleReason.BROKER_REFUSES, text)
     if found is None or not found["partitions"]:
         return Trouble(TroubleReason.LOG_INCOMPLETE, f"The broker has no topic {topic}.")
     if len(found["partitions"]) != declared:

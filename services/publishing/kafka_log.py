@@ -16,6 +16,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, NodeNotReadyError
 from schemas.framing import PLAIN, Framing
 from services.health import Trouble, TroubleReason
 from services.publishing.broker_check import listens
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
     Headers,
@@ -124,7 +125,7 @@ class KafkaLog:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaAccess,
         partitions: Callable[[str], int],
         *,
         client_id: str = "medchain",
@@ -132,14 +133,14 @@ class KafkaLog:
         framing: Framing = PLAIN,
         tells_callers: bool = False,
     ) -> None:
-        """`bootstrap`: host:port[,host:port]. `partitions`: the declared number for a topic; raises if undeclared.
+        """`partitions`: the declared number for a topic; raises if undeclared.
 
         `linger_ms`: how long a record waits for company; for a writer of many, to whom it is worth the delay.
         `framing`: how records are framed on the topics. `tells_callers`: for a writer on behalf of callers, who are
         told at once while the log is silent; one that reads from a topic rather waits.
         """
         self._tells_callers = tells_callers
-        self._bootstrap = bootstrap.split(",")
+        self._kafka = kafka
         self._partitions = partitions
         self._client_id = client_id
         self._linger_ms = linger_ms
@@ -270,11 +271,11 @@ class KafkaLog:
         return declared
 
     def _connect(self) -> Any:
-        if not any(listens(address, _BLOCK_MS / 1000) for address in self._bootstrap):
+        if not any(listens(address, _BLOCK_MS / 1000) for address in self._kafka.addresses):
             # The library would try for two seconds, and leave every refused socket open behind it.
             raise NodeNotReadyError("no broker answers")
         return KafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **self._kafka.client_settings(),
             client_id=self._client_id,
             enable_idempotence=True,
             acks="all",

@@ -8,14 +8,15 @@ from services.admission.door import Door
 from services.admission.read_token import ReadTokens
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
+from services.publishing.kafka_access import KafkaSetting
 from services.telemetry.traces import TracedSettings
 
 
 class RecordingSettings(TracedSettings):
     """Where the log and the medication list are, and the platform's keys (each 64 hexadecimal characters)."""
 
-    kafka: str
-    """host:port of the brokers, separated by commas."""
+    kafka: KafkaSetting
+    """The brokers, and the certificate to speak with them by."""
     list_url: str
     """The base URL of the medication list's API."""
     schema_registry: str | None = None

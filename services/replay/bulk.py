@@ -49,6 +49,7 @@ from services.medication_list.store.port import Store, StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Attending, Pointer, Roles, WorkerKind
+from services.publishing.kafka_access import KafkaAccess, kafka_access
 from services.replay.order import DONE, REFUSED, Order, Pacing, Told
 from services.replay.pace import Pace
 from services.schema_registry import framing_at_start
@@ -246,7 +247,7 @@ def main() -> None:
     configure("replay")
     os.nice(_NICE)
     collect_seldom()
-    kafka, redis = os.environ["MEDCHAIN_KAFKA"], os.environ["MEDCHAIN_REDIS"]
+    kafka, redis = kafka_access(os.environ["MEDCHAIN_KAFKA"]), os.environ["MEDCHAIN_REDIS"]
     framing = framing_at_start(os.environ.get("MEDCHAIN_SCHEMA_REGISTRY") or None)
     link, declared = Link(redis), load().partitions(EVENTS_TOPIC)
     pace = Pace(order.share)
@@ -272,9 +273,11 @@ def main() -> None:
         raise SystemExit(code_of(refusal)) from None
 
 
-async def _replay_from(kafka: str, worker: Worker, bounded: Bounded, order: Order, declared: int, pace: Pace) -> None:
+async def _replay_from(
+    kafka: KafkaAccess, worker: Worker, bounded: Bounded, order: Order, declared: int, pace: Pace
+) -> None:
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka.split(","),
+        **kafka.client_settings(),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",

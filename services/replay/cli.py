@@ -186,8 +186,9 @@ def _run(
     follow: bool,
     as_json: bool,
 ) -> None:
+    assert place.kafka is not None
     assert place.settings is not None
-    with closing(LogTail(place.settings["MEDCHAIN_KAFKA"], place.partitions)) as tail:
+    with closing(LogTail(place.kafka, place.partitions)) as tail:
         bounds = {} if until is None else until_offsets(tail, until)
         started = partial(ChildReader, settings=place.settings)
         with Crew(generation, place.partitions, workers, bounds, place.clock, started) as crew:

@@ -20,6 +20,7 @@ from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Pointer, Roles
+from services.publishing.kafka_access import KafkaAccess, KafkaSetting
 from services.schema_registry import framing_at_start
 from services.topics.registry import EVENTS_TOPIC, load
 
@@ -29,7 +30,7 @@ class ReplaySettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
 
-    kafka: str | None = None
+    kafka: KafkaSetting | None = None
     redis: str | None = None
     schema_registry: str | None = None
 
@@ -45,6 +46,7 @@ class Place:
     partitions: int
     framing: Framing = PLAIN
     clock: Clock = field(default_factory=SystemClock)
+    kafka: KafkaAccess | None = None
     settings: Mapping[str, str] | None = None
 
     def pointer(self) -> Pointer:
@@ -73,7 +75,7 @@ def open_place() -> Iterator[Place]:
     with closing(Link(settings.redis)) as link:
         roles, log = RedisRoles(link), KafkaSourceLog(settings.kafka, framing=framing)
         refuse_another_log(roles, log)
-        told = {"MEDCHAIN_KAFKA": settings.kafka, "MEDCHAIN_REDIS": settings.redis}
+        told = settings.kafka.as_environment() | {"MEDCHAIN_REDIS": settings.redis}
         yield Place(
             roles=roles,
             log=log,
@@ -81,6 +83,7 @@ def open_place() -> Iterator[Place]:
             store_of=lambda generation: RedisStore(link, generation),
             partitions=load().partitions(EVENTS_TOPIC),
             framing=framing,
+            kafka=settings.kafka,
             settings=told | {"MEDCHAIN_SCHEMA_REGISTRY": settings.schema_registry or ""},
         )
 
@@ -97,17 +100,17 @@ def _completed(settings: ReplaySettings) -> ReplaySettings:
             "No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and MEDCHAIN_REDIS."
         )
     return settings.model_copy(
-        update={"kafka": state.kafka, "redis": state.redis, "schema_registry": state.schema_registry}
+        update={"kafka": KafkaAccess(state.kafka), "redis": state.redis, "schema_registry": state.schema_registry}
     )
 
 
 class LogTail:
     """Asks the log where it ends, and where it was at some time, again and again over one connection."""
 
-    def __init__(self, bootstrap: str, partitions: int, topic: str = EVENTS_TOPIC) -> None:
+    def __init__(self, kafka: KafkaAccess, partitions: int, topic: str = EVENTS_TOPIC) -> None:
         self._places = [TopicPartition(topic, each) for each in range(partitions)]
         self._consumer: Any = KafkaConsumer(
-            bootstrap_servers=bootstrap.split(","),
+            **kafka.client_settings(),
             group_id=None,
             enable_auto_commit=False,
             allow_auto_create_topics=False,

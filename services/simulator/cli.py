@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from services.publishing.kafka_access import KafkaAccess
 from services.schema_registry import framing_at_start
 from services.simulator.connecting import (
     SERVICES,
@@ -139,7 +140,7 @@ def _where() -> Where:
         raise NoPlatformError("No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and the services' URLs.")
     keys = keys_of(Path(state.directory))
     return Where(
-        state.kafka,
+        KafkaAccess(state.kafka),
         {name: state.url(name) for name in SERVICES},
         keys["MEDCHAIN_PSEUDONYM_KEY"],
         keys["MEDCHAIN_SEALING_KEY"],
@@ -151,7 +152,7 @@ def _is_one_broker(where: Where) -> bool:
     from deploy.local.state import running  # noqa: PLC0415  as above
 
     state = running()
-    return state is not None and state.kafka == where.kafka
+    return state is not None and state.kafka == where.kafka.servers
 
 
 def _usual_history() -> Path:

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.framing import PLAIN, Framing
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
+from services.publishing.kafka_access import KafkaAccess, KafkaSetting
 from services.simulator.history import History
 from services.simulator.http_channel import HttpChannel
 from services.simulator.log_channel import LogChannel
@@ -42,7 +43,7 @@ _SHARES: Final[dict[Via, dict[Via, int]]] = {
 class Where(Struct, frozen=True):
     """A platform as the town needs to know it. Keys are hexadecimal, needed by the log channel alone."""
 
-    kafka: str
+    kafka: KafkaAccess
     urls: dict[str, str]
     pseudonym_key: str | None = None
     sealing_key: str | None = None
@@ -57,7 +58,7 @@ class SimulatorSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
 
-    kafka: str | None = None
+    kafka: KafkaSetting | None = None
     prescriber_url: str = "http://127.0.0.1:8801"
     pharmacy_url: str = "http://127.0.0.1:8802"
     list_url: str = "http://127.0.0.1:8803"

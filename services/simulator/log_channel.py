@@ -28,6 +28,7 @@ from schemas.events import (
 from schemas.framing import PLAIN, Framing
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import SealedIdentityContent, Sealer
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.log import cloud_event_headers
 from services.publishing.partitioning import partition_of
 from services.simulator.damage import damaged
@@ -66,7 +67,7 @@ class LogChannel:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaAccess,
         town: Town,
         pseudonymiser: Pseudonymiser,
         sealer: Sealer,
@@ -90,7 +91,7 @@ class LogChannel:
         self._versions: dict[int, Any] = {}
         self._room = threading.Semaphore(_MOST_UNDER_WAY)
         self._producer = KafkaProducer(
-            bootstrap_servers=bootstrap.split(","),
+            **kafka.client_settings(),
             client_id="medchain-simulator",
             enable_idempotence=True,
             acks="all",

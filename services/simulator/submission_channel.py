@@ -14,6 +14,7 @@ from schemas import codec
 from schemas.events import PatientIdentity, Submission, SubmissionReceipt
 from schemas.framing import PLAIN, Framing
 from services.admission.completion import event_id_of
+from services.publishing.kafka_access import KafkaAccess
 from services.simulator import timeshift
 from services.simulator.damage import damaged
 from services.simulator.diary import Planned
@@ -38,7 +39,7 @@ class SubmissionChannel:
     name = "submissions"
 
     def __init__(
-        self, bootstrap: str, town: Town, history: History, *, concurrency: int = 64, framing: Framing = PLAIN
+        self, kafka: KafkaAccess, town: Town, history: History, *, concurrency: int = 64, framing: Framing = PLAIN
     ) -> None:
         """Make it where the loop runs."""
         self._town = town
@@ -51,14 +52,14 @@ class SubmissionChannel:
         self._repeats: OrderedDict[str, Submission[Any]] = OrderedDict()
         self._closing = threading.Event()
         self._producer = KafkaProducer(
-            bootstrap_servers=bootstrap.split(","),
+            **kafka.client_settings(),
             client_id="medchain-simulator-submissions",
             enable_idempotence=True,
             acks="all",
             allow_auto_create_topics=False,
             linger_ms=_LINGER_MS,
         )
-        self._receipts = _receipts_from_now(bootstrap, town.parties.systems)
+        self._receipts = _receipts_from_now(kafka, town.parties.systems)
         self._reader = threading.Thread(target=self._read, name="receipts", daemon=True)
         self._reader.start()
 
@@ -188,11 +189,11 @@ def _reason(receipt: SubmissionReceipt | None) -> str | None:
     return receipt.reason or (receipt.errors[0].reason if receipt.errors else None)
 
 
-def _receipts_from_now(bootstrap: str, systems: Iterable[str]) -> KafkaConsumer:
+def _receipts_from_now(kafka: KafkaAccess, systems: Iterable[str]) -> KafkaConsumer:
     """A reader of these systems' receipts, from what comes next on."""
     topics = [f"submission-receipts.{system}" for system in systems]
     places = [TopicPartition(topic, partition) for topic in topics for partition in range(load().partitions(topic))]
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap.split(","), enable_auto_commit=False, group_id=None)
+    consumer = KafkaConsumer(**kafka.client_settings(), enable_auto_commit=False, group_id=None)
     consumer.assign(places)
     consumer.seek_to_end(*places)
     for place in places:

@@ -18,6 +18,7 @@ from kafka.structs import OffsetAndMetadata
 from services.canonical_log import get_logger
 from services.clock import Clock
 from services.health import Trouble, TroubleReason
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.log import LogUnavailable
 from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Received
@@ -80,7 +81,7 @@ class Inbox:
     def __init__(
         self,
         *,
-        kafka: str,
+        kafka: KafkaAccess,
         kind: str,
         group: str,
         receive: Receive,
@@ -122,7 +123,7 @@ class Inbox:
 
     def _connect(self) -> Any:
         consumer: Any = KafkaConsumer(
-            bootstrap_servers=self._kafka.split(","),
+            **self._kafka.client_settings(),
             group_id=self._group,
             client_id=self._group,
             enable_auto_commit=False,

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 from kafka.errors import KafkaError
-from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 
+from services.publishing.kafka_access import KafkaAccess, KafkaSetting, kafka_access, refusal
 from services.topics import cluster
 from services.topics.registry import InvalidPartyError, Parties, load
 
@@ -27,7 +27,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
 
-    kafka: str | None = Field(default=None, description="bootstrap servers")
+    kafka: KafkaSetting | None = None
 
 
 Kafka = Annotated[
@@ -57,11 +57,11 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make every declared topic that is missing. What is there already is left as it is."""
-    address, single = _where(kafka, one_broker=one_broker)
+    access, single = _where(kafka, one_broker=one_broker)
     try:
-        made = cluster.create(address, load(), _parties(system, pharmacy, organisation), one_broker=single)
+        made = cluster.create(access, load(), _parties(system, pharmacy, organisation), one_broker=single)
     except KafkaError as error:
-        raise _unreachable(address, error) from error
+        raise _unreachable(access, error) from error
     if as_json:
         out.print_json(data={"created": made, "one_broker": single})
         return
@@ -82,11 +82,11 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Compare the cluster with the declaration; exit 1 on any difference."""
-    address, single = _where(kafka, one_broker=one_broker)
+    access, single = _where(kafka, one_broker=one_broker)
     try:
-        found = cluster.differences(address, load(), _parties(system, pharmacy, organisation), one_broker=single)
+        found = cluster.differences(access, load(), _parties(system, pharmacy, organisation), one_broker=single)
     except KafkaError as error:
-        raise _unreachable(address, error) from error
+        raise _unreachable(access, error) from error
     if as_json:
         out.print_json(data=[each._asdict() for each in found])
     else:
@@ -96,17 +96,17 @@ def check(
     raise typer.Exit(1 if found else 0)
 
 
-def _where(kafka: str | None, *, one_broker: bool) -> tuple[str, bool]:
+def _where(kafka: str | None, *, one_broker: bool) -> tuple[KafkaAccess, bool]:
     """The cluster's address, and whether it is a single broker: the local platform always is one."""
     from deploy.local.state import running  # noqa: PLC0415  costs time that a call with an address need not spend
 
-    given = kafka or Settings().kafka
+    given = kafka_access(kafka) if kafka else Settings().kafka
     platform = None if given and one_broker else running()
-    address = given or (platform.kafka if platform else None)
-    if address is None:
+    access = given or (KafkaAccess(platform.kafka) if platform else None)
+    if access is None:
         err.print("No cluster: give --kafka or set MEDCHAIN_KAFKA, or start a platform with `make up`.")
         raise typer.Exit(2)
-    return address, one_broker or (platform is not None and platform.kafka == address)
+    return access, one_broker or (platform is not None and platform.kafka == access.servers)
 
 
 def _parties(systems: list[str] | None, pharmacies: list[str] | None, organisations: list[str] | None) -> Parties:
@@ -118,6 +118,6 @@ def _parties(systems: list[str] | None, pharmacies: list[str] | None, organisati
         raise typer.BadParameter(str(error)) from error
 
 
-def _unreachable(address: str, error: KafkaError) -> typer.Exit:
-    err.print(f"{address}: {type(error).__name__}: {error}", highlight=False, markup=False)
+def _unreachable(access: KafkaAccess, error: KafkaError) -> typer.Exit:
+    err.print(refusal(access) or f"{access}: {type(error).__name__}: {error}", highlight=False, markup=False)
     return typer.Exit(2)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from services.publishing.kafka_access import KafkaAccess
 from services.topics.registry import Parties, Topic, Topics, UndeclaredTopicError
 
 
@@ -28,7 +29,9 @@ class Difference(NamedTuple):
                 return f"{self.topic}: {self.what} is {self.found}, declared {self.declared}"
 
 
-def create(kafka: str, topics: Topics, parties: Parties | None = None, *, one_broker: bool = False) -> list[str]:
+def create(
+    kafka: KafkaAccess, topics: Topics, parties: Parties | None = None, *, one_broker: bool = False
+) -> list[str]:
     """Make every declared topic that is missing, wait until they have leaders, and return their names.
 
     Topics that are there already are left as they are: `differences` tells where they are wrong.
@@ -36,7 +39,7 @@ def create(kafka: str, topics: Topics, parties: Parties | None = None, *, one_br
     Raises:
         KafkaError: the cluster cannot be reached, or does not take a setting (too few brokers for the replication, say).
     """
-    with closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin:
+    with closing(KafkaAdminClient(**kafka.client_settings())) as admin:
         there = set(admin.list_topics())
         missing = {
             topic.name: _as_request(topic)
@@ -49,7 +52,7 @@ def create(kafka: str, topics: Topics, parties: Parties | None = None, *, one_br
 
 
 def differences(
-    kafka: str, topics: Topics, parties: Parties | None = None, *, one_broker: bool = False
+    kafka: KafkaAccess, topics: Topics, parties: Parties | None = None, *, one_broker: bool = False
 ) -> list[Difference]:
     """Every difference between the cluster and what is declared, by topic.
 
@@ -59,7 +62,7 @@ def differences(
         KafkaError: the cluster cannot be reached.
     """
     wanted = {topic.name: topic for topic in topics.wanted(parties, one_broker=one_broker)}
-    with closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin:
+    with closing(KafkaAdminClient(**kafka.client_settings())) as admin:
         there = {each["name"]: each for each in admin.describe_topics() if not each["is_internal"]}
         found: list[Difference] = [Difference(name, "missing", name, "") for name in wanted if name not in there]
         for name in there:

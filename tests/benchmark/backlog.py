@@ -13,6 +13,7 @@ import redis
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
+from services.publishing.kafka_access import KafkaAccess
 from services.simulator.history import History
 from services.simulator.log_channel import LogChannel
 from services.simulator.playing import play
@@ -48,7 +49,7 @@ def fill(kafka: str, folder: Path, count: int, seed: int) -> None:
     town = Town(patients_for(count))
 
     async def run(lines: History) -> None:
-        channel = LogChannel(kafka, town, Pseudonymiser(bytes(32)), Sealer(bytes(32)), lines)
+        channel = LogChannel(KafkaAccess(kafka), town, Pseudonymiser(bytes(32)), Sealer(bytes(32)), lines)
         await play(events(seed, count, town=town), {channel: 1})
 
     with History(folder / "backlog.jsonl") as lines:

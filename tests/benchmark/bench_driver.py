@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type:
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
 
 from services.medication_list.driver import Applied, DriverSettings, Fetch, LogReader, Verdict, create_app, pump, run
+from services.publishing.kafka_access import KafkaAccess
 
 EVENTS = 300_000
 PARTITIONS = 8
@@ -75,7 +76,7 @@ def read_with_driver(kafka: str, topic: str) -> None:
     async def agent(log: LogReader) -> None:
         await pump(log, store.process)
 
-    run(create_app(DriverSettings(f"{topic}-{os.getpid()}", [kafka], topic, PARTITIONS), store), agent)
+    run(create_app(DriverSettings(f"{topic}-{os.getpid()}", KafkaAccess(kafka), topic, PARTITIONS), store), agent)
 
 
 async def read_plainly(kafka: str, topic: str) -> None:

@@ -23,6 +23,7 @@ from deploy.local.waiting import wait_until
 from deploy.services import SERVICES
 from services.medication_list.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link, command
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.topics.registry import EVENTS_TOPIC, load
 
@@ -101,7 +102,7 @@ def is_told(platform: Platform) -> bool:
 def is_judged(platform: Platform) -> bool:
     link = Link(platform.redis_url)
     generation = link.ask([command("HGET", "live", "generation")])[0].decode()
-    ends = KafkaSourceLog(platform.kafka_address).ends()
+    ends = KafkaSourceLog(KafkaAccess(platform.kafka_address)).ends()
     offsets = link.ask([command("HGET", f"{generation}:{{{each}}}:offset", "offset") for each in ends])
     link.close()
     return [int(each) for each in offsets] == list(ends.values())

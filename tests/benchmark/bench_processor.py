@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from services.publishing.kafka_access import KafkaAccess
 from services.topics import cluster
 from services.topics.registry import load
 from tests.benchmark.backlog import Cost, Sample, cost, fill, watch
@@ -33,7 +34,7 @@ SLOW = ("faust-take", "faust")
 def backlog(scratch: Path) -> Iterator[str]:
     """A broker of its own, whose log holds the backlog and nothing else."""
     with a_kafka(scratch / "backlog", brief=False) as address:
-        cluster.create(address, load(), one_broker=True)
+        cluster.create(KafkaAccess(address), load(), one_broker=True)
         fill(address, scratch, EVENTS, seed=1)
         yield address
 

@@ -30,6 +30,7 @@ from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
 from services.topics import cluster
 from services.topics.registry import InvalidPartyError, Parties, load
@@ -85,13 +86,13 @@ async def test_the_relay_empties_a_full_outbox(kafka: str, redis_url: str, seed:
         client.flushall()
     dice, every = random.Random(seed), organisations()
     parties, topics = [next(every) for _ in range(ORGANISATIONS)], load()
-    cluster.create(kafka, topics, Parties(organisations=tuple(parties)), one_broker=True)
+    cluster.create(KafkaAccess(kafka), topics, Parties(organisations=tuple(parties)), one_broker=True)
     link = Link(redis_url)
     RedisRoles(link).begin({each: Beginning(GENERATION, 1, 0, 0) for each in range(PARTITIONS)})
-    log = KafkaLog(kafka, topics.partitions, linger_ms=LINGER_MS)
+    log = KafkaLog(KafkaAccess(kafka), topics.partitions, linger_ms=LINGER_MS)
     await log.start(f"notices.{each}" for each in parties)
-    party_topics = KafkaPartyTopics(kafka, topics, create_missing=False)
-    relayed = KafkaSourceLog(kafka).relayed
+    party_topics = KafkaPartyTopics(KafkaAccess(kafka), topics, create_missing=False)
+    relayed = KafkaSourceLog(KafkaAccess(kafka)).relayed
     relay = Relay(RedisOutbox(link), log, party_topics, Sealer(b"k" * 32), SystemClock(), PARTITIONS, relayed)
     for turn in range(ROUNDS):
         fill(RedisStore(link, GENERATION), turn * EFFECTS // PARTITIONS, parties, dice)

@@ -13,6 +13,7 @@ import pytest
 
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
+from services.publishing.kafka_access import KafkaAccess
 from services.simulator.history import History
 from services.simulator.log_channel import LogChannel
 from services.simulator.playing import Played, play
@@ -32,7 +33,7 @@ def test_the_town_fills_the_log_fast_enough_for_a_backlog(kafka: str, tmp_path: 
     planning_s = time.perf_counter() - began
 
     async def run(lines: History) -> Played:
-        channel = LogChannel(kafka, town, Pseudonymiser(bytes(32)), Sealer(bytes(32)), lines)
+        channel = LogChannel(KafkaAccess(kafka), town, Pseudonymiser(bytes(32)), Sealer(bytes(32)), lines)
         return await play(events(1, EVENTS, town=town), {channel: 1})
 
     with History(tmp_path / "history.jsonl") as lines:

@@ -26,6 +26,7 @@ from schemas.events import Event, ListReconciled, Source
 from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.store.reading import ViewReader
 from services.medication_list.store.redis_views import RedisViews
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import LogRecord
 from services.simulator.http_channel import composed, stated
@@ -174,7 +175,7 @@ def records(town: Town, count: int) -> list[LogRecord]:
 async def appended(planned: Sequence[LogRecord], kafka: str, redis: str) -> list[Appended]:
     """Append each record when it is due, and wait until the store has it, as a reader with its position does."""
     partitions = load().partitions
-    log = KafkaLog(kafka, partitions)
+    log = KafkaLog(KafkaAccess(kafka), partitions)
     reader = ViewReader(RedisViews(redis), partitions(EVENTS_TOPIC), _no_ends)
 
     async def one(record: LogRecord, due_s: float) -> Appended:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from services.publishing.kafka_access import KafkaAccess
 from services.topics import cluster
 from services.topics.registry import load
 from tests.servers import a_kafka
@@ -14,5 +15,5 @@ from tests.servers import a_kafka
 def kafka(scratch: Path) -> Iterator[str]:
     """Bootstrap servers of a broker that has every declared topic."""
     with a_kafka(scratch / "measured-kafka", brief=False) as address:
-        cluster.create(address, load(), one_broker=True)
+        cluster.create(KafkaAccess(address), load(), one_broker=True)
         yield address

@@ -26,6 +26,7 @@ from services.medication_list.store.link import Link, command
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning
+from services.publishing.kafka_access import KafkaAccess
 from services.topics.registry import EVENTS_TOPIC
 from tests.benchmark.backlog import PARTITIONS
 
@@ -50,7 +51,7 @@ def worker_of(kafka: str, redis_url: str) -> Worker:
     def store_of(generation: str) -> RedisStore:
         return RedisStore(link, generation)
 
-    worker = Worker(RedisRoles(link), KafkaSourceLog(kafka), store_of, PARTITIONS, SystemClock().now_ms())
+    worker = Worker(RedisRoles(link), KafkaSourceLog(KafkaAccess(kafka)), store_of, PARTITIONS, SystemClock().now_ms())
     worker.enter()
     return worker
 

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
+from services.publishing.kafka_access import KafkaAccess
 from services.simulator.diary import Planned
 from services.simulator.history import History, Line
 from services.simulator.http_channel import HttpChannel, stated
@@ -133,11 +134,11 @@ def _of(name: str, orders: Orders, town: Town) -> Iterator[Planned]:
 def _log(orders: Orders, town: Town, history: History) -> Channel:
     pseudonymiser = Pseudonymiser(bytes.fromhex(orders.pseudonym_key))
     sealer = Sealer(bytes.fromhex(orders.sealing_key))
-    return LogChannel(orders.kafka, town, pseudonymiser, sealer, history, closes_within_s=_PATIENCE_S)
+    return LogChannel(KafkaAccess(orders.kafka), town, pseudonymiser, sealer, history, closes_within_s=_PATIENCE_S)
 
 
 def _submissions(orders: Orders, town: Town, history: History) -> Channel:
-    return SubmissionChannel(orders.kafka, town, history)
+    return SubmissionChannel(KafkaAccess(orders.kafka), town, history)
 
 
 def _http(orders: Orders, town: Town, history: History) -> Channel:

@@ -19,6 +19,7 @@ from kafka.errors import KafkaError
 from deploy.local.program import Child, Program
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from schemas import codec
+from services.publishing.kafka_access import KafkaAccess
 from services.simulator.population import Town
 from tests.chaos import records
 from tests.chaos.checker import Kind, Violation, violations
@@ -294,7 +295,7 @@ def _evidence(stand: Stand, town: Town) -> Evidence:
     patients = {each.index: pseudonymiser.patient_key(each.national_id) for each in town.patients}
     evidence = collect(stand.broker.address, stand.partitions, stand.parties, stand.folder, patients)
     now_ms = time.time_ns() // 1_000_000
-    with open_redis(stand.redis.address, stand.partitions, stand.broker.address) as held:
+    with open_redis(stand.redis.address, stand.partitions, KafkaAccess(stand.broker.address)) as held:
         evidence.report = compare(evidence.log, held, [now_ms, now_ms + FAR_MS])
     return evidence
 

@@ -31,6 +31,7 @@ from deploy.services import SERVICES, Service
 from services.identity.national_id import NationalId
 from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.simulator.population import patient
 from services.topics import cluster
@@ -114,7 +115,7 @@ class Stand:
             self._held.callback(self._close)
             self.start_broker()
             self.redis.start()
-            cluster.create(self.broker.address, load(), self.parties, one_broker=True)
+            cluster.create(KafkaAccess(self.broker.address), load(), self.parties, one_broker=True)
             for name, port in self._via.items():
                 to_kafka = name.endswith(".kafka")
                 self.proxies.add(name, port, self.broker.behind[port] if to_kafka else self.redis.port)

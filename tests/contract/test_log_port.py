@@ -15,6 +15,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.partitioner.default import murmur2 as murmur2_of_the_library
 
 from services.clock import SystemClock
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
@@ -63,7 +64,7 @@ async def written(request: pytest.FixtureRequest) -> AsyncIterator[Written]:
     else:
         bootstrap = address(request)
         create(bootstrap, topic, PARTITIONS)
-        log = kafka_log = KafkaLog(bootstrap, declared)
+        log = kafka_log = KafkaLog(KafkaAccess(bootstrap), declared)
         await connect(kafka_log, topic)
 
         def read(name: str) -> list[tuple[bytes, bytes]]:
@@ -223,7 +224,7 @@ async def test_a_closed_log_takes_nothing_more(written: Written) -> None:
 
 
 async def test_a_broker_that_is_not_there_is_told_in_time() -> None:
-    log = KafkaLog("127.0.0.1:1", declared)
+    log = KafkaLog(KafkaAccess("127.0.0.1:1"), declared)
     with pytest.raises(LogUnavailable):
         await asyncio.wait_for(log.append("log-port-x", KEY, b"value"), timeout=8)
     many = [LogRecord("log-port-x", KEY, b"value"), LogRecord("undeclared", KEY, b"value")]
@@ -241,7 +242,7 @@ async def test_another_partition_count_at_the_broker_is_refused_with_both_number
     bootstrap = address(request)
     topic = f"log-port-{uuid.uuid4()}"
     create(bootstrap, topic, PARTITIONS + 1)
-    log = KafkaLog(bootstrap, declared)
+    log = KafkaLog(KafkaAccess(bootstrap), declared)
     with pytest.raises(PartitionCountDiffers, match="has 4 partitions, but 3 are declared"):
         await log.start([topic])
     with pytest.raises(PartitionCountDiffers):
@@ -254,7 +255,7 @@ async def test_another_partition_count_at_the_broker_is_refused_with_both_number
 async def test_a_topic_that_does_not_exist_is_not_made_by_accident(request: pytest.FixtureRequest) -> None:
     bootstrap = address(request)
     topic = f"log-port-{uuid.uuid4()}"
-    log = KafkaLog(bootstrap, declared)
+    log = KafkaLog(KafkaAccess(bootstrap), declared)
     with pytest.raises(LogUnavailable):
         await log.append(topic, KEY, b"value")
     await log.close()

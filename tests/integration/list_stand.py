@@ -31,6 +31,7 @@ from services.medication_list.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.log import cloud_event_headers
 from services.publishing.partitioning import partition_of
 from tests.integration.services_stand import DOOR, SEALER, a_caller, served
@@ -63,14 +64,14 @@ class ListStand:
         self.clock = ManualClock(at(0))
         self.tokens = ReadTokens(b"r" * 32)
         self.topic = topic
-        self.source = KafkaSourceLog(bootstrap, events=topic)
+        self.source = KafkaSourceLog(KafkaAccess(bootstrap), events=topic)
         self.link = Link(redis_url)
         self.producer: Any = KafkaProducer(bootstrap_servers=bootstrap, acks="all")
         self.consumer: Any = KafkaConsumer(
             bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=5
         )
         self.settings = MedicationListSettings(
-            kafka=bootstrap,
+            kafka=KafkaAccess(bootstrap),
             redis=redis_url,
             pseudonym_key=SecretStr((b"p" * 32).hex()),
             read_token_key=SecretStr((b"r" * 32).hex()),

@@ -33,6 +33,7 @@ from services.medication_list.store.link import Link, command
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.roles import Beginning, Pointer, WorkerKind
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.simulator.connecting import Via, Where, channels
 from services.simulator.history import History
@@ -193,7 +194,9 @@ class ReplayStand:
         """A town plays so many events into the log; another one each time."""
         self._seed += 1
         keys = keys_of(self.platform.directory)
-        where = Where(self.platform.kafka_address, {}, keys["MEDCHAIN_PSEUDONYM_KEY"], keys["MEDCHAIN_SEALING_KEY"])
+        where = Where(
+            KafkaAccess(self.platform.kafka_address), {}, keys["MEDCHAIN_PSEUDONYM_KEY"], keys["MEDCHAIN_SEALING_KEY"]
+        )
         town = Town(patients_for(n))
         with History(self.folder / f"history-{self._seed}.jsonl") as lines:
 

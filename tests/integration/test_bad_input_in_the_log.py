@@ -27,6 +27,7 @@ from services.medication_list.store.link import Link
 from services.medication_list.store.reading import ViewReader
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_views import RedisViews
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.topics.registry import EVENTS_TOPIC, load
 from tests.acceptance.step_checks import milliseconds
@@ -95,7 +96,7 @@ def citizen(chain: Chain) -> Citizen:
 
 def parked(chain: Chain, partition: int) -> dict[int, ParkedNote]:
     """The parked list of a partition, by offset."""
-    ends = KafkaSourceLog(chain.kafka).ends()
+    ends = KafkaSourceLog(KafkaAccess(chain.kafka)).ends()
 
     async def log_ends() -> Mapping[int, int]:
         return ends
@@ -289,5 +290,5 @@ def test_a_redis_of_another_platform_is_refused_at_start_with_one_sentence(
 def begin_a_view(kafka: str, redis_url: str) -> None:
     """Another platform's: its processor began it on its own log."""
     link = Link(redis_url)
-    enter(RedisRoles(link), KafkaSourceLog(kafka), GenerationRecord(VERSION, "another", NOW_MS))
+    enter(RedisRoles(link), KafkaSourceLog(KafkaAccess(kafka)), GenerationRecord(VERSION, "another", NOW_MS))
     link.close()

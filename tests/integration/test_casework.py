@@ -35,6 +35,7 @@ from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.link import command
 from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
+from services.publishing.kafka_access import KafkaAccess
 from tests.conftest import FreshTopic
 from tests.integration.list_stand import PARTITIONS, ListStand, Patient, a_list_stand, position
 from tests.unit.fold_world import claimed, dispensed, issued, recalled
@@ -50,7 +51,7 @@ class Casework:
     def __init__(self, stand: ListStand, kafka: str, folder: Path) -> None:
         self.stand = stand
         self.record = folder / "access.jsonl"
-        self.records = KafkaRecordLog(kafka, stand.topic)
+        self.records = KafkaRecordLog(KafkaAccess(kafka), stand.topic)
         self.desk = Desk(
             store=stand.store,
             generation=stand.generation,
@@ -62,8 +63,8 @@ class Casework:
             clock=stand.clock,
             accesses=AccessRecord(self.record, stand.clock),
             pseudonymiser=Pseudonymiser(b"p" * 32),
-            append=kafka_append(kafka, lambda _: PARTITIONS, PLAIN, stand.topic),
-            kafka=kafka,
+            append=kafka_append(KafkaAccess(kafka), lambda _: PARTITIONS, PLAIN, stand.topic),
+            kafka=KafkaAccess(kafka),
             topic=stand.topic,
         )
 

@@ -34,6 +34,7 @@ from services.medication_list.driver import (
     pump,
     run,
 )
+from services.publishing.kafka_access import KafkaAccess
 
 pytestmark = pytest.mark.integration
 
@@ -317,7 +318,9 @@ async def test_another_partition_count_than_declared_halts_the_worker(stage: Sta
 
 def main(kafka: str, redis_url: str, topic: str, intervals: str) -> None:
     store = CountingStore(redis_url, topic)
-    settings = DriverSettings(topic, [kafka], topic, PARTITIONS, intervals=Intervals(**json.loads(intervals)))
+    settings = DriverSettings(
+        topic, KafkaAccess(kafka), topic, PARTITIONS, intervals=Intervals(**json.loads(intervals))
+    )
 
     async def agent(log: LogReader) -> None:
         await pump(log, store.process)

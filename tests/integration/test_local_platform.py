@@ -19,6 +19,7 @@ from deploy.local.program import ProgramDiedError
 from deploy.local.state import AlreadyRunsError, held, running
 from deploy.local.waiting import wait_until
 from deploy.services import OPTIONAL, Service
+from services.publishing.kafka_access import KafkaAccess
 from services.topics.cluster import differences
 from services.topics.registry import load
 
@@ -42,7 +43,7 @@ def platform(scratch: Path) -> Iterator[Platform]:
 
 
 def test_the_platform_has_the_declared_topics(platform: Platform) -> None:
-    assert differences(platform.kafka_address, load(), one_broker=True) == []
+    assert differences(KafkaAccess(platform.kafka_address), load(), one_broker=True) == []
 
 
 def test_a_service_is_told_its_own_variables_and_no_others(platform: Platform) -> None:

@@ -25,6 +25,7 @@ from services.medication_list.overview import GenerationOverview, Overview
 from services.medication_list.overview_metrics import Overlooking
 from services.medication_list.processor_metrics import Positions, ProcessorMetrics
 from services.publishing.broker_check import BrokerCheck
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.submissions.inbox_metrics import InboxMetrics
 from services.telemetry import Registry, TroubleMetrics, new_registry
@@ -216,8 +217,10 @@ def test_a_condition_that_a_process_finds_in_itself_raises_its_alert(alert: str,
 async def test_what_the_broker_says_of_disk_and_partitions_raises_its_alert(stand: Stand, tmp_path: Path) -> None:
     kafka = stand.platform.kafka_address
     low, other = new_registry(), new_registry()
-    await checked(BrokerCheck(kafka, load().partitions, [EVENTS_TOPIC], low_bytes=1 << 62, low_share=1.0), low)
-    await checked(BrokerCheck(kafka, lambda _: 9, [EVENTS_TOPIC]), other)
+    await checked(
+        BrokerCheck(KafkaAccess(kafka), load().partitions, [EVENTS_TOPIC], low_bytes=1 << 62, low_share=1.0), low
+    )
+    await checked(BrokerCheck(KafkaAccess(kafka), lambda _: 9, [EVENTS_TOPIC]), other)
     check_fires(tmp_path, ("MedchainBrokerDiskLow",), {}, told(generate_latest(low).decode()))
     check_fires(tmp_path, ("MedchainPartitionCount",), {}, told(generate_latest(other).decode()))
 

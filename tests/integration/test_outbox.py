@@ -31,6 +31,7 @@ from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import Headers, LogUnavailable, Position, RecordTooLarge
 from services.publishing.memory_log import MemoryLog
@@ -392,9 +393,9 @@ async def test_on_real_servers_every_effect_arrives_once_in_order_and_progress_i
     link, topics = Link(redis_url), load()
     RedisRoles(link).begin({each: Beginning(G1, 1, 0, 0) for each in range(2)})
     store = RedisStore(link, G1)
-    log = KafkaLog(kafka, topics.partitions)
-    source_log = KafkaSourceLog(kafka)
-    party_topics = KafkaPartyTopics(kafka, topics, create_missing=True)
+    log = KafkaLog(KafkaAccess(kafka), topics.partitions)
+    source_log = KafkaSourceLog(KafkaAccess(kafka))
+    party_topics = KafkaPartyTopics(KafkaAccess(kafka), topics, create_missing=True)
     new = "313000052"
     relay = Relay(RedisOutbox(link), log, party_topics, SEALER, SystemClock(), 2, source_log.relayed)
     encoded = [notice(each, f"{each}", CLINIC if each % 2 else new) for each in range(600)]

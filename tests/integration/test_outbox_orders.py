@@ -27,6 +27,7 @@ from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.memory_log import MemoryLog
 from services.topics.registry import load
@@ -111,8 +112,8 @@ async def test_on_real_servers_the_order_lies_on_the_pharmacys_own_topic(kafka: 
     link, topics = Link(redis_url), load()
     RedisRoles(link).begin({0: Beginning(G1, 1, 0, 0)})
     prescribed = judge_a_dispatch(RedisStore(link, G1))
-    log, source_log = KafkaLog(kafka, topics.partitions), KafkaSourceLog(kafka)
-    party_topics = KafkaPartyTopics(kafka, topics, create_missing=True)
+    log, source_log = KafkaLog(KafkaAccess(kafka), topics.partitions), KafkaSourceLog(KafkaAccess(kafka))
+    party_topics = KafkaPartyTopics(KafkaAccess(kafka), topics, create_missing=True)
     relay = Relay(RedisOutbox(link), log, party_topics, SEALER, SystemClock(), 1, source_log.relayed)
     async with asyncio.timeout(30):
         while await relay.step() == 0:

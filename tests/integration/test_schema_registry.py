@@ -31,6 +31,7 @@ from services.medication_list.record_log import LogLookupError
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.roles import Beginning
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.memory_log import MemoryLog
 from services.publishing.partitioning import partition_of
 from services.recording.outcomes import MedicationListClient
@@ -331,8 +332,8 @@ class Reading(NamedTuple):
 @pytest.fixture
 async def reading(kafka: str, fresh_topic: FreshTopic, client: RegistryClient) -> AsyncIterator[Reading]:
     topic, framing = fresh_topic(partitions=1), registered(client)
-    lookup = LogLookup(kafka, topic, framing)
-    yield Reading(lookup, KafkaSourceLog(kafka, events=topic, progress=topic, framing=framing), topic)
+    lookup = LogLookup(KafkaAccess(kafka), topic, framing)
+    yield Reading(lookup, KafkaSourceLog(KafkaAccess(kafka), events=topic, progress=topic, framing=framing), topic)
     await lookup.close()
 
 
@@ -462,7 +463,7 @@ def test_told_of_a_registry_the_whole_chain_carries_its_framing_and_reads_both(
     wait_until(lambda: len(outcomes()) == 3, within_s=30, what="the recall is judged")
     assert outcomes() == ["applied"] * 3
     assert [each.value[0] for each in chain.log()] == [0, 0xC3, 0]
-    with open_redis(chain.platform.redis_url, load().partitions(EVENTS_TOPIC), chain.kafka) as held:
-        log = read_log(chain.kafka, load().partitions(EVENTS_TOPIC), framing=framing)
+    with open_redis(chain.platform.redis_url, load().partitions(EVENTS_TOPIC), KafkaAccess(chain.kafka)) as held:
+        log = read_log(KafkaAccess(chain.kafka), load().partitions(EVENTS_TOPIC), framing=framing)
         assert len(log) == 3
         assert compare(log, held, [signed.occurred_at_ms]).is_clean

@@ -25,6 +25,7 @@ from schemas.events import (
 )
 from services.clock import ManualClock, SystemClock
 from services.identity.national_id import synthetic
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import SUBMISSION_HEADER, LogUnavailable
 from services.publishing.memory_log import MemoryLog
@@ -303,7 +304,7 @@ async def test_a_failure_holds_its_key_and_is_read_again_but_no_other_key_waits(
 def system(kafka: str) -> str:
     """A system that nobody else uses, with its topics."""
     name = f"outside-{uuid4().hex[:12]}"
-    cluster.create(kafka, load(), Parties(systems=(name,)), one_broker=True)
+    cluster.create(KafkaAccess(kafka), load(), Parties(systems=(name,)), one_broker=True)
     return name
 
 
@@ -391,7 +392,9 @@ async def test_an_inbox_that_fell_out_of_its_group_while_nothing_came_joins_agai
         closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin,
         closing(KafkaProducer(bootstrap_servers=kafka)) as producer,
     ):
-        inbox = Inbox(kafka=kafka, kind="prescription-submissions", group=group, receive=receive, clock=SystemClock())
+        inbox = Inbox(
+            kafka=KafkaAccess(kafka), kind="prescription-submissions", group=group, receive=receive, clock=SystemClock()
+        )
         running = asyncio.create_task(inbox.run())
         producer.send(topic, value=b"before").get(10)
         await until(lambda: taken == [b"before"])
@@ -412,12 +415,16 @@ class an_inbox:  # noqa: N801 - reads as a verb phrase where it is used
     """An inbox that runs while the block does, and leaves in order."""
 
     def __init__(self, kafka: str, group: str, list_url: str) -> None:
-        self._log = KafkaLog(kafka, load().partitions)
+        self._log = KafkaLog(KafkaAccess(kafka), load().partitions)
         self._client = MedicationListClient(list_url)
         clock = SystemClock()
         reception = Reception(log=self._log, medication_list=self._client, door=DOOR, sealer=SEALER, clock=clock)
         self._inbox = Inbox(
-            kafka=kafka, kind="prescription-submissions", group=group, receive=reception.receive, clock=clock
+            kafka=KafkaAccess(kafka),
+            kind="prescription-submissions",
+            group=group,
+            receive=reception.receive,
+            clock=clock,
         )
         self._running: asyncio.Task[None]
 

@@ -11,6 +11,7 @@ from deploy.local.broker import Broker
 from deploy.local.ports import choose_port
 from services.health import TroubleReason
 from services.publishing.broker_check import BrokerCheck
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import LogOverloaded, LogUnavailable, Position
 from services.topics import cluster
@@ -23,10 +24,10 @@ KEY = b"0" * 32
 async def test_each_append_to_a_silent_broker_is_answered_and_a_woken_one_takes_them_again(tmp_path: Path) -> None:
     broker = Broker(tmp_path / "kafka", port=choose_port(None), brief=True)
     broker.start()
-    log = KafkaLog(broker.address, load().partitions, tells_callers=True)
-    check = BrokerCheck(broker.address, load().partitions, [TOPIC])
+    log = KafkaLog(KafkaAccess(broker.address), load().partitions, tells_callers=True)
+    check = BrokerCheck(KafkaAccess(broker.address), load().partitions, [TOPIC])
     try:
-        cluster.create(broker.address, load(), one_broker=True)
+        cluster.create(KafkaAccess(broker.address), load(), one_broker=True)
         await log.start([TOPIC])
         assert isinstance(await log.append(TOPIC, KEY, b"before"), Position)
         assert [*await check(), *await log.check()] == []
@@ -66,8 +67,10 @@ async def check_silence(log: KafkaLog, check: BrokerCheck) -> None:
 
 async def test_a_broker_whose_disk_was_nearly_full_when_it_last_answered_has_ended_of_it(tmp_path: Path) -> None:
     with Broker(tmp_path / "kafka", brief=True) as broker:
-        cluster.create(broker.address, load(), one_broker=True)
-        every_disk_is_low = BrokerCheck(broker.address, load().partitions, [TOPIC], low_bytes=1 << 60, low_share=1)
+        cluster.create(KafkaAccess(broker.address), load(), one_broker=True)
+        every_disk_is_low = BrokerCheck(
+            KafkaAccess(broker.address), load().partitions, [TOPIC], low_bytes=1 << 60, low_share=1
+        )
         (low,) = await every_disk_is_low()
         assert (low.reason, low.stops) == (TroubleReason.BROKER_DISK_LOW, False)
         every_disk_is_low.close()  # the library leaves each refused socket open until it is collected

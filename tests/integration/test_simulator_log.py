@@ -12,6 +12,7 @@ from schemas.events import Event, ListReconciled
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
 from services.medication_list.fold import Patient, entry_of, evolve
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.simulator.diary import Planned
 from services.simulator.history import History, read
@@ -39,7 +40,7 @@ def history(kafka: str, planned: list[Planned], tmp_path_factory: pytest.TempPat
     path = tmp_path_factory.mktemp("history") / "history.jsonl"
 
     async def run(lines: History) -> None:
-        await play(planned, {LogChannel(kafka, Town(40), Pseudonymiser(KEY), Sealer(KEY), lines): 1})
+        await play(planned, {LogChannel(KafkaAccess(kafka), Town(40), Pseudonymiser(KEY), Sealer(KEY), lines): 1})
 
     with History(path) as lines:
         asyncio.run(run(lines))

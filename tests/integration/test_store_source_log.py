@@ -20,6 +20,7 @@ from services.medication_list.generations import GenerationRecord, GenerationRef
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles
+from services.publishing.kafka_access import KafkaAccess
 from tests.conftest import FreshTopic
 
 pytestmark = pytest.mark.integration
@@ -31,7 +32,7 @@ def test_a_topic_that_was_made_again_has_another_identity_and_its_view_is_refuse
     events = fresh_topic(partitions=2)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-    log, record = KafkaSourceLog(kafka, events=events), GenerationRecord(1, "test", 0)
+    log, record = KafkaSourceLog(KafkaAccess(kafka), events=events), GenerationRecord(1, "test", 0)
     with closing(Link(redis_url)) as link:
         enter(RedisRoles(link), log, record)
         before = log.identity()
@@ -57,7 +58,7 @@ def test_ends_and_progress_are_read_as_they_stand_in_the_log(kafka: str, fresh_t
             noted = RelayProgress(partition=2, source_offset=offset, effect_id="00000000-0000-4000-8000-000000000000")
             producer.send(progress, encode(noted), key=b"2", partition=1)
         producer.flush()
-    log = KafkaSourceLog(kafka, events=events, progress=progress)
+    log = KafkaSourceLog(KafkaAccess(kafka), events=events, progress=progress)
     assert log.ends() == {0: 3, 1: 0, 2: 1}
     assert log.relayed() == {2: 9}
 

@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 from typer.testing import CliRunner
 
 from deploy.local.waiting import wait_until
+from services.publishing.kafka_access import KafkaAccess
 from services.topics.cli import app
 from services.topics.cluster import Difference, create, differences
 from services.topics.registry import Parties, load
@@ -25,7 +26,7 @@ ANOTHER = Parties(systems=("newcomer",), pharmacies=("313000079",), organisation
 def cluster(scratch: Path) -> Iterator[str]:
     """A broker of this module's own: other tests make topics of their own on the shared one."""
     with a_kafka(scratch / "kafka-for-topics") as address:
-        create(address, load(), one_broker=True)
+        create(KafkaAccess(address), load(), one_broker=True)
         yield address
 
 
@@ -36,17 +37,17 @@ def admin(cluster: str) -> Iterator[KafkaAdminClient]:
 
 
 def test_what_was_created_is_what_is_declared(cluster: str, admin: KafkaAdminClient) -> None:
-    assert differences(cluster, load(), one_broker=True) == []
+    assert differences(KafkaAccess(cluster), load(), one_broker=True) == []
     there = {topic["name"] for topic in admin.describe_topics() if not topic["is_internal"]}
     assert there == {topic.name for topic in load().wanted()}
 
 
 def test_creating_again_makes_nothing(cluster: str) -> None:
-    assert create(cluster, load(), one_broker=True) == []
+    assert create(KafkaAccess(cluster), load(), one_broker=True) == []
 
 
 def test_one_copy_is_a_difference_where_production_is_expected(cluster: str) -> None:
-    found = [each for each in differences(cluster, load()) if each.topic == "medication-events"]
+    found = [each for each in differences(KafkaAccess(cluster), load()) if each.topic == "medication-events"]
     assert found == [
         Difference("medication-events", "min.insync.replicas", "2", "1"),
         Difference("medication-events", "replication", "3", "1"),
@@ -67,7 +68,7 @@ def test_other_partitions_and_undeclared_topics_are_named(cluster: str, admin: K
     strange = {"notices.stranger": {"num_partitions": 5}, "medication-event": {"num_partitions": 1}}
     admin.create_topics(strange, wait_for_metadata=True)
     try:
-        found = differences(cluster, load(), one_broker=True)
+        found = differences(KafkaAccess(cluster), load(), one_broker=True)
         assert Difference("medication-event", "unexpected", "", "medication-event") in found
         assert Difference("notices.stranger", "partitions", "2", "5") in found
         assert {each.topic for each in found} == set(strange)
@@ -77,13 +78,13 @@ def test_other_partitions_and_undeclared_topics_are_named(cluster: str, admin: K
 
 
 def test_a_party_without_its_topics_is_missed_until_they_are_created(cluster: str, admin: KafkaAdminClient) -> None:
-    missing = differences(cluster, load(), ANOTHER, one_broker=True)
+    missing = differences(KafkaAccess(cluster), load(), ANOTHER, one_broker=True)
     assert {each.what for each in missing} == {"missing"}
     names = {each.topic for each in missing}
     assert "notices.313000079" in names
     try:
-        assert set(create(cluster, load(), ANOTHER, one_broker=True)) == names
-        assert differences(cluster, load(), ANOTHER, one_broker=True) == []
+        assert set(create(KafkaAccess(cluster), load(), ANOTHER, one_broker=True)) == names
+        assert differences(KafkaAccess(cluster), load(), ANOTHER, one_broker=True) == []
     finally:
         admin.delete_topics(list(names))
         expect(cluster, sorted(f"{name}: missing" for name in names), ANOTHER)
@@ -92,7 +93,7 @@ def test_a_party_without_its_topics_is_missed_until_they_are_created(cluster: st
 def test_production_settings_are_refused_by_a_cluster_of_one(cluster: str, admin: KafkaAdminClient) -> None:
     before = set(admin.list_topics())
     with pytest.raises(KafkaError):
-        create(cluster, load(), ANOTHER)
+        create(KafkaAccess(cluster), load(), ANOTHER)
     assert set(admin.list_topics()) == before
 
 
@@ -129,6 +130,6 @@ def expect(cluster: str, said: list[str], parties: Parties | None = None) -> Non
     """Wait until these are the differences: a broker applies a change a moment after it has answered."""
 
     def as_said() -> bool:
-        return [str(each) for each in differences(cluster, load(), parties, one_broker=True)] == said
+        return [str(each) for each in differences(KafkaAccess(cluster), load(), parties, one_broker=True)] == said
 
     wait_until(as_said, within_s=10, what=f"the differences are {said}")

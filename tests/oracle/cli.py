@@ -13,6 +13,7 @@ from rich.table import Table
 
 from deploy.local import state
 from services.clock import Clock, SystemClock
+from services.publishing.kafka_access import KafkaAccess, kafka_access
 from services.schema_registry import framing_at_start
 from services.topics.registry import load
 from tests.oracle.comparing import Held, Report, compare
@@ -24,8 +25,8 @@ FAR: Final = timedelta(days=120) // timedelta(milliseconds=1)
 SHOWN: Final = 200
 """Differences printed; all of them are in the JSON."""
 
-OpenHeld = Callable[[str, str], AbstractContextManager[Held]]
-"""Opens what the platform holds, from the URL of the list's store and the bootstrap servers of its log."""
+OpenHeld = Callable[[str, KafkaAccess], AbstractContextManager[Held]]
+"""Opens what the platform holds, from the URL of the list's store and the access to its log."""
 Kafka = Annotated[
     str | None, typer.Option("--kafka", help="Bootstrap servers; else the platform that `make up` started.")
 ]
@@ -55,15 +56,16 @@ def make_app(open_held: OpenHeld, clock: Clock) -> typer.Typer:
     ) -> None:
         """Compare every patient's outcomes and list with what the oracle comes to from the log alone."""
         running = state.running()
-        bootstrap = kafka or (running.kafka if running else None)
+        local = KafkaAccess(running.kafka) if running else None
+        access = kafka_access(kafka) if kafka else local
         held_at = list_url or (running.redis if running else None)
-        if bootstrap is None or held_at is None:
+        if access is None or held_at is None:
             err.print("no platform runs here; say --kafka and --list-url, or `make up`")
             raise typer.Exit(2)
         framing = framing_at_start(schema_registry or (running.schema_registry if running else None))
         now_ms = clock.now_ms()
-        with open_held(held_at, bootstrap) as held:
-            log = read_log(bootstrap, load().partitions(TOPIC), framing=framing)
+        with open_held(held_at, access) as held:
+            log = read_log(access, load().partitions(TOPIC), framing=framing)
             report = compare(log, held, [now_ms, now_ms + FAR], sample)
         if as_json is not None:
             as_json.write_text(json.dumps(report.as_plain(), indent=2), encoding="utf-8")

@@ -22,6 +22,7 @@ from services.medication_list.store.reading import ViewReader, patients_in
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.redis_views import RedisViews
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from tests.oracle.comparing import Outcome
 
@@ -99,7 +100,7 @@ class RedisHeld:
 
 
 @contextmanager
-def open_redis(url: str, partitions: int, kafka: str) -> Iterator[RedisHeld]:
+def open_redis(url: str, partitions: int, kafka: KafkaAccess) -> Iterator[RedisHeld]:
     """What this Redis holds; `kafka` is the log that it was made from. Raises NothingHeldError where there is no view."""
 
     def settle(patient: str) -> PatientView:
@@ -115,7 +116,7 @@ def open_redis(url: str, partitions: int, kafka: str) -> Iterator[RedisHeld]:
         link.close()
 
 
-async def _settled(url: str, partitions: int, kafka: str, patient: str) -> PatientView:
+async def _settled(url: str, partitions: int, kafka: KafkaAccess, patient: str) -> PatientView:
     async def no_ends() -> Mapping[int, int]:
         return {}  # how far the view has come is the comparison's own affair
 

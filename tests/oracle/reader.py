@@ -13,6 +13,7 @@ from schemas.codec import UndecodableError, decode
 from schemas.events import Event, PrescriptionIssued
 from schemas.framing import PLAIN, Framing
 from schemas.reasons import ParkReason
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from tests.oracle.history import LogRecord, Unreadable
 from tests.oracle.naive import Ownership
@@ -129,13 +130,13 @@ def _issues(records: Iterable[LogRecord]) -> Iterator[tuple[tuple[int, int, int]
 # --- From the broker --------------------------------------------------------------------------------------------------
 
 
-def read_log(bootstrap: str, partitions: int, topic: str = TOPIC, framing: Framing = PLAIN) -> Log:
+def read_log(kafka: KafkaAccess, partitions: int, topic: str = TOPIC, framing: Framing = PLAIN) -> Log:
     """Everything from the log's start to the end that it has now.
 
     Raises LogEndedEarlyError, and RegistryUnavailableError where a record needs a registry that is away.
     """
     consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap.split(","),
+        **kafka.client_settings(),
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level="read_committed",

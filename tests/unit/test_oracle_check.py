@@ -14,6 +14,7 @@ from schemas import events as ev
 from schemas.codec import encode
 from schemas.reasons import ParkReason
 from services.clock import SystemClock
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.topics.registry import load
 from tests.conftest import FreshTopic
@@ -121,7 +122,7 @@ def test_the_whole_log_is_read_to_its_end(kafka: str, fresh_topic: FreshTopic) -
                 producer.send(topic, encode(event), key, partition=partition_of(key, PARTITIONS)).get(timeout=30)
         producer.send(topic, b"not an event", ONE.encode(), partition=partition_of(ONE.encode(), PARTITIONS))
         producer.flush(timeout=30)
-    log = read_log(kafka, PARTITIONS, topic)
+    log = read_log(KafkaAccess(kafka), PARTITIONS, topic)
     assert [record.event for record in log.patients[OTHER]] == events_of(OTHER)
     assert log.patients[ONE][-1].event == Unreadable(ParkReason.UNREADABLE)
     assert sum(log.ends.values()) == len(log) == 5
@@ -223,10 +224,10 @@ def test_the_command_ends_with_one_on_any_difference(kafka: str, scratch: Path) 
         for event in events_of(ONE):
             key = ONE.encode()
             producer.send(TOPIC, encode(event), key, partition=partition_of(key, partitions)).get(timeout=30)
-    held = MemoryHeld(read_log(kafka, partitions))
+    held = MemoryHeld(read_log(KafkaAccess(kafka), partitions))
 
     @contextmanager
-    def opened(_url: str, _kafka: str) -> Iterator[MemoryHeld]:
+    def opened(_url: str, _kafka: KafkaAccess) -> Iterator[MemoryHeld]:
         yield held
 
     app, report = make_app(opened, SystemClock()), scratch / "check.json"

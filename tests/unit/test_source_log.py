@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
+from services.publishing.kafka_access import KafkaAccess
 
 
 @pytest.fixture
@@ -18,6 +19,6 @@ def silent() -> Iterator[str]:
 
 @pytest.mark.parametrize("ask", [KafkaSourceLog.identity, KafkaSourceLog.ends, KafkaSourceLog.relayed])
 def test_a_silent_broker_does_not_answer_within_the_time(silent: str, ask: Callable[[KafkaSourceLog], Any]) -> None:
-    log = KafkaSourceLog(silent, answers_within_ms=300)
+    log = KafkaSourceLog(KafkaAccess(silent), answers_within_ms=300)
     with pytest.raises(SourceLogUnavailableError, match=rf"the log at {silent} did not answer within 0\.3 s"):
         ask(log)

@@ -3,18 +3,20 @@
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
 import faust
 import structlog
 from aiokafka import codec  # type: ignore[import-untyped]
+from faust import SSLCredentials
 from yarl import URL
 
 from services.medication_list.driver.batches import Fetch, LogReader, PartitionBatch, Positions
 from services.medication_list.driver.cursors import Cursors, PartitionStatus
 from services.medication_list.driver.kafka import BatchTransport, Intervals, register
+from services.publishing.kafka_access import KafkaAccess
 
 _log = structlog.get_logger(__name__)
 
@@ -48,11 +50,11 @@ class CodecMissingError(Exception):
 class DriverSettings:
     """What differs between workers.
 
-    ``group`` is the consumer group and so the Faust app's id; ``bootstrap_servers`` are ``host:port``.
+    ``group`` is the consumer group and so the Faust app's id.
     """
 
     group: str
-    bootstrap_servers: Sequence[str]
+    kafka: KafkaAccess
     topic: str
     declared_partitions: int
     max_poll_records: int = 1000
@@ -145,6 +147,7 @@ def create_app(settings: DriverSettings, positions: Positions) -> faust.App:
         CodecMissingError: some batches could not be read.
     """
     check_codecs()
+    context = settings.kafka.context
     scheme = register(
         positions,
         topic=settings.topic,
@@ -153,7 +156,8 @@ def create_app(settings: DriverSettings, positions: Positions) -> faust.App:
     )
     return BatchApp(
         settings.group,
-        broker=[URL(f"{scheme}://{server}") for server in settings.bootstrap_servers],
+        broker=[URL(f"{scheme}://{server}") for server in settings.kafka.addresses],
+        broker_credentials=None if context is None else SSLCredentials(context),
         # A member that was killed keeps its partitions for as long: a minute by Faust's default.
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 4,

@@ -8,6 +8,7 @@ from typing import Any, Final
 from schemas.codec import UndecodableError
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from services.medication_list.record_log import KafkaRecordLog, LogLookupError, StoredRecord
+from services.publishing.kafka_access import KafkaAccess
 from services.topics.registry import EVENTS_TOPIC
 
 _READERS: Final = 4
@@ -16,8 +17,8 @@ _READERS: Final = 4
 class LogLookup:
     """Some threads that read, each value in single-object encoding. `close` it."""
 
-    def __init__(self, bootstrap: str, topic: str = EVENTS_TOPIC, framing: Framing = PLAIN) -> None:
-        self._records = KafkaRecordLog(bootstrap, topic)
+    def __init__(self, kafka: KafkaAccess, topic: str = EVENTS_TOPIC, framing: Framing = PLAIN) -> None:
+        self._records = KafkaRecordLog(kafka, topic)
         self._framing = framing
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="log-lookup")
 

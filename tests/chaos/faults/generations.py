@@ -29,6 +29,7 @@ from services.medication_list.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.roles import Pointer, Roles
+from services.publishing.kafka_access import KafkaAccess
 from tests.chaos.faults.registry import PROCESSOR_MS, fault, let_pass
 from tests.chaos.stand import Stand
 
@@ -42,7 +43,7 @@ def switched_under_load(stand: Stand, dice: random.Random) -> Iterator[None]:
     with _roles(stand) as roles:
         before = _pointer(roles)
         record = GenerationRecord(VERSION, RELEASE, time.time_ns() // 1_000_000)
-        made = begin_beside(roles, KafkaSourceLog(stand.broker.address), record)
+        made = begin_beside(roles, KafkaSourceLog(KafkaAccess(stand.broker.address)), record)
         # Both have workers of their own: the others feed whichever is live, and the way back needs the first one fed too.
         stand.supervisor.start(
             *(
