@@ -13,17 +13,28 @@ from typing import Any, Final
 import yaml
 
 from deploy.services import KEYS, SERVICES, Service
+from services.publishing.kafka_access import CA, CERTIFICATE, FILES, KEY
 from services.topics.registry import EVENTS_TOPIC, Parties, Topic, load
 
 Manifest = dict[str, Any]
 
 FOLDER: Final = Path(__file__).parent
 CLUSTER: Final = "medchain-kafka"
-KAFKA: Final = f"{CLUSTER}-kafka-bootstrap:9092"
+_KAFKA_PORT: Final = 9093
+KAFKA: Final = f"{CLUSTER}-kafka-bootstrap:{_KAFKA_PORT}"
+OPERATOR: Final = "operator"
+"""A person with `medchain`, in a pod of that name."""
+FILES_FOLDER: Final = "/etc/medchain/kafka"
 SECRET: Final = "medchain-keys"  # noqa: S105 - the name of a secret, which the manifests do not hold
 _MADE: Final = "# Made by `python -m deploy.kubernetes`; change deploy/kubernetes/manifests.py.\n"
 _COPIES: Final = 2
 _PORT: Final = "http"
+_USER: Final = 10001
+
+
+_OURS: Final = tuple(each.name for each in SERVICES if "MEDCHAIN_KAFKA" in each.variables)
+_PROCESSORS: Final = "medication-list."
+"""What the groups of processors begin with (`services.medication_list.groups`)."""
 
 
 def files() -> dict[str, str]:
@@ -32,7 +43,7 @@ def files() -> dict[str, str]:
         "processes.yaml": [each for service in SERVICES for each in _of_process(service)],
         "redis.yaml": list(_redis()),
         "network.yaml": list(_network()),
-        "kafka.yaml": [_kafka(), _node_pool()],
+        "kafka.yaml": [_kafka(), _node_pool(), *(our_user(each) for each in (*_OURS, OPERATOR))],
         "topics.yaml": [kafka_topic(each) for each in load().wanted()],
         "scaling.yaml": [_scaled()],
     }
@@ -82,10 +93,14 @@ def _deployment(service: Service) -> Manifest:
                 "automountServiceAccountToken": False,
                 "securityContext": {
                     "runAsNonRoot": True,
-                    "runAsUser": 10001,
+                    "runAsUser": _USER,
+                    "fsGroup": _USER,
                     "seccompProfile": {"type": "RuntimeDefault"},
                 },
                 "containers": [_container(service)],
+                "volumes": [
+                    {"name": "kafka", "projected": {"defaultMode": 0o440, "sources": _certificates(service.name)}}
+                ],
             },
         },
     }
@@ -99,10 +114,11 @@ def _container(service: Service) -> Manifest:
         "name": service.name,
         "image": "medchain",
         "command": ["python", "-m", service.module],
-        "env": [_variable(each, service) for each in ("MEDCHAIN_HOST", *service.variables)],
+        "env": [_variable(each, service) for each in ("MEDCHAIN_HOST", *service.variables, *FILES)],
         # Optional: a schema registry, a generation of one's own. Unset is what most have.
         "envFrom": [{"configMapRef": {"name": "medchain-optional", "optional": True}}],
         "ports": [{"name": _PORT, "containerPort": service.port}],
+        "volumeMounts": [{"name": "kafka", "mountPath": FILES_FOLDER, "readOnly": True}],
         "startupProbe": _probe("live", every_s=2, failures=60),
         # It says itself when it hangs, after a minute; a broker or a Redis that is away is no reason to kill it.
         "livenessProbe": _probe("live", every_s=10, failures=3),
@@ -123,12 +139,22 @@ def _variable(name: str, service: Service) -> Manifest:
         "MEDCHAIN_HOST": "0.0.0.0",  # noqa: S104 - within the pod; who may come is in network.yaml
         "MEDCHAIN_PORT": str(service.port),
         "MEDCHAIN_KAFKA": KAFKA,
+        CA: f"{FILES_FOLDER}/ca.crt",
+        CERTIFICATE: f"{FILES_FOLDER}/user.crt",
+        KEY: f"{FILES_FOLDER}/user.key",
         "MEDCHAIN_REDIS": "redis://redis:6379/0",
         "MEDCHAIN_LIST_URL": "http://medication-list:8803",
         # Whose topics there are is decided where they are declared.
         "MEDCHAIN_CREATE_PARTY_TOPICS": "false",
     }
     return {"name": name, "value": known[name]}
+
+
+def _certificates(name: str) -> list[Manifest]:
+    """The brokers' authority, and what Strimzi made for this user. It replaces the files in place when it renews them."""
+    ca = {"name": f"{CLUSTER}-cluster-ca-cert", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    user = {"name": user_of(name), "items": [{"key": each, "path": each} for each in ("user.crt", "user.key")]}
+    return [{"secret": ca}, {"secret": user}]
 
 
 def _probe(what: str, *, every_s: int, failures: int) -> Manifest:
@@ -250,7 +276,7 @@ def _redis() -> Iterable[Manifest]:
 
 def _network() -> Iterable[Manifest]:
     yield _policy("nobody-unless-named", {}, [])
-    of_redis = [each.name for each in SERVICES if "MEDCHAIN_REDIS" in each.variables]
+    of_redis = [*(each.name for each in SERVICES if "MEDCHAIN_REDIS" in each.variables), OPERATOR]
     yield _policy("redis", _labels("redis"), [_from(of_redis, 6379)])
     of_list = [each.name for each in SERVICES if "MEDCHAIN_LIST_URL" in each.variables]
     for service in SERVICES:
@@ -286,9 +312,7 @@ def _not_strimzis() -> Manifest:
 
 
 def _kafka() -> Manifest:
-    ours = [
-        {"podSelector": {"matchLabels": _labels(each.name)}} for each in SERVICES if "MEDCHAIN_KAFKA" in each.variables
-    ]
+    ours = [{"podSelector": {"matchLabels": _labels(each)}} for each in (*_OURS, OPERATOR)]
     return {
         "apiVersion": "kafka.strimzi.io/v1",
         "kind": "Kafka",
@@ -297,18 +321,17 @@ def _kafka() -> Manifest:
             "kafka": {
                 "version": "4.2.0",
                 "listeners": [
-                    # The platform's own processes, and nobody else, by Strimzi's network policy: they bear no credentials.
-                    {"name": "inside", "port": 9092, "type": "internal", "tls": False, "networkPolicyPeers": ours},
-                    # Outside parties: each by its certificate, with the rights of its KafkaUser.
+                    # The platform's own processes, and nobody else, by Strimzi's network policy too.
                     {
-                        "name": "parties",
-                        "port": 9094,
-                        "type": "loadbalancer",
-                        "tls": True,
-                        "authentication": {"type": "tls"},
+                        "name": "inside",
+                        "port": _KAFKA_PORT,
+                        "type": "internal",
+                        **_secured(),
+                        "networkPolicyPeers": ours,
                     },
+                    {"name": "parties", "port": 9094, "type": "loadbalancer", **_secured()},
                 ],
-                "authorization": {"type": "simple", "superUsers": ["ANONYMOUS"]},
+                "authorization": {"type": "simple"},
                 "config": {
                     "auto.create.topics.enable": False,
                     "default.replication.factor": load().replication,
@@ -321,6 +344,11 @@ def _kafka() -> Manifest:
             "entityOperator": {"topicOperator": {}, "userOperator": {}},
         },
     }
+
+
+def _secured() -> Manifest:
+    """Each by its certificate, with the rights of its KafkaUser; nobody has any without."""
+    return {"tls": True, "authentication": {"type": "tls"}}
 
 
 def _node_pool() -> Manifest:
@@ -358,18 +386,55 @@ def kafka_user(kind: str, party: str) -> Manifest:
     for pattern, declared in load().topics.items():
         name = pattern.replace(f"<{kind}>", party)
         if who in declared.producers:
-            rights.append(_right(name, ["Write", "Describe"]))
+            rights.append(_right("topic", name, "Write", "Describe"))
         if who in declared.consumers:
-            rights.append(_right(name, ["Read", "Describe"]))
+            rights.append(_right("topic", name, "Read", "Describe"))
     # Groups under its own name: it must not take another's partitions.
-    rights.append({"resource": {"type": "group", "name": f"{party}.", "patternType": "prefix"}, "operations": ["Read"]})
+    rights.append(_right("group", f"{party}.", "Read"))
+    return _user(f"{kind}-{party}", rights)
+
+
+def our_user(name: str) -> Manifest:
+    """What one of our processes, or the operator, may do: what schemas/topics.yaml says of it, and to see how it goes."""
+    rights = list[Manifest]()
+    for pattern, declared in load().topics.items():
+        may = {
+            "Write": name in declared.producers,
+            "Read": name in declared.consumers,
+            "DescribeConfigs": name == OPERATOR,
+        }
+        operations = [operation for operation, is_allowed in may.items() if is_allowed]
+        if operations:
+            rights.append(_right("topic", pattern.partition("<")[0], *operations, "Describe"))
+    groups = {
+        "processor": (_PROCESSORS, "Read"),
+        "relay": (_PROCESSORS, "Describe"),
+        OPERATOR: (_PROCESSORS, "Describe"),
+    }
+    groups |= {each: (each, "Read") for each in _OURS if each.endswith("-inbox")}
+    if name in groups:
+        group, operation = groups[name]
+        rights.append(_right("group", group, operation))
+    # How much room the brokers' disks have.
+    rights.append({"resource": {"type": "cluster"}, "operations": ["Describe"]})
+    return _user(user_of(name), rights)
+
+
+def user_of(name: str) -> str:
+    """The user of one of our processes, and the secret that holds its certificate; no party can have such a name."""
+    return f"medchain-{name}"
+
+
+def _user(name: str, rights: list[Manifest]) -> Manifest:
     return {
         "apiVersion": "kafka.strimzi.io/v1",
         "kind": "KafkaUser",
-        "metadata": {"name": f"{kind}-{party}", "labels": {"strimzi.io/cluster": CLUSTER}},
+        "metadata": {"name": name, "labels": {"strimzi.io/cluster": CLUSTER}},
         "spec": {"authentication": {"type": "tls"}, "authorization": {"type": "simple", "acls": rights}},
     }
 
 
-def _right(topic: str, operations: list[str]) -> Manifest:
-    return {"resource": {"type": "topic", "name": topic, "patternType": "literal"}, "operations": operations}
+def _right(kind: str, name: str, *operations: str) -> Manifest:
+    """To everything whose name begins so where it ends with a dot, else to what has this name."""
+    pattern = "prefix" if name.endswith(".") else "literal"
+    return {"resource": {"type": kind, "name": name, "patternType": pattern}, "operations": list(operations)}

@@ -19,7 +19,7 @@ from deploy.local.redis import RedisServer
 from deploy.local.state import Claim, Running, State
 from deploy.local.supervisor import Supervisor
 from deploy.services import OPTIONAL, SERVICES, Service
-from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_access import FILES, KafkaAccess
 from services.topics import cluster
 from services.topics.registry import Parties, load
 
@@ -106,7 +106,7 @@ class Platform:
     def environment(self, service: Service, name: str) -> dict[str, str]:
         """What a service's process of that name is told: its own variables, and nothing that it has no use for."""
         known = {
-            **KafkaAccess(self.kafka_address).as_environment(),
+            **self.kafka_access(service.name).as_environment(),
             "MEDCHAIN_REDIS": self.redis_url,
             "MEDCHAIN_CREATE_PARTY_TOPICS": "true",  # a machine of one's own: whoever writes here is a party
             **keys_of(self.directory),
@@ -121,7 +121,13 @@ class Platform:
             "MEDCHAIN_TRACES": self._traces or "",
             "MEDCHAIN_TRACES_RATIO": "" if self._traces_ratio is None else str(self._traces_ratio),
         }
-        return {each: known[each] for each in service.variables} | {each: optional[each] for each in OPTIONAL}
+        files = FILES if "MEDCHAIN_KAFKA" in service.variables else ()
+        told = {each: known[each] for each in (*service.variables, *files)}
+        return told | {each: optional[each] for each in OPTIONAL}
+
+    def kafka_access(self, _user: str) -> KafkaAccess:
+        """How a process speaks with the broker: whoever it is, in plain text."""
+        return KafkaAccess(self.kafka_address)
 
     def start(self) -> None:
         """Start everything, and return when all of it is ready; on an error all of it is stopped again.

@@ -8,8 +8,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from deploy.kubernetes.manifests import FOLDER, SECRET, files, kafka_user
+from deploy.kubernetes.manifests import CLUSTER, FOLDER, KAFKA, OPERATOR, SECRET, files, kafka_user, our_user, user_of
 from deploy.services import KEYS, SERVICES, Service
+from services.publishing.kafka_access import CA, CERTIFICATE, FILES, KEY
 from services.topics.registry import EVENTS_TOPIC, load
 
 KUBERNETES: Final = "1.34"
@@ -57,7 +58,7 @@ def test_every_process_is_started_and_told_as_it_is_declared(service: Service) -
     deployment = named("Deployment")[service.name]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     told = {each["name"]: each for each in container["env"]}
-    assert told.keys() == {*service.variables, "MEDCHAIN_HOST"}
+    assert told.keys() == {*service.variables, "MEDCHAIN_HOST", *FILES}
     assert container["command"] == ["python", "-m", service.module]
     for key in set(KEYS) & told.keys():
         assert told[key]["valueFrom"]["secretKeyRef"] == {"name": SECRET, "key": key}
@@ -82,10 +83,75 @@ def test_redis_never_evicts_keeps_its_file_and_leaves_room_below_its_limit() -> 
     assert container["resources"]["limits"]["memory"] == "8Gi"
 
 
-def test_only_who_is_told_where_redis_is_may_reach_it() -> None:
+def test_only_who_is_told_where_redis_is_and_the_operator_may_reach_it() -> None:
     (rule,) = named("NetworkPolicy")["redis"]["spec"]["ingress"]
     admitted = {each["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for each in rule["from"]}
-    assert admitted == {each.name for each in SERVICES if "MEDCHAIN_REDIS" in each.variables}
+    assert admitted == {OPERATOR, *(each.name for each in SERVICES if "MEDCHAIN_REDIS" in each.variables)}
+
+
+def test_nobody_reaches_kafka_without_a_certificate_and_no_certificate_is_above_the_rights() -> None:
+    kafka = named("Kafka")[CLUSTER]["spec"]["kafka"]
+    assert kafka["authorization"] == {"type": "simple"}
+    for listener in kafka["listeners"]:
+        assert listener["tls"]
+        assert listener["authentication"] == {"type": "tls"}
+    (inside,) = (each for each in kafka["listeners"] if each["type"] == "internal")
+    admitted = {each["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for each in inside["networkPolicyPeers"]}
+    assert admitted == {OPERATOR, *(each.name for each in SERVICES)}
+    assert f"{CLUSTER}-kafka-bootstrap:{inside['port']}" == KAFKA, "as Strimzi names it"
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_every_process_is_given_the_certificate_of_its_own_user_and_the_brokers_authority(service: Service) -> None:
+    pod = named("Deployment")[service.name]["spec"]["template"]["spec"]
+    (container,), (volume,) = pod["containers"], pod["volumes"]
+    (mounted,) = container["volumeMounts"]
+    assert mounted["name"] == volume["name"]
+    files = {
+        f"{mounted['mountPath']}/{item['path']}": (source["secret"]["name"], item["key"])
+        for source in volume["projected"]["sources"]
+        for item in source["secret"]["items"]
+    }
+    told = {each["name"]: files[each["value"]] for each in container["env"] if each["name"] in FILES}
+    user = user_of(service.name)
+    # The names of secrets and of their keys are Strimzi's.
+    assert told == {
+        CA: (f"{CLUSTER}-cluster-ca-cert", "ca.crt"),
+        CERTIFICATE: (user, "user.crt"),
+        KEY: (user, "user.key"),
+    }
+    assert named("KafkaUser")[user]["spec"]["authentication"] == {"type": "tls"}
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"], "else it could not read its key"
+
+
+def test_every_user_is_a_process_the_operator_or_a_party_and_whoever_the_topics_name_is_one() -> None:
+    ours = {user_of(name) for name in (OPERATOR, *(each.name for each in SERVICES))}
+    parties = {"system-example", "pharmacy-999000001", "organisation-999000001"}
+    assert named("KafkaUser").keys() == ours | parties
+    touching = {name for each in load().topics.values() for name in (*each.producers, *each.consumers)}
+    outside = {"that system", "that pharmacy", "that organisation", "registries"}
+    assert {user_of(name) for name in touching - outside} == ours
+
+
+def test_only_who_takes_writes_or_closes_parked_records_may_write_what_happened() -> None:
+    writing = {
+        name
+        for name, user in named("KafkaUser").items()
+        for each in user["spec"]["authorization"]["acls"]
+        if "Write" in each["operations"] and each["resource"]["name"] == EVENTS_TOPIC
+    }
+    names = (OPERATOR, "prescriber", "prescriber-inbox", "pharmacy", "pharmacy-inbox")
+    assert writing == {user_of(each) for each in names}
+
+
+def test_no_right_covers_a_topic_that_is_not_declared_nor_changes_any() -> None:
+    stems = {pattern.partition("<")[0] for pattern in load().topics}
+    for name in (OPERATOR, *(each.name for each in SERVICES)):
+        for acl in our_user(name)["spec"]["authorization"]["acls"]:
+            assert {*acl["operations"]} <= {"Read", "Write", "Describe", "DescribeConfigs"}
+            if acl["resource"]["type"] == "topic":
+                assert acl["resource"]["name"] in stems
+                assert (acl["resource"]["patternType"] == "prefix") == acl["resource"]["name"].endswith(".")
 
 
 def test_processors_are_scaled_on_lag_up_to_one_a_partition() -> None:
