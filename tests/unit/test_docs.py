@@ -25,6 +25,7 @@ from services.medication_list.fold.judgement import OUTCOMES
 from services.medication_list.read_api import app as medication_list
 from services.pharmacy.api import pharmacy_app
 from services.prescriber.api import prescriber_app
+from services.publishing.kafka_access import FILES
 from services.topics.registry import load
 from tests.chain import Chain
 
@@ -179,14 +180,15 @@ def test_every_module_that_a_document_starts_is_there(path: Path) -> None:
 @every_document
 def test_every_variable_that_a_document_names_is_read_somewhere(path: Path) -> None:
     read = {name for service in SERVICES for name in service.variables} | set(OPTIONAL)
-    read |= {"MEDCHAIN_HOST", "MEDCHAIN_GENERATION", "MEDCHAIN_TEST_SEED", "MEDCHAIN_CLOCK_FILE"}
+    read |= {*FILES, "MEDCHAIN_HOST", "MEDCHAIN_GENERATION", "MEDCHAIN_TEST_SEED", "MEDCHAIN_CLOCK_FILE"}
     read |= {"MEDCHAIN_ACCESS_RECORD", "MEDCHAIN_SERVICES"}  # by the operators' commands alone
     assert set(re.findall(r"MEDCHAIN_[A-Z_]+", path.read_text(encoding="utf-8"))) <= read
 
 
 def test_the_operator_is_told_every_variable_of_a_process() -> None:
     told = (DOCS / "how-to" / "operator.md").read_text(encoding="utf-8")
-    assert [name for service in SERVICES for name in (*service.variables, *OPTIONAL) if f"`{name}`" not in told] == []
+    names = {*OPTIONAL, *FILES, *(name for service in SERVICES for name in service.variables)}
+    assert {name for name in names if f"`{name}`" not in told} == set()
 
 
 # --- The HTTP interfaces -----------------------------------------------------------------------------------------
