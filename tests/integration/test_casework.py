@@ -242,14 +242,14 @@ def test_a_closed_record_stays_closed_in_a_replay(casework: Casework) -> None:
     assert stand.read(whose)["complete"] is True
 
 
-def test_a_trace_leads_to_the_place_of_an_effect_on_its_topic(casework: Casework) -> None:
+def test_a_trace_leads_to_the_place_of_an_effect_on_its_topic(casework: Casework, kafka: str) -> None:
     stand, whose = casework.stand, casework.stand.a_patient()
     for said in (issued("R1"), claimed("R1", "C1", by="P")):
         stand.say(whose, said)
     at = stand.say(whose, recalled("R1"))
     (waits,) = casework.told(event, "trace", stand.last_event_id, "--position", position(at), *WHY)["effects"]
     assert waits["state"] == "waiting"
-    with closing(KafkaAdminClient(bootstrap_servers=casework.desk.kafka)) as admin:
+    with closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin:
         admin.create_topics({waits["topic"]: {"num_partitions": 2, "replication_factor": 1}}, wait_for_metadata=True)
     sent = stand.producer.send(
         waits["topic"], b"the relay's", key=b"x", headers=[("ce_id", waits["effect_id"].encode())]

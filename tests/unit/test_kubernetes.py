@@ -1,21 +1,27 @@
 """The Kubernetes manifests: valid by the published schemas, and in step with what processes and topics are declared to be."""
 
+import copy
+import functools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
+from deploy.kubernetes.definitions import KEPT as DEFINITIONS
 from deploy.kubernetes.manifests import CLUSTER, FOLDER, KAFKA, OPERATOR, SECRET, files, kafka_user, our_user, user_of
 from deploy.services import KEYS, SERVICES, Service
 from services.publishing.kafka_access import CA, CERTIFICATE, FILES, KEY
 from services.topics.registry import EVENTS_TOPIC, load
 
 KUBERNETES: Final = "1.34"
-OF_OTHERS: Final = ("kafka.strimzi.io/", "keda.sh/", "kustomize.config.k8s.io/")
-"""Resources of operators: no package for Python brings their schemas, so their fields are checked below."""
+STRIMZI: Final = "kafka.strimzi.io/"
+OF_OTHERS: Final = ("keda.sh/", "kustomize.config.k8s.io/")
+"""Nobody publishes schemas of these that a program in Python could take: their fields are checked below."""
 
 
 def documents(folder: Path) -> Iterator[dict[str, Any]]:
@@ -31,6 +37,13 @@ def documents(folder: Path) -> Iterator[dict[str, Any]]:
 ALL: Final = list(documents(FOLDER / "overlays" / "example"))
 
 
+@functools.cache
+def strimzi() -> dict[str, Any]:
+    """Strimzi's definition of each kind."""
+    definitions: dict[str, Any] = json.loads(DEFINITIONS.read_text(encoding="utf-8"))
+    return definitions
+
+
 def named(kind: str) -> dict[str, dict[str, Any]]:
     return {each["metadata"]["name"]: each for each in ALL if each["kind"] == kind}
 
@@ -42,7 +55,9 @@ def test_the_files_are_what_the_declarations_make_of_them(name: str, text: str) 
 
 @pytest.mark.parametrize("manifest", ALL, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
 def test_every_manifest_is_valid_by_the_published_schema(manifest: dict[str, Any]) -> None:
-    if not manifest["apiVersion"].startswith(OF_OTHERS):
+    if manifest["apiVersion"].startswith(STRIMZI):
+        jsonschema.validate(manifest, strimzi()[manifest["kind"]])
+    elif not manifest["apiVersion"].startswith(OF_OTHERS):
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     assert manifest["metadata"]["name"]
 
@@ -51,6 +66,28 @@ def test_the_published_schema_finds_what_is_wrong() -> None:
     wrong = {**ALL[0], "apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replica": 2}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "wrong"),
+    [
+        ("Kafka", ("kafka", "listeners", 0), {"authentification": {"type": "tls"}}),
+        ("Kafka", ("kafka", "authorization"), {"type": "acl"}),
+        ("KafkaNodePool", ("storage", "volumes", 0), {"type": "disk"}),
+        ("KafkaTopic", (), {"partitions": "8"}),
+        ("KafkaUser", ("authorization", "acls", 0), {"operation": "Read"}),
+        ("KafkaUser", ("authorization", "acls", 0, "resource"), {"patternType": "regex"}),
+    ],
+    ids=["listener", "authorization", "volume", "partitions", "right", "pattern"],
+)
+def test_strimzis_definitions_find_what_is_wrong(kind: str, path: tuple[str | int, ...], wrong: dict[str, Any]) -> None:
+    manifest = copy.deepcopy(next(iter(named(kind).values())))
+    changed: Any = manifest["spec"]
+    for step in path:
+        changed = changed[step]
+    changed |= wrong
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(manifest, strimzi()[kind])
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
