@@ -135,7 +135,7 @@ def _check(files: Certificates) -> None:
     try:
         files.context()
     except OSError as error:
-        _refuse(f"{_TOGETHER} name files that do not go together: {_words(error)}.")
+        _refuse(f"{_TOGETHER} name files that cannot be used together: {_words(error)}.")
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -1,12 +1,17 @@
 """`medchain status` and `medchain doctor` on a real platform: all well, and what they say when something is not."""
 
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -15,12 +20,16 @@ import redis
 from deploy.local.keys import keys_of
 from deploy.local.layout import CHECKOUT
 from deploy.local.platform import Platform
+from deploy.local.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 PROCESSES: Final = (
     *("prescriber", "pharmacy", "medication-list", "processor-1", "relay", "prescriber-inbox", "pharmacy-inbox"),
 )
+
+
+MEDCHAIN: Final = (sys.executable, "-c", "from services.command_line.app import main; main()")
 
 
 class Said(NamedTuple):
@@ -44,10 +53,14 @@ class Operator:
             **keys_of(platform.directory),
         }
 
+    def environment(self) -> dict[str, str]:
+        """What the shell's commands are told."""
+        return {**os.environ, **self._told}
+
     def asks(self, *words: str, told: Mapping[str, str] | None = None) -> Said:
         """A call of `medchain`, with --json if that is among the words."""
-        call = [sys.executable, "-c", "from services.command_line.app import main; main()", *words]
-        environment = {**os.environ, **self._told, **(told or {})}
+        call = [*MEDCHAIN, *words]
+        environment = self.environment() | dict(told or {})
         done = subprocess.run(call, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  ours
         assert "Traceback" not in done.stderr + done.stdout
         return Said(done.returncode, json.loads(done.stdout) if "--json" in words else None, done.stdout)
@@ -113,3 +126,51 @@ def test_a_wrong_list_of_processes_is_refused_with_a_sentence(operator: Operator
     said = operator.asks("status", "--json", told={"MEDCHAIN_SERVICES": "pharmacy"})
     assert (said.code, said.document["exit"]) == (2, 2)
     assert "name=URL" in said.document["error"]
+
+
+class Terminal:
+    """A command on a terminal of 60 lines; `text`: all that it has shown, without colours and movements."""
+
+    def __init__(self, operator: Operator, *words: str) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))
+        environment = operator.environment() | {"TERM": "xterm", "COLUMNS": "200", "LINES": "60"}
+        with open(slave, "wb") as there:  # noqa: PTH123  a descriptor, no path
+            self.process = subprocess.Popen(  # noqa: S603  ours
+                [*MEDCHAIN, *words], cwd=CHECKOUT, env=environment, stdin=there, stdout=there, stderr=there
+            )
+        os.set_blocking(self._master, False)
+        self._shown = b""
+
+    @property
+    def text(self) -> str:
+        """All of it up to now."""
+        with suppress(BlockingIOError, OSError):
+            while read := os.read(self._master, 65_536):
+                self._shown += read
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._shown.decode(errors="ignore"))
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+def test_the_live_screen_looks_again_by_itself_and_ends_on_ctrl_c(operator: Operator) -> None:
+    with closing(Terminal(operator, "status", "--every", "0.5")) as terminal:
+        wait_until(lambda: "all is well" in terminal.text, within_s=60, what="the first screen")
+        for heading in ("lag s", "parked", "outbox", "since s"):
+            assert heading in terminal.text
+        pid = operator.platform.supervisor.pids["pharmacy"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: "something is not well" in terminal.text, within_s=25, what="the screen says so")
+            assert "silent" in terminal.text
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        seen = len(terminal.text)
+        wait_until(lambda: "all is well" in terminal.text[seen:], within_s=60, what="the screen after it")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(30) == 0
