@@ -103,7 +103,9 @@ def test_what_is_told_of_certificates_and_cannot_be_used_is_refused_in_one_sente
             "": f"{KEY} is not set: {CA}, {CERTIFICATE} and {KEY} are set together, or none of them.",
             str(tmp_path): f"{KEY}: {tmp_path} cannot be read (IsADirectoryError).",
             str(files.certificate): f"{KEY}: {files.certificate} holds no private key in PEM form.",
-            str(another.key): f"{CA}, {CERTIFICATE} and {KEY} name files that cannot be used together: key values mismatch.",
+            str(
+                another.key
+            ): f"{CA}, {CERTIFICATE} and {KEY} name files that cannot be used together: key values mismatch.",
         },
     }
     for variable, wrong in sentences.items():
