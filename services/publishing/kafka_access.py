@@ -146,15 +146,15 @@ def _refuse(sentence: str) -> NoReturn:
 # --- Why not ------------------------------------------------------------------------------------------------------
 
 
-def refusal(kafka: KafkaAccess) -> str | None:
+def refusal(kafka: KafkaAccess, within_s: float = _TOLD_WITHIN_S) -> str | None:
     """Why a broker that listens takes no connection of ours, as a sentence; None where certificates are not the reason.
 
-    The libraries tell no more than that a connection ended. Takes a second at most for each broker that it asks.
+    The libraries tell no more than that a connection ended. `within_s`: how long to connect may take, and to be refused.
     """
     for address in kafka.addresses:
         host, _, port = address.rpartition(":")
         try:
-            connected = socket.create_connection((host, int(port)), timeout=_TOLD_WITHIN_S)
+            connected = socket.create_connection((host, int(port)), timeout=within_s)
         except OSError:
             continue
         with connected:

@@ -36,6 +36,7 @@ CLIENTS = {
     "AIOKafkaProducer",
     "AIOKafkaAdminClient",
 }
+WITHIN_S = 20.0
 KEYS = {"pseudonym_key": "00" * 32, "sealing_key": "00" * 32, "read_token_key": "00" * 32}
 
 
@@ -218,18 +219,18 @@ def test_why_no_connection_comes_about_is_told_in_a_sentence(ours: Authority, tm
         stranger = theirs.vouch("stranger")
         unknown = KafkaAccess(address, Certificates(ours.ca, stranger.certificate, stranger.key))
         assert (
-            refusal(unknown)
+            refusal(unknown, WITHIN_S)
             == f"The broker at {address} refuses the certificate of {CERTIFICATE} (tlsv1 alert unknown ca)."
         )
         expired = KafkaAccess(address, ours.vouch("late", days=0))
         assert (
-            refusal(expired)
+            refusal(expired, WITHIN_S)
             == f"The broker at {address} refuses the certificate of {CERTIFICATE} (sslv3 alert certificate expired)."
         )
-        plain = refusal(KafkaAccess(address))
+        plain = refusal(KafkaAccess(address), WITHIN_S)
         assert plain == f"The broker at {address} speaks nothing but TLS there: set {CA}, {CERTIFICATE} and {KEY}."
     with listening(theirs.vouch("broker"), ours.ca) as (address, _):
-        mistrusted = refusal(KafkaAccess(address, files))
+        mistrusted = refusal(KafkaAccess(address, files), WITHIN_S)
         assert mistrusted is not None
         assert mistrusted.startswith(f"The broker at {address} is none that {CA} vouches for (")
     nobody = f"{LOOPBACK}:{choose_port()}"
