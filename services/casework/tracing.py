@@ -1,7 +1,7 @@
 """Where one event is in the chain: in the log, in the view, and each of its effects in the outbox or on its topic."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from services.medication_list.read_api.stored_events import event_id_of, event_o
 from services.medication_list.record_log import StoredRecord
 from services.medication_list.refolding import as_it_stood, fold_anew
 from services.medication_list.store.waiting import FIRST
+from services.topics.cluster import places
 
 _AT_ONCE: Final = 1000
 _FOUND_WITHIN_S: Final = 5.0
@@ -202,23 +203,25 @@ def _sent(desk: Desk, wanted: list[str], due: Mapping[str, Effect], since_ms: in
             )
         ) as consumer:
             for topic in sorted({topic_of(due[name]) for name in wanted}):
-                found |= _found_on(consumer, topic, {name for name in wanted if topic_of(due[name]) == topic}, since_ms)
+                there = places(desk.kafka, topic, _ANSWER_MS)
+                found |= _found_on(consumer, there, {name for name in wanted if topic_of(due[name]) == topic}, since_ms)
     except KafkaError as error:
         raise CaseRefusedError(f"The topics of the effects cannot be read ({type(error).__name__}).") from None
     return found
 
 
-def _found_on(consumer: Any, topic: str, wanted: set[str], since_ms: int) -> dict[str, tuple[str, int]]:
+def _found_on(
+    consumer: Any, there: Sequence[TopicPartition], wanted: set[str], since_ms: int
+) -> dict[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
-    places = [TopicPartition(topic, each) for each in consumer.partitions_for_topic(topic) or ()]
-    if not places:
+    if not there:
         return found
-    consumer.assign(places)
-    ends, starts = consumer.end_offsets(places), consumer.offsets_for_times(dict.fromkeys(places, since_ms))
-    for place in places:
+    consumer.assign(there)
+    ends, starts = consumer.end_offsets(there), consumer.offsets_for_times(dict.fromkeys(there, since_ms))
+    for place in there:
         consumer.seek(place, starts[place].offset if starts.get(place) is not None else ends[place])
     deadline = time.monotonic() + _FOUND_WITHIN_S
-    while any(consumer.position(place) < ends[place] for place in places) and time.monotonic() < deadline:
+    while any(_is_before(consumer, *each) for each in ends.items()) and time.monotonic() < deadline:
         for records in consumer.poll(_POLL_MS).values():
             for record in records:
                 name = next((value.decode(errors="replace") for key, value in record.headers if key == "ce_id"), "")
@@ -227,3 +230,7 @@ def _found_on(consumer: Any, topic: str, wanted: set[str], since_ms: int) -> dic
         if len(found) == len(wanted):
             break
     return found
+
+
+def _is_before(consumer: Any, place: TopicPartition, end: int) -> bool:
+    return (consumer.position(place, timeout_ms=_POLL_MS) or 0) < end

@@ -308,7 +308,7 @@ class Drill:
             consumer.assign(places)
             consumer.seek_to_beginning(*places)
             ends = consumer.end_offsets(places)
-            while any(consumer.position(place) < ends[place] for place in places):
+            while any((consumer.position(place, timeout_ms=500) or 0) < ends[place] for place in places):
                 for records in consumer.poll(500).values():
                     for record in records:
                         yield codec.decode(record.value)

@@ -155,7 +155,7 @@ def _collected(consumer: Any, place: Any, wanted: list[int]) -> dict[int, Any]:
         polled = _polled(consumer, place)
         if polled:
             found.update((record.offset, record) for record in polled if record.offset in looked_for)
-            passed = standing = consumer.position(place)
+            passed = standing = consumer.position(place, timeout_ms=_ANSWER_MS)
         else:
             # A slow answer, or nothing there: only the log's two ends can tell, and an error about the place cannot.
             standing = None

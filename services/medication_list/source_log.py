@@ -1,7 +1,7 @@
 """What a generation must know of the log that it is made from: which log it is, where it ends, what was relayed of it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
@@ -72,7 +72,9 @@ class KafkaSourceLog:
         """See `SourceLog.identity`."""
         try:
             with closing(self._admin()) as admin:
-                return LogIdentity(str(admin.describe_cluster()["cluster_id"]), str(self._topic(admin)["topic_id"]))
+                return LogIdentity(
+                    str(admin.describe_cluster()["cluster_id"]), str(_topic(admin, self._events)["topic_id"])
+                )
         except KafkaError as error:
             raise self._unavailable(error) from error
 
@@ -80,43 +82,41 @@ class KafkaSourceLog:
         """See `SourceLog.ends`."""
         try:
             with closing(self._admin()) as admin:
-                count = len(self._topic(admin)["partitions"])
-                asked = {TopicPartition(self._events, each): OffsetSpec.LATEST for each in range(count)}
-                found = admin.list_partition_offsets(asked)
-                return {each.partition: found[each].offset for each in asked}
+                found = admin.list_partition_offsets(dict.fromkeys(_places(admin, self._events), OffsetSpec.LATEST))
+                return {place.partition: each.offset for place, each in found.items()}
         except KafkaError as error:
             raise self._unavailable(error) from error
 
     def relayed(self) -> Mapping[int, int]:
         """See `SourceLog.relayed`."""
         try:
+            with closing(self._admin()) as admin:
+                places = _places(admin, self._progress)
             with closing(
                 KafkaConsumer(
                     **self._kafka.client_settings(),
                     bootstrap_timeout_ms=self._answers_within_ms,
+                    request_timeout_ms=self._answers_within_ms,
                     group_id=None,
                     enable_auto_commit=False,
                     auto_offset_reset="earliest",
                     allow_auto_create_topics=False,
                 )
             ) as consumer:
-                return self._read_progress(consumer)
+                return self._read_progress(consumer, places)
         except KafkaError as error:
             raise self._unavailable(error) from error
         except RegistryUnavailableError as error:
             raise SourceLogUnavailableError("the progress cannot be read while the schema registry is away") from error
 
-    def _read_progress(self, consumer: Any) -> dict[int, int]:
+    def _read_progress(self, consumer: Any, places: Sequence[TopicPartition]) -> dict[int, int]:
         """Compaction may not have come by: the last record of a partition counts."""
-        places = [TopicPartition(self._progress, each) for each in consumer.partitions_for_topic(self._progress) or ()]
-        if not places:
-            raise SourceLogUnavailableError(f"the log has no topic {self._progress}")
         consumer.assign(places)
         ends = consumer.end_offsets(places)
         consumer.seek_to_beginning(*places)
         found: dict[int, int] = {}
         heard_at_s = time.monotonic()
-        while any(consumer.position(place) < ends[place] for place in places):
+        while any((consumer.position(place, timeout_ms=_POLL_MS) or 0) < ends[place] for place in places):
             polled = consumer.poll(timeout_ms=_POLL_MS)
             if polled:
                 heard_at_s = time.monotonic()
@@ -137,21 +137,26 @@ class KafkaSourceLog:
             request_timeout_ms=self._answers_within_ms,
         )
 
-    def _topic(self, admin: Any) -> Mapping[str, Any]:
-        found = next(iter(admin.describe_topics([self._events])), None)
-        if found is not None and found["error_code"] == TopicAuthorizationFailedError.errno:
-            raise SourceLogUnavailableError(f"this process' certificate gives it no right to topic {self._events}")
-        if found is None or not found["partitions"]:
-            raise SourceLogUnavailableError(f"the log has no topic {self._events}")
-        topic: Mapping[str, Any] = found
-        return topic
-
     def _unavailable(self, error: KafkaError) -> SourceLogUnavailableError:
         return SourceLogUnavailableError(
             refusal(self._kafka)
             or f"the log at {self._kafka} did not answer within {self._answers_within_ms / 1000:g} s "
             f"({type(error).__name__})"
         )
+
+
+def _topic(admin: Any, name: str) -> Mapping[str, Any]:
+    found = next(iter(admin.describe_topics([name])), None)
+    if found is not None and found["error_code"] == TopicAuthorizationFailedError.errno:
+        raise SourceLogUnavailableError(f"this process' certificate gives it no right to topic {name}")
+    if found is None or not found["partitions"]:
+        raise SourceLogUnavailableError(f"the log has no topic {name}")
+    topic: Mapping[str, Any] = found
+    return topic
+
+
+def _places(admin: Any, topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, each) for each in range(len(_topic(admin, topic)["partitions"]))]
 
 
 @dataclass

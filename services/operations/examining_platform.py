@@ -30,7 +30,7 @@ from services.operations.reaching import Reached, ServiceStatus, ask_services
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import KafkaAccess
 from services.schema_registry import framing_at_start
-from services.topics.cluster import differences
+from services.topics.cluster import differences, places
 from services.topics.registry import EVENTS_TOPIC, load
 
 OLDEST_BROKER: Final = (3, 3)
@@ -126,10 +126,10 @@ def _newest(kafka: KafkaAccess, framing: Framing) -> Iterator[Finding]:
 
 
 def _last_records(kafka: KafkaAccess) -> list[Any]:
+    all_of_it = places(kafka, EVENTS_TOPIC)
     with closing(KafkaConsumer(**kafka.client_settings(), group_id=None, enable_auto_commit=False)) as consumer:
-        places = [TopicPartition(EVENTS_TOPIC, each) for each in consumer.partitions_for_topic(EVENTS_TOPIC) or ()]
-        begins, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
-        filled = [each for each in places if ends[each] > begins[each]]
+        begins, ends = consumer.beginning_offsets(all_of_it), consumer.end_offsets(all_of_it)
+        filled = [each for each in all_of_it if ends[each] > begins[each]]
         consumer.assign(filled)
         for each in filled:
             consumer.seek(each, ends[each] - 1)

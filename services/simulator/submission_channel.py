@@ -25,6 +25,7 @@ from services.topics.registry import load
 
 _LINGER_MS: Final = 5
 _POLL_MS: Final = 200
+_ANSWERS_WITHIN_MS: Final = 30_000
 _ANSWER_WITHIN_S: Final = 60.0
 _REMEMBERED: Final = 20_000
 
@@ -197,5 +198,5 @@ def _receipts_from_now(kafka: KafkaAccess, systems: Iterable[str]) -> KafkaConsu
     consumer.assign(places)
     consumer.seek_to_end(*places)
     for place in places:
-        consumer.position(place)
+        consumer.position(place, timeout_ms=_ANSWERS_WITHIN_MS)
     return consumer

@@ -156,11 +156,11 @@ def _records(consumer: Any, every: list[Any], ends: Mapping[Any, int]) -> Iterat
         consumer.assign([where])
         consumer.seek_to_beginning(where)
         silent = 0
-        while consumer.position(where) < ends[where]:
+        while (position := consumer.position(where, timeout_ms=POLL_MS) or 0) < ends[where]:
             fetched = consumer.poll(timeout_ms=POLL_MS).get(where, [])
             silent = 0 if fetched else silent + 1
             if silent > SILENT_POLLS:
-                raise LogEndedEarlyError(f"partition {where.partition} answers no more at {consumer.position(where)}")
+                raise LogEndedEarlyError(f"partition {where.partition} answers no more at {position}")
             for record in fetched:
                 if record.offset < ends[where]:
                     yield RawRecord(where.partition, record.offset, record.timestamp, record.key, record.value)

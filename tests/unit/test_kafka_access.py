@@ -36,6 +36,7 @@ CLIENTS = {
     "AIOKafkaProducer",
     "AIOKafkaAdminClient",
 }
+DRIVER = "services/medication_list/driver/kafka.py"
 WITHIN_S = 20.0
 KEYS = {"pseudonym_key": "00" * 32, "sealing_key": "00" * 32, "read_token_key": "00" * 32}
 
@@ -120,24 +121,47 @@ def test_what_is_told_of_certificates_and_cannot_be_used_is_refused_in_one_sente
             assert said.count("\n") == 1
 
 
-def test_no_client_of_kafka_is_made_but_from_its_access() -> None:
-    made, made_otherwise = 0, []
+def calls() -> Iterator[tuple[str, ast.Call, str]]:
+    """Every call in the services and the oracle: the name of what is called, the call, and where it stands."""
     for path in (*CHECKOUT.glob("services/**/*.py"), *CHECKOUT.glob("tests/oracle/*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            name = getattr(node.func, "attr", getattr(node.func, "id", None))
-            if name in CLIENTS:
-                made += 1
-                if not any(
-                    each.arg is None and ast.unparse(each.value).endswith(".client_settings()")
-                    for each in node.keywords
-                ):
-                    made_otherwise.append(f"{path}:{node.lineno}")
-            if name in ("App", "BatchApp") and "broker_credentials" not in {each.arg for each in node.keywords}:
-                made_otherwise.append(f"{path}:{node.lineno}")
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", getattr(node.func, "id", None))
+                yield str(name), node, f"{path.relative_to(CHECKOUT)}:{node.lineno}"
+
+
+def test_no_client_of_kafka_is_made_but_from_its_access() -> None:
+    made, made_otherwise = 0, []
+    for name, node, where in calls():
+        if name in CLIENTS:
+            made += 1
+            if not any(
+                each.arg is None and ast.unparse(each.value).endswith(".client_settings()") for each in node.keywords
+            ):
+                made_otherwise.append(where)
+        if name in ("App", "BatchApp") and "broker_credentials" not in {each.arg for each in node.keywords}:
+            made_otherwise.append(where)
     assert made > 15, "those that there are were looked at"
     assert made_otherwise == []
+
+
+def test_nobody_waits_for_kafka_without_a_bound() -> None:
+    """Where its client has stopped to look for metadata, kafka-python waits for ever in these two.
+
+    A processor that began anew after a loss stood still for three minutes in a round of chaos, until the broker was
+    restarted. aiokafka's calls of the same names look at what is known.
+    """
+    asked, unbounded = 0, []
+    for name, node, where in calls():
+        if name in ("position", "partitions_for_topic") and where.partition(":")[0] != DRIVER:
+            asked += name == "position" and bool(node.args)
+            bounds = {each.arg for each in node.keywords}
+            if name == "partitions_for_topic" or (
+                ast.unparse(node.func).startswith("consumer.") and "timeout_ms" not in bounds
+            ):
+                unbounded.append(where)
+    assert asked > 5, "those that there are were looked at"
+    assert unbounded == []
 
 
 # --- Connections --------------------------------------------------------------------------------------------------
