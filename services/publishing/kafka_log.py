@@ -11,7 +11,7 @@ from threading import Lock, Thread
 from typing import Any, Final
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError, NodeNotReadyError, RetriableError
+from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, NodeNotReadyError, RetriableError
 
 from schemas.framing import PLAIN, Framing
 from services.health import Trouble, TroubleReason
@@ -234,13 +234,18 @@ class KafkaLog:
     def _send_all(self, batch: _Batch) -> None:
         batch.sent_at = time.monotonic()
         checked: dict[str, int] = {}
+        unavailable: dict[str, LogUnavailable] = {}
         for number, record in enumerate(batch.records):
+            if record.topic in unavailable:
+                batch.answer(number, unavailable[record.topic])
+                continue
             try:
                 sent = self._send(record, batch, checked)
-            except KafkaError as error:
-                batch.answer(number, self._failed(self._producer, error))
             except Exception as error:  # noqa: BLE001 - whatever it was, the caller is told
-                batch.answer(number, error)
+                answer = self._failed(self._producer, error) if isinstance(error, KafkaError) else error
+                batch.answer(number, answer)
+                if isinstance(answer, LogUnavailable):
+                    unavailable[record.topic] = answer
             else:
                 sent.add_callback(partial(_delivered, batch, number))
                 sent.add_errback(partial(self._not_delivered, batch, number, self._producer))
@@ -299,6 +304,11 @@ class KafkaLog:
     # In the producer's thread, or the log's own.
 
     def _not_delivered(self, batch: _Batch, number: int, producer: Any, error: Exception) -> None:
+        if len(batch.records) > 1 and isinstance(error, KafkaTimeoutError):
+            # It was given up. What waits behind it was made a moment later, would be sent if the broker came back in that
+            # moment, and lie before it for good: at once, in this thread, so that nothing more is sent.
+            producer._sender.force_close()  # noqa: SLF001 - the library has no other way
+            self._discard(producer)
         batch.answer(number, self._failed(producer, error))
 
     def _failed(self, producer: Any, error: Exception) -> Exception:

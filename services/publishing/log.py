@@ -68,7 +68,8 @@ class Log(Protocol):
         """Append these, and return one answer each, in their order, when none is on its way any more.
 
         An answer is the record's position, or the exception that `append` would have raised for it alone. Records of
-        one key keep their order; one that failed does not stop those after it. Raises nothing.
+        one key keep their order: after one that was not confirmed (LogUnavailable), no other one of its topic is appended.
+        One that fails otherwise does not stop those after it. Raises nothing.
         """
         ...
 

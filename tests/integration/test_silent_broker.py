@@ -1,8 +1,10 @@
 """A broker that falls silent without closing its connections: every append is answered, and writing goes on after it."""
 
 import asyncio
+import gc
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,11 @@ from services.health import TroubleReason
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
-from services.publishing.log import LogOverloaded, LogUnavailable, Position
+from services.publishing.log import LogOverloaded, LogRecord, LogUnavailable, Position
 from services.topics import cluster
 from services.topics.registry import load
 
-TOPIC = "medication-events"
+TOPIC, OTHER_TOPIC = "medication-events", "relay-progress"
 KEY = b"0" * 32
 
 
@@ -41,6 +43,48 @@ async def test_each_append_to_a_silent_broker_is_answered_and_a_woken_one_takes_
         await log.close()
         check.close()
         broker.stop()
+
+
+async def test_of_records_appended_together_none_lies_in_the_log_after_one_that_was_not_confirmed(
+    tmp_path: Path,
+) -> None:
+    """Those of one call are not all of one age, since what stands between them can wait for the broker.
+
+    Then one is given up, and the broker is back in time for the next one.
+    """
+    known = set(map(id, open_sockets()))
+    broker = Broker(tmp_path / "kafka", port=choose_port(None), brief=True)
+    broker.start()
+    access = KafkaAccess(broker.address)
+    log = KafkaLog(access, load().partitions)
+    try:
+        cluster.create(access, load(), one_broker=True)
+        await log.start([TOPIC])
+        broker.kill()
+        # So large that each leaves the producer in a batch of its own. After two seconds the one between them fails.
+        together = [
+            LogRecord(TOPIC, KEY, b"1" * 15_000),
+            LogRecord(OTHER_TOPIC, KEY, b"waits for the broker to tell of its topic"),
+            LogRecord(TOPIC, KEY, b"2" * 15_000),
+        ]
+        answers = asyncio.create_task(log.append_many(together))
+        # After five seconds the first one is given up, after seven the last one would be: the broker is back in between.
+        await asyncio.sleep(1.9)
+        await asyncio.to_thread(broker.start)
+        assert [type(each) for each in await answers] == [LogUnavailable] * 3
+        assert (await log.append(TOPIC, KEY, b"1 once more")).offset == 0, "nothing lies before it"
+    finally:
+        await log.close()
+        broker.stop()
+        # The library leaves every socket open that a broker which is away refuses.
+        for each in open_sockets():
+            if id(each) not in known:
+                each.close()
+
+
+def open_sockets() -> list[socket.socket]:
+    """All of this process that somebody still holds."""
+    return [each for each in gc.get_objects() if type(each) is socket.socket and each.fileno() >= 0]
 
 
 async def check_silence(log: KafkaLog, check: BrokerCheck) -> None:
