@@ -218,7 +218,6 @@ def running_chain(
             traces=traces,
             traces_ratio=0.0,
             clock_file=clock,
-            brief=True,
         ) as platform,
     ):
         chain = Chain(platform, clock, parties)

@@ -19,10 +19,10 @@ def container_engine_answers() -> bool:
 
 
 @contextmanager
-def a_kafka(directory: Path, *, brief: bool = True) -> Iterator[str]:
-    """A running broker; gives its bootstrap servers. `brief`: it need not be fast after minutes."""
+def a_kafka(directory: Path) -> Iterator[str]:
+    """A running broker; gives its bootstrap servers."""
     if not container_engine_answers():
-        with Broker(directory, brief=brief) as broker:
+        with Broker(directory) as broker:
             yield broker.address
         return
     from testcontainers.community.kafka import KafkaContainer  # noqa: PLC0415  slow to import, and seldom wanted

@@ -44,7 +44,6 @@ class Platform:
         traces: the base URL of a collector that takes what is traced; none by default.
         traces_ratio: the share of messages that are traced without having been asked to; what the services say by default.
         clock_file: where the services read the time instead of from the machine: for tests of what time brings.
-        brief: whether it will run for minutes only; its broker starts faster, and does not become as fast.
     """
 
     def __init__(  # noqa: PLR0913  what a platform may be told, all by name and all with a default
@@ -60,7 +59,6 @@ class Platform:
         traces: str | None = None,
         traces_ratio: float | None = None,
         clock_file: Path | None = None,
-        brief: bool = False,
     ) -> None:
         self.directory = directory.resolve()
         self.services = tuple(services)
@@ -71,7 +69,7 @@ class Platform:
         self._traces_ratio = traces_ratio
         self._clock = {} if clock_file is None else {"MEDCHAIN_CLOCK_FILE": str(clock_file.resolve())}
         kafka_port = choose_port(KAFKA_PORT if usual_ports else None)
-        self.broker = Broker(self.directory / "kafka", port=kafka_port, brief=brief)
+        self.broker = Broker(self.directory / "kafka", port=kafka_port)
         self.redis = RedisServer(self.directory / "redis", port=choose_port(REDIS_PORT if usual_ports else None))
         self._ports = {
             name: choose_port(each.port + number if usual_ports else None)

@@ -33,7 +33,7 @@ SLOW = ("faust-take", "faust")
 @pytest.fixture(scope="module")
 def backlog(scratch: Path) -> Iterator[str]:
     """A broker of its own, whose log holds the backlog and nothing else."""
-    with a_kafka(scratch / "backlog", brief=False) as address:
+    with a_kafka(scratch / "backlog") as address:
         cluster.create(KafkaAccess(address), load(), one_broker=True)
         fill(address, scratch, EVENTS, seed=1)
         yield address

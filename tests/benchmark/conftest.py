@@ -14,6 +14,6 @@ from tests.servers import a_kafka
 @pytest.fixture(scope="session")
 def kafka(scratch: Path) -> Iterator[str]:
     """Bootstrap servers of a broker that has every declared topic."""
-    with a_kafka(scratch / "measured-kafka", brief=False) as address:
+    with a_kafka(scratch / "measured-kafka") as address:
         cluster.create(KafkaAccess(address), load(), one_broker=True)
         yield address

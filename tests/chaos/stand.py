@@ -85,7 +85,7 @@ class Stand:
         self._small_disks = small_disks
         self._via = {f"{name}.{to}": free_port() for name, links in LINKS.items() for to in links}
         by_way_of = [port for name, port in self._via.items() if name.endswith(".kafka")]
-        self.broker = Broker(self.folder / "kafka", by_way_of=by_way_of, brief=small)
+        self.broker = Broker(self.folder / "kafka", by_way_of=by_way_of)
         # Settings that a fault changes for one start of Redis stand in a file of their own.
         self.redis_settings = self.folder / "redis.conf"
         self.redis_settings.touch()

@@ -15,5 +15,5 @@ def watched(scratch: Path) -> Iterator[Platform]:
     `test_operations.py` finds it well and leaves it so; then `test_operations_alerts.py` has alerts raised on it.
     """
     folder = scratch / "watched"
-    with Platform(folder / "platform", run=folder / "run", usual_ports=False, workers=1, brief=True) as platform:
+    with Platform(folder / "platform", run=folder / "run", usual_ports=False, workers=1) as platform:
         yield platform

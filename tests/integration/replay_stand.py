@@ -269,7 +269,7 @@ class ReplayStand:
 def a_replay_stand(folder: Path) -> Iterator[ReplayStand]:
     """Broker, Redis, one processor that the test can end."""
     folder.mkdir(parents=True)
-    with Platform(folder / "data", run=folder / "run", services=(), usual_ports=False, brief=True) as platform:
+    with Platform(folder / "data", run=folder / "run", services=(), usual_ports=False) as platform:
         stand = ReplayStand(platform, folder)
         try:
             stand.begin_processor()

@@ -42,7 +42,7 @@ class SecuredBroker(Broker):
     def __init__(self, directory: Path, authority: Authority) -> None:
         self._secured_port = choose_port()
         self._ca = authority.ca
-        super().__init__(directory, brief=True)
+        super().__init__(directory)
         files = authority.vouch("broker")
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "broker.pem").write_bytes(files.key.read_bytes() + files.certificate.read_bytes())
@@ -66,7 +66,7 @@ class SecuredPlatform(Platform):
 
     def __init__(self, directory: Path, parties: Parties) -> None:
         data, run = directory / "data", directory / "run"
-        super().__init__(data, run=run, usual_ports=False, workers=1, parties=parties, brief=True)
+        super().__init__(data, run=run, usual_ports=False, workers=1, parties=parties)
         self.authority = Authority(directory / "certificates", "ours")
         self.broker: SecuredBroker = SecuredBroker(self.directory / "kafka", self.authority)
 

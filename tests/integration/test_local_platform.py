@@ -36,9 +36,7 @@ CRASHES = Service(name="crashes", module="tests.no_such_module", variables=(), p
 
 @pytest.fixture(scope="module")
 def platform(scratch: Path) -> Iterator[Platform]:
-    with Platform(
-        scratch / "platform", run=scratch / "run", services=[TRIVIAL], usual_ports=False, brief=True
-    ) as platform:
+    with Platform(scratch / "platform", run=scratch / "run", services=[TRIVIAL], usual_ports=False) as platform:
         yield platform
 
 
@@ -127,7 +125,7 @@ def test_a_killed_service_is_started_again_and_the_state_says_so(platform: Platf
 
 def test_a_service_that_cannot_start_stops_all_and_shows_why(scratch: Path) -> None:
     run = scratch / "run-failed"
-    platform = Platform(scratch / "failed", run=run, services=[CRASHES], usual_ports=False, brief=True)
+    platform = Platform(scratch / "failed", run=run, services=[CRASHES], usual_ports=False)
     with pytest.raises(ProgramDiedError, match="No module named"):
         platform.start()
     assert platform.supervisor.pids == {}
@@ -139,7 +137,7 @@ def test_sigterm_ends_a_platform_with_everything_it_started(scratch: Path) -> No
     code = (
         "import pathlib, signal; from deploy.local.platform import Platform; from deploy.local.supervisor import end_on_signals\n"
         f"end_on_signals(); folder, run = pathlib.Path({str(scratch / 'alone')!r}), pathlib.Path({str(run)!r})\n"
-        "with Platform(folder, run=run, services=(), usual_ports=False, brief=True): signal.pause()"
+        "with Platform(folder, run=run, services=(), usual_ports=False): signal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT) as process:  # noqa: S603  ours
         wait_until(lambda: (state := running(run)) is not None and state.ready, within_s=60, what="the platform is up")

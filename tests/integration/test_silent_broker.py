@@ -24,7 +24,7 @@ KEY = b"0" * 32
 
 
 async def test_each_append_to_a_silent_broker_is_answered_and_a_woken_one_takes_them_again(tmp_path: Path) -> None:
-    broker = Broker(tmp_path / "kafka", port=choose_port(None), brief=True)
+    broker = Broker(tmp_path / "kafka", port=choose_port(None))
     broker.start()
     log = KafkaLog(KafkaAccess(broker.address), load().partitions, tells_callers=True)
     check = BrokerCheck(KafkaAccess(broker.address), load().partitions, [TOPIC])
@@ -53,7 +53,7 @@ async def test_of_records_appended_together_none_lies_in_the_log_after_one_that_
     Then one is given up, and the broker is back in time for the next one.
     """
     known = set(map(id, open_sockets()))
-    broker = Broker(tmp_path / "kafka", port=choose_port(None), brief=True)
+    broker = Broker(tmp_path / "kafka", port=choose_port(None))
     broker.start()
     access = KafkaAccess(broker.address)
     log = KafkaLog(access, load().partitions)
@@ -110,7 +110,7 @@ async def check_silence(log: KafkaLog, check: BrokerCheck) -> None:
 
 
 async def test_a_broker_whose_disk_was_nearly_full_when_it_last_answered_has_ended_of_it(tmp_path: Path) -> None:
-    with Broker(tmp_path / "kafka", brief=True) as broker:
+    with Broker(tmp_path / "kafka") as broker:
         cluster.create(KafkaAccess(broker.address), load(), one_broker=True)
         every_disk_is_low = BrokerCheck(
             KafkaAccess(broker.address), load().partitions, [TOPIC], low_bytes=1 << 60, low_share=1
