@@ -6,12 +6,14 @@ from typing import Final
 import pytest
 
 from deploy.local.layout import CHECKOUT
+from tests import protections
 from tests.chaos import mutants as chaos
 from tests.simulation.documented import PATH, named_in, played, rows, runs_of, told_runs, written
 from tests.simulation.mutants import MUTANTS
 
 DOCUMENT: Final = PATH.read_text(encoding="utf-8")
 ROWS: Final = rows(DOCUMENT)
+ALL_MUTANTS: Final = MUTANTS.keys() | chaos.MUTANTS.keys() | protections.MUTANTS.keys()
 PROMISES: Final = tuple(f"I{number}" for number in (*range(1, 14), 15, 17))
 
 
@@ -46,8 +48,22 @@ def test_figures_that_are_written_stand_in_every_row() -> None:
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_every_mutant_that_is_named_is_there(promise: str) -> None:
-    assert mutants_in(ROWS[promise]) <= MUTANTS.keys() | chaos.MUTANTS.keys()
+    assert mutants_in(ROWS[promise]) <= ALL_MUTANTS
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_every_promise_has_a_protection_that_is_missed(promise: str) -> None:
+    assert mutants_in(ROWS[promise])
+
+
+@pytest.mark.parametrize("name", sorted(protections.MUTANTS))
+def test_a_mutant_stands_beside_the_test_that_misses_it(name: str) -> None:
+    mutant = protections.MUTANTS[name]
+    row = ROWS[mutant.promise]
+    assert name in mutants_in(row)
+    assert mutant.missed_by in {"::".join(each) for each in named_in(row)}
 
 
 def test_no_mutant_is_left_out() -> None:
-    assert set().union(*map(mutants_in, ROWS.values())) == MUTANTS.keys() | chaos.MUTANTS.keys()
+    assert protections.MUTANTS.keys().isdisjoint(MUTANTS.keys() | chaos.MUTANTS.keys())
+    assert set().union(*map(mutants_in, ROWS.values())) == ALL_MUTANTS

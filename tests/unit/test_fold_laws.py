@@ -164,15 +164,16 @@ def test_the_same_facts_in_any_order_of_arrival_come_to_the_same_end(
     assert _what_the_law_is_about(one) == _what_the_law_is_about(other)
 
 
+# So many, and of so many periods, that one in thirty sets comes to something else where the order of reports decides.
 reports = st.lists(
     st.tuples(pharmacies, st.sampled_from([tablets(50), tablets(95), tablets(100)]), st.booleans()),
     min_size=3,
-    max_size=6,
+    max_size=8,
 )
 
 
 @settings(max_examples=200)
-@given(reports, st.integers(min_value=0, max_value=2), st.integers(min_value=0), st.booleans())
+@given(reports, st.integers(min_value=0, max_value=5), st.integers(min_value=0), st.booleans())
 def test_the_same_hand_outs_reported_in_any_order_use_up_the_same(
     handed: list[tuple[str, ev.Quantity, bool]],
     refills: int,
