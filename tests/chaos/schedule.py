@@ -9,7 +9,7 @@ from tests.chaos.faults import FAULTS, Fault
 TOGETHER: Final = 0.25
 """The share of places in which a second fault begins while the first one stands."""
 _SERVERS: Final = ("broker_", "redis_", "started_")
-_NEEDS_SERVERS: Final = ("another_fold", "records_", "switch", "replayed")
+_NEEDS_SERVERS: Final = ("another_fold", "records_", "switch", "replayed", "refolded")
 
 
 def schedule(seed: int, places: int, only: Sequence[str] = ()) -> list[tuple[Fault, ...]]:

@@ -34,7 +34,9 @@ def test_two_faults_of_one_server_never_stand_together() -> None:
 def test_what_needs_the_servers_does_not_stand_while_one_is_away() -> None:
     for seed in range(300):
         for together in names(seed):
-            needs = any(name.startswith(("another_fold", "records_", "switch", "replayed")) for name in together)
+            needs = any(
+                name.startswith(("another_fold", "records_", "switch", "replayed", "refolded")) for name in together
+            )
             assert not (needs and any(name.startswith(("redis_", "broker_", "started_")) for name in together))
 
 

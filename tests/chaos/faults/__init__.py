@@ -1,6 +1,6 @@
 """Every fault that a round can inject, each registered by the module that holds it."""
 
-from tests.chaos.faults import broker, disks, generations, links, processes, view, world
+from tests.chaos.faults import broker, disks, generations, links, processes, refolds, view, world
 from tests.chaos.faults.registry import FAULTS, Fault, NotPossibleHereError
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "generations",
     "links",
     "processes",
+    "refolds",
     "view",
     "world",
 ]
