@@ -5,6 +5,7 @@ Each entry changes the classes that a process is made of, before it starts. Noth
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -14,8 +15,6 @@ from services.medication_list.judging import Judge
 from services.medication_list.store import library
 from services.medication_list.store.port import PartitionWrite, Refused, Written
 from services.medication_list.store.reading import ViewReader
-from services.medication_list.store.redis_roles import RedisRoles
-from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Role
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import LogRecord, Position
@@ -46,6 +45,8 @@ RELEASES: Final[Mapping[str, Callable[[], None]]] = {"next": _next_release, "ano
 
 
 def _load_text(change: Callable[[str], str]) -> None:
+    """Before anything else has taken the text, or the functions' names that follow from it, for its own."""
+    assert "services.medication_list.store.link" not in sys.modules, "this process has the other text already"
     text = change(library._TEXT)  # noqa: SLF001  the text of the functions, as a release has it
     release = hashlib.sha256(text.encode()).hexdigest()[:12]
     for name, value in {
@@ -142,6 +143,8 @@ def _no_barrier() -> None:
 
 def _offset_before_state() -> None:
     """A batch's offset is noted first, and what was made of the batch after that: a store compares, and takes no second."""
+    from services.medication_list.store.redis_store import RedisStore  # noqa: PLC0415  see `_load_text`
+
     write = RedisStore.write
 
     def apart(self: RedisStore, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:
@@ -153,6 +156,8 @@ def _offset_before_state() -> None:
 
 def _switch_skips_effects() -> None:
     """The generation that becomes live lets nothing out of the records that it is given next."""
+    from services.medication_list.store.redis_roles import RedisRoles  # noqa: PLC0415  see `_load_text`
+
     turn = RedisRoles.turn
 
     def silent(self: RedisRoles, partition: int, seen: Role, shall: Role) -> bool:
