@@ -1,9 +1,12 @@
 """Clocks that jump, releases side by side, records that come twice or that nobody can read."""
 
+import contextlib
 import random
 from collections.abc import Iterator
 
-from deploy.local.waiting import wait_until
+import redis
+
+from deploy.local.waiting import NeverCameTrueError, wait_until
 from tests.chaos import records
 from tests.chaos.faults.registry import HOUR_MS, PROCESSOR_MS, REDIS_MS, fault, let_pass
 from tests.chaos.stand import Stand
@@ -28,7 +31,15 @@ def clocks_jump(stand: Stand, dice: random.Random) -> Iterator[None]:
 def two_releases(stand: Stand, _dice: random.Random) -> Iterator[None]:
     """A processor of the next release works beside the others: the same fold, another text of the store's functions."""
     with stand.another_processor("processor-next", release="next"):
+        with contextlib.suppress(NeverCameTrueError):  # Redis is away just now, say
+            wait_until(lambda: _has_both_texts(stand), within_s=30, what="the next release works")
         yield
+
+
+def _has_both_texts(stand: Stand) -> bool:
+    with contextlib.suppress(redis.RedisError):
+        return len(stand.view.function_list()) > 1
+    return False
 
 
 @fault(bound_ms=REDIS_MS)
