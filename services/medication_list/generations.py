@@ -83,7 +83,7 @@ def enter(
         wanted = generation or generation_for(pointer, record.fold_version) or pointer.generation
         _refuse_misfit(pointer, identity, wanted, record)
         ends = log.ends()
-        _refuse_beyond(roles, wanted, ends)
+        _refuse_beyond(roles, log, wanted, ends)
         if not _begin_missing(roles, log, pointer, wanted, ends) or _still_stands(roles, pointer, wanted, name):
             return wanted
     raise StoreUnavailableError("the store is emptied again and again")
@@ -344,9 +344,14 @@ def _refuse_misfit(pointer: Pointer, identity: LogIdentity, generation: str, rec
         )
 
 
-def _refuse_beyond(roles: Roles, generation: str, ends: Mapping[int, int]) -> None:
-    for partition, offset in roles.offsets(generation, list(ends)).items():
-        if offset is not None and offset > ends[partition]:
+def _refuse_beyond(roles: Roles, log: SourceLog, generation: str, ends: Mapping[int, int]) -> None:
+    stands = {each: offset or 0 for each, offset in roles.offsets(generation, list(ends)).items()}
+    if all(offset <= ends[partition] for partition, offset in stands.items()):
+        return
+    # Others go on meanwhile: what they have judged since the first look at the log is there at the second.
+    ends = log.ends()
+    for partition, offset in stands.items():
+        if offset > ends[partition]:
             raise GenerationRefusedError(
                 f"Generation {generation} has come to offset {offset} of partition {partition}, and the log ends at "
                 f"{ends[partition]}: the log lost records, or is another one."

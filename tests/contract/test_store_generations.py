@@ -156,6 +156,21 @@ def test_an_offset_beyond_the_logs_end_is_refused(place: Place, log: MemorySourc
         enter(place.roles, log, RECORD)
 
 
+def test_what_others_judge_while_one_enters_is_not_beyond_the_log(place: Place) -> None:
+    class BusyLog(MemorySourceLog):
+        """One that grows with every look, and whose newest record is judged at once."""
+
+        def ends(self) -> Mapping[int, int]:
+            """See `SourceLog.ends`."""
+            before = super().ends()
+            self.log_ends[0] += 1
+            place.store(name).write([PartitionWrite(0, before[0], 0, before[0] + 1)])
+            return before
+
+    name = enter(place.roles, MemorySourceLog(log_ends={0: 0, 1: 0}), RECORD)
+    assert enter(place.roles, BusyLog(log_ends={0: 0, 1: 0}), RECORD) == name
+
+
 def test_another_version_of_the_fold_is_refused(place: Place, log: MemorySourceLog) -> None:
     enter(place.roles, log, RECORD)
     with pytest.raises(GenerationRefusedError, match="version 3 of the fold, and this is version 4"):
