@@ -1,7 +1,7 @@
 """Watches over a replay: how far it is, what share its workers may take, whether there is room, and when it is whole."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +16,7 @@ from services.medication_list.generations import (
 )
 from services.medication_list.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import StoreUnavailableError
-from services.medication_list.store.roles import RoleState
+from services.medication_list.store.roles import Pointer, RoleState
 from services.replay.crew import Crew
 from services.replay.pace import Throttle
 from services.replay.place import Place
@@ -115,9 +115,7 @@ class Watch:
         live, ends = self._place.offsets(pointer.generation), self._tail.ends()
         ours = self._place.offsets(self._generation)
         state, is_live = record_of(pointer, self._generation).state, pointer.generation == self._generation
-        if not is_live and (lost := [each for each in ends if ours[each] is None]):
-            # Nobody else would: its workers wait for what is not there.
-            begin_again(self._place.roles, self._generation, lost)
+        self._begin_lost(pointer, ends)
         self._find_phase(ours, is_live=is_live)
         self._phase_kept(state)
         share = self._throttle.look(ends, live)
@@ -130,6 +128,22 @@ class Watch:
         target = {each: self._until.get(each, end) for each, end in ends.items()}
         done = sum(min(ours[each] or 0, target[each]) for each in target)
         return self._seen_so(done, sum(target.values()), sum(max(0, ends[p] - (live[p] or 0)) for p in ends), share)
+
+    def _begin_lost(self, pointer: Pointer, partitions: Collection[int]) -> None:
+        """Begin what the crew feeds anew where it was lost. Nobody else would: its workers wait for what is not there.
+
+        That is what is made here; once that is live, whatever stands whole beside it.
+        """
+        fed = (
+            [name for name in pointer.records if record_of(pointer, name).state == GenerationState.WHOLE]
+            if pointer.generation == self._generation
+            else [self._generation]
+        )
+        for name in fed:
+            if name != pointer.generation:
+                stands = self._place.offsets(name)
+                if lost := [each for each in partitions if stands[each] is None]:
+                    begin_again(self._place.roles, name, lost)
 
     def _find_phase(self, ours: Mapping[int, int | None], *, is_live: bool) -> None:
         if self._phase is not Phase.FILLING:

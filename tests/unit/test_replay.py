@@ -36,6 +36,7 @@ from services.replay.order import Order, Pacing, Told
 from services.replay.pace import Pace, Throttle
 from services.replay.place import Place
 from services.replay.starting import Doing, begin, plan, to_follow
+from services.replay.watching import Watch
 
 ANNA, BERIT = "a" * 32, "b" * 32
 OLD, NEW = GenerationRecord(3, "0.1.0", 0), GenerationRecord(4, "0.2.0", 0)
@@ -453,6 +454,28 @@ def test_readers_that_die_are_started_again_soon_and_those_that_are_done_only_wh
         started[2].ended_with = codes.REFUSED
         with pytest.raises(GenerationRefusedError, match="It must not work"):
             crew.look_after()
+
+
+@pytest.mark.parametrize("made_is_live", [False, True], ids=["made", "left"])
+def test_what_a_crew_feeds_begins_anew_where_it_was_lost_be_it_what_it_made_or_what_a_switch_left(
+    world: World, *, made_is_live: bool
+) -> None:
+    for generation in (world.old, world.new):
+        world.judge(generation, 0)
+        if generation != world.place.pointer().generation:
+            mark(world.place.roles, generation, GenerationState.WHOLE)
+    if made_is_live:
+        world.attend(world.new)
+        world.switch(world.new)
+    fed = world.old if made_is_live else world.new
+    assert world.inventory.forget(0, fed)
+    assert world.place.offsets(fed) == {0: None}
+    clock = ManualClock(0)
+    with Crew(world.new, 1, 1, {}, clock, lambda _, order: Started(order)) as crew:
+        crew.start(1.0)
+        watch = Watch(world.place, world.place.log, crew, world.new, 1.0, 0, {}, world.sleep)
+        next(iter(watch.looks(follow=True)))
+    assert world.place.offsets(fed) == {0: 0}
 
 
 def test_an_order_is_the_same_after_its_way_to_the_reader() -> None:
