@@ -272,8 +272,9 @@ def follow(roles: Roles, partitions: int) -> None:
     offsets = roles.offsets(pointer.generation, range(partitions))
     stand = roles.roles(range(partitions))
     frozen = {each: role for each, role in stand.items() if role is not None and role.state == RoleState.FROZEN}
-    if any(role.epoch >= pointer.epoch for role in frozen.values()):
-        # Announced before it freezes: what froze after the first look at the pointer is known to the second.
+    if frozen:
+        # Announced before it freezes: what froze after the first look at the pointer is known to the second. And a store
+        # that went back between the two looks has a pointer of its own, to which these roles belong.
         again = roles.pointer()
         if again is None or (again.epoch, again.token) != (pointer.epoch, pointer.token):
             return
