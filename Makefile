@@ -26,7 +26,7 @@ setup: ## make build/venv, install what is locked, fetch the broker and Redis (a
 
 test: setup ## everything that CI checks: lint, types, layers, all tests (ONLY='-k claim' narrows pytest)
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest --numprocesses=2 --dist=loadgroup $(ONLY)
+	$(BIN)/pytest --numprocesses=2 --dist=loadscope $(ONLY)
 
 lint: setup ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check

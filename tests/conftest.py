@@ -14,6 +14,8 @@ import pytest
 import redis
 from hypothesis.configuration import set_hypothesis_home_dir
 from kafka import KafkaAdminClient
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.layout import BUILD, BYTE_CODE
 from services.publishing.kafka_access import KafkaAccess
@@ -32,10 +34,9 @@ SEED: Final = int(
 )
 os.environ[_HANDED_ON] = str(SEED)
 
-# `make test` plays two halves side by side. The folders named here start many processes and mostly wait for them; the rest
-# computes, unless it asks for the whole platform. A half stays in one process and in its order: what it has started once
-# serves all of it.
-WAIT_FOR_PROCESSES: Final = {"acceptance", "chaos", "integration"}
+# `make test` plays two halves side by side. What is named here starts many processes and mostly waits for them; the rest
+# computes. A half stays in one process and in its order: what it has started once serves all of it.
+WAIT_FOR_PROCESSES: Final = ("tests/acceptance/", "tests/chaos/", "tests/integration/", "tests/unit/test_docs.py")
 
 # For the processes that tests start by themselves.
 os.environ |= BYTE_CODE
@@ -50,13 +51,16 @@ def pytest_report_header() -> str:
     return f"seed: {SEED} (MEDCHAIN_TEST_SEED={SEED} repeats it)"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist which half a test belongs to."""
-    for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        waits = folder in WAIT_FOR_PROCESSES or "chain" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("waiting" if waits else "computing"))
+class Halves(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Which half a test belongs to. `xdist_group` would say it too, and does nothing with this release of pytest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "waiting" if nodeid.startswith(WAIT_FOR_PROCESSES) else "computing"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Halves:
+    """Have pytest-xdist give each half to one process."""
+    return Halves(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,7 +68,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Print the seed with every failure."""
     report = yield
     if report.failed:
-        report.sections.append(("seed", f"MEDCHAIN_TEST_SEED={SEED} pytest {item.nodeid.partition('@')[0]!r}"))
+        report.sections.append(("seed", f"MEDCHAIN_TEST_SEED={SEED} pytest {item.nodeid!r}"))
     return report
 
 
