@@ -1,6 +1,5 @@
 """`medchain status`: the platform on one screen, live: processes, partitions, outcomes, what waits, Redis, generations."""
 
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -107,18 +106,15 @@ def _plain(seen: Status) -> Status:
 
 
 def _follow(console: Console, platform: Reached, link: Link, seen: Status, every_s: float) -> None:
-    """Until Ctrl-C: heard after a look, since one that comes amid it can be lost there (asyncio cancels what may be done)."""
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
-    try:
-        with Live(screen(seen), console=console, screen=True, auto_refresh=False) as live:
-            while not pressed:
+    """Until Ctrl-C."""
+    with Live(screen(seen), console=console, screen=True, auto_refresh=False) as live:
+        try:
+            while True:
                 time.sleep(every_s)
                 seen = look(platform, link, seen)
                 live.update(screen(seen), refresh=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    raise typer.Exit(int(Exit.DONE if seen.well else Exit.NOT_WELL))
+        except KeyboardInterrupt:
+            raise typer.Exit(int(Exit.DONE if seen.well else Exit.NOT_WELL)) from None
 
 
 # --- The screen ---------------------------------------------------------------------------------------------------
