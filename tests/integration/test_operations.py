@@ -135,10 +135,13 @@ class Terminal:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))
         environment = operator.environment() | {"TERM": "xterm", "COLUMNS": "200", "LINES": "60"}
+        # A shell has its jobs in the background ignore Ctrl-C, and these whatever they start.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         with open(slave, "wb") as there:  # noqa: PTH123  a descriptor, no path
             self.process = subprocess.Popen(  # noqa: S603  ours
                 [*MEDCHAIN, *words], cwd=CHECKOUT, env=environment, stdin=there, stdout=there, stderr=there
             )
+        signal.signal(signal.SIGINT, before)
         os.set_blocking(self._master, False)
         self._shown = b""
 

@@ -185,6 +185,7 @@ def listening(files: Certificates, trusted: Path | None = None) -> Iterator[tupl
                             x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"").serial_number
                         )
                         secured.recv(1)
+                        secured.send(b"y")
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -199,14 +200,16 @@ def through_a_socket(context: ssl.SSLContext, host: str, port: int) -> None:
     """As kafka-python connects."""
     with create_connection((host, port)) as plain, context.wrap_socket(plain, server_hostname=host) as secured:
         secured.send(b"x")
+        secured.recv(1)  # a client is through with TLS before whoever listens has seen its certificate
 
 
 def through_asyncio(context: ssl.SSLContext, host: str, port: int) -> None:
     """As aiokafka connects."""
 
     async def connect() -> None:
-        _, writer = await asyncio.open_connection(host, port, ssl=context)
+        reader, writer = await asyncio.open_connection(host, port, ssl=context)
         writer.write(b"x")
+        await reader.read(1)
         writer.close()
         with suppress(ConnectionError):  # whoever listens is done as soon as it has heard something
             await writer.wait_closed()
