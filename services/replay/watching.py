@@ -115,7 +115,7 @@ class Watch:
         live, ends = self._place.offsets(pointer.generation), self._tail.ends()
         ours = self._place.offsets(self._generation)
         state, is_live = record_of(pointer, self._generation).state, pointer.generation == self._generation
-        self._begin_lost(pointer, ends)
+        self._begin_lost(pointer, ours, ends)
         self._find_phase(ours, is_live=is_live)
         self._phase_kept(state)
         share = self._throttle.look(ends, live)
@@ -129,21 +129,19 @@ class Watch:
         done = sum(min(ours[each] or 0, target[each]) for each in target)
         return self._seen_so(done, sum(target.values()), sum(max(0, ends[p] - (live[p] or 0)) for p in ends), share)
 
-    def _begin_lost(self, pointer: Pointer, partitions: Collection[int]) -> None:
+    def _begin_lost(self, pointer: Pointer, ours: Mapping[int, int | None], partitions: Collection[int]) -> None:
         """Begin what the crew feeds anew where it was lost. Nobody else would: its workers wait for what is not there.
 
         That is what is made here; once that is live, whatever stands whole beside it.
         """
-        fed = (
-            [name for name in pointer.records if record_of(pointer, name).state == GenerationState.WHOLE]
-            if pointer.generation == self._generation
-            else [self._generation]
-        )
-        for name in fed:
-            if name != pointer.generation:
-                stands = self._place.offsets(name)
-                if lost := [each for each in partitions if stands[each] is None]:
-                    begin_again(self._place.roles, name, lost)
+        fed = {self._generation: ours}
+        if pointer.generation == self._generation:
+            beside = [name for name in pointer.records if name != self._generation]
+            whole = [name for name in beside if record_of(pointer, name).state == GenerationState.WHOLE]
+            fed = {name: self._place.offsets(name) for name in whole}
+        for name, offsets in fed.items():
+            if lost := [each for each in partitions if offsets[each] is None]:
+                begin_again(self._place.roles, name, lost)
 
     def _find_phase(self, ours: Mapping[int, int | None], *, is_live: bool) -> None:
         if self._phase is not Phase.FILLING:
