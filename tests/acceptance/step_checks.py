@@ -141,7 +141,7 @@ def has_status(journey: Journey, said: Said) -> None:
         assert said["flag"] in shown["flags"]
     if said["status"] in "EU":
         path = f"/v1/prescriptions/{shown['prescription']}/status"
-        answer = journey.chain.get("medication-list", path, ACTORS["pharmacy P"])
+        answer = journey.chain.get("medication-list", path, ACTORS["prescriber A"])
         assert answer.json() == shown, "the status of one prescription and the search agree"
 
 

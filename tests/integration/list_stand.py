@@ -175,9 +175,9 @@ class ListStand:
         """A request with a body."""
         return self.http.post(path, json=sent, headers={"Medchain-Caller": caller or a_caller()})
 
-    def get(self, path: str, **parameters: str) -> httpx.Response:
+    def get(self, path: str, *, caller: str | None = None, **parameters: str) -> httpx.Response:
         """A request without one."""
-        return self.http.get(path, params=parameters, headers={"Medchain-Caller": a_caller()})
+        return self.http.get(path, params=parameters, headers={"Medchain-Caller": caller or a_caller()})
 
     def read(self, patient: Patient, **more: Any) -> dict[str, Any]:
         """The patient's list, which must be there."""

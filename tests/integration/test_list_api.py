@@ -23,7 +23,7 @@ from services.medication_list.read_api.event_places import KEPT_S
 from services.medication_list.read_api.positions import Place
 from services.pharmacy.search import asked_of
 from tests.integration.list_stand import PARTITIONS, ListStand, Patient, a_list_stand, position
-from tests.integration.services_stand import DOOR, SEALER, a_caller
+from tests.integration.services_stand import DOOR, OFFICE, PHARMACY, SEALER, a_caller
 from tests.unit.fold_world import (
     MINUTE_MS,
     aborted,
@@ -32,6 +32,7 @@ from tests.unit.fold_world import (
     claimed,
     died,
     discontinued,
+    dispatched,
     dispensed,
     id_of,
     issued,
@@ -570,6 +571,32 @@ def test_a_status_is_told_of_a_known_prescription_as_it_is_now(stand: ListStand)
     assert stand.get(path).json()["status"] == "U"
     assert stand.get(f"/v1/prescriptions/{uuid.uuid4()}/status").status_code == 404
     assert stand.get("/v1/prescriptions/none/status").status_code == 404
+
+
+@pytest.mark.parametrize(("role", "status"), [("pharmacist", 404), ("doctor", 200), ("nurse", 200), ("citizen", 200)])
+def test_a_status_by_id_does_not_tell_a_pharmacy_of_a_locked_prescription(
+    stand: ListStand, role: str, status: int
+) -> None:
+    patient, name = stand.a_patient(), uuid.uuid4().hex
+    stand.say(patient, issued(name, locked=True))
+    path = f"/v1/prescriptions/{patient.id_of(name)}/status"
+    answer = stand.get(path, caller=a_caller(role=role))
+    assert answer.status_code == status
+    if status == 404:
+        nowhere = stand.get(f"/v1/prescriptions/{uuid.uuid4()}/status", caller=a_caller(role=role))
+        assert answer.content == nowhere.content, "as if it had never been"
+
+
+def test_the_pharmacy_that_a_locked_prescription_was_sent_to_is_told_its_status_and_others_are_not(
+    stand: ListStand,
+) -> None:
+    patient, name = stand.a_patient(), uuid.uuid4().hex
+    stand.say(patient, issued(name, locked=True))
+    sent = dispatched(name)
+    stand.say(patient, replace(sent, body=with_fields(sent.body, pharmacy=PHARMACY)))
+    path = f"/v1/prescriptions/{patient.id_of(name)}/status"
+    callers = (a_caller(role="pharmacist", organisation=each) for each in (PHARMACY, OFFICE))
+    assert [stand.get(path, caller=each).status_code for each in callers] == [200, 404]
 
 
 # --- One number, two patients -------------------------------------------------------------------------------------

@@ -28,7 +28,14 @@ from services.medication_list.read_api.documents import (
 from services.medication_list.read_api.event_places import EventPlaces
 from services.medication_list.read_api.history import page_of
 from services.medication_list.read_api.list_answer import ListAnswer, answered
-from services.medication_list.read_api.locked import PHARMACISTS, Withheld, withheld_from, withheld_of_all, without
+from services.medication_list.read_api.locked import (
+    PHARMACISTS,
+    Withheld,
+    is_withheld,
+    withheld_from,
+    withheld_of_all,
+    without,
+)
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import NotInLogError, Outcomes
@@ -223,8 +230,8 @@ async def _existing(looked_up: Awaitable[Any]) -> Any:
 
 
 @outside.get("/v1/prescriptions/{prescription_id}/status", **STATUS)
-async def read_status(request: Request, prescription_id: str, _: AnyCaller) -> Response:
-    """One prescription, as it is now."""
+async def read_status(request: Request, prescription_id: str, by: AnyCaller) -> Response:
+    """One prescription, as it is now. To a pharmacy that has nothing to do with it a locked one is not there."""
     parts = _parts(request)
     prescription = _id(prescription_id)
     owner = (await parts.numbers.owners_of([prescription])).get(prescription)
@@ -232,7 +239,7 @@ async def read_status(request: Request, prescription_id: str, _: AnyCaller) -> R
         raise not_found()
     view = await parts.numbers.shown(owner, [prescription])
     shown = show_prescription(view.fields, prescription, parts.clock.now_ms(), view.flagged)
-    if shown is None:
+    if shown is None or (by.role in PHARMACISTS and is_withheld(shown, by.organisation)):
         raise not_found()
     return _answer(shown)
 

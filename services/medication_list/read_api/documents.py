@@ -148,7 +148,8 @@ EVENT: Final = _operation(
 )
 STATUS: Final = _operation(
     "read_prescription_status",
-    "One prescription, as it is now.\n\nFound while it is dispensable.",
+    "One prescription, as it is now.\n\n"
+    "Also when it is recalled, completed or expired. A locked one is not there for a pharmacy that has nothing to do with it.",
     "ShownPrescription",
     problems=(404, 503),
     more=_NO_CALLER,

@@ -36,13 +36,18 @@ def withheld_from(shown: MedicationList, pharmacy: str) -> Withheld:
     hidden: set[str] = set()
     without: set[str] = set()
     for entry in (*shown.treatments, *shown.other_prescriptions):
-        locked = [each for each in entry.prescriptions if each.issued.locked and not _knows(pharmacy, each)]
+        locked = [each for each in entry.prescriptions if is_withheld(each, pharmacy)]
         hidden.update(each.prescription for each in locked)
         tells = {each.prescription for each in entry.prescriptions[:1]}
         tells |= {each.prescription for each in entry.prescriptions if each.status in "EU"}
         if not tells.isdisjoint(each.prescription for each in locked):
             without.add(entry.treatment)
     return Withheld(frozenset(hidden), frozenset(without))
+
+
+def is_withheld(prescription: ShownPrescription, pharmacy: str) -> bool:
+    """Whether the patient locked it, and this pharmacy has nothing to do with it."""
+    return prescription.issued.locked and not _knows(pharmacy, prescription)
 
 
 def _knows(pharmacy: str, prescription: ShownPrescription) -> bool:
@@ -59,7 +64,7 @@ def withheld_of_all(fields: Fields, at_ms: int, pharmacy: str, offsets: frozense
             continue
         prescription = name.removeprefix("rx:")
         shown = show_prescription(fields, prescription, at_ms)
-        if shown is not None and shown.issued.locked and not _knows(pharmacy, shown):
+        if shown is not None and is_withheld(shown, pharmacy):
             found[prescription] = state.treatment
     return Withheld(frozenset(found), frozenset(found.values()), offsets)
 
