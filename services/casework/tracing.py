@@ -24,7 +24,7 @@ from services.medication_list.read_api.stored_events import event_id_of, event_o
 from services.medication_list.record_log import StoredRecord
 from services.medication_list.refolding import as_it_stood, fold_anew
 from services.medication_list.store.waiting import FIRST
-from services.topics.cluster import places
+from services.topics.reading import is_behind, places
 
 _AT_ONCE: Final = 1000
 _FOUND_WITHIN_S: Final = 5.0
@@ -221,7 +221,7 @@ def _found_on(
     for place in there:
         consumer.seek(place, starts[place].offset if starts.get(place) is not None else ends[place])
     deadline = time.monotonic() + _FOUND_WITHIN_S
-    while any(_is_before(consumer, *each) for each in ends.items()) and time.monotonic() < deadline:
+    while is_behind(consumer, ends, _POLL_MS) and time.monotonic() < deadline:
         for records in consumer.poll(_POLL_MS).values():
             for record in records:
                 name = next((value.decode(errors="replace") for key, value in record.headers if key == "ce_id"), "")
@@ -230,7 +230,3 @@ def _found_on(
         if len(found) == len(wanted):
             break
     return found
-
-
-def _is_before(consumer: Any, place: TopicPartition, end: int) -> bool:
-    return (consumer.position(place, timeout_ms=_POLL_MS) or 0) < end

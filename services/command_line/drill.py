@@ -35,6 +35,7 @@ from services.simulator.playing import play
 from services.simulator.population import Town
 from services.simulator.submission_channel import SubmissionChannel
 from services.simulator.town import events, patients_for
+from services.topics.reading import is_behind
 from services.topics.registry import EVENTS_TOPIC, load
 
 FOLDER: Final = BUILD / "drill"
@@ -43,6 +44,7 @@ _CLIENTS: Final = 100
 _VISITORS: Final = 2_000
 _SWITCHED_WITHIN_S: Final = 300.0
 _JUDGED_WITHIN_S: Final = 3_600.0
+_POLL_MS: Final = 500
 _COMMAND: Final = "from services.command_line.app import main; main()"
 
 app = typer.Typer(
@@ -308,8 +310,8 @@ class Drill:
             consumer.assign(places)
             consumer.seek_to_beginning(*places)
             ends = consumer.end_offsets(places)
-            while any((consumer.position(place, timeout_ms=500) or 0) < ends[place] for place in places):
-                for records in consumer.poll(500).values():
+            while is_behind(consumer, ends, _POLL_MS):
+                for records in consumer.poll(_POLL_MS).values():
                     for record in records:
                         yield codec.decode(record.value)
 

@@ -14,6 +14,7 @@ from schemas.codec import decode
 from schemas.events import RelayProgress
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from services.publishing.kafka_access import KafkaAccess, refusal
+from services.topics.reading import described, is_behind, places_of
 from services.topics.registry import EVENTS_TOPIC
 
 PROGRESS_TOPIC: Final = "relay-progress"
@@ -116,7 +117,7 @@ class KafkaSourceLog:
         consumer.seek_to_beginning(*places)
         found: dict[int, int] = {}
         heard_at_s = time.monotonic()
-        while any((consumer.position(place, timeout_ms=_POLL_MS) or 0) < ends[place] for place in places):
+        while is_behind(consumer, ends, _POLL_MS):
             polled = consumer.poll(timeout_ms=_POLL_MS)
             if polled:
                 heard_at_s = time.monotonic()
@@ -146,17 +147,17 @@ class KafkaSourceLog:
 
 
 def _topic(admin: Any, name: str) -> Mapping[str, Any]:
-    found = next(iter(admin.describe_topics([name])), None)
-    if found is not None and found["error_code"] == TopicAuthorizationFailedError.errno:
-        raise SourceLogUnavailableError(f"this process' certificate gives it no right to topic {name}")
-    if found is None or not found["partitions"]:
+    try:
+        found = described(admin, name)
+    except TopicAuthorizationFailedError:
+        raise SourceLogUnavailableError(f"this process' certificate gives it no right to topic {name}") from None
+    if found is None:
         raise SourceLogUnavailableError(f"the log has no topic {name}")
-    topic: Mapping[str, Any] = found
-    return topic
+    return found
 
 
 def _places(admin: Any, topic: str) -> list[TopicPartition]:
-    return [TopicPartition(topic, each) for each in range(len(_topic(admin, topic)["partitions"]))]
+    return places_of(topic, _topic(admin, topic))
 
 
 @dataclass

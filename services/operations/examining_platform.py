@@ -30,7 +30,8 @@ from services.operations.reaching import Reached, ServiceStatus, ask_services
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import KafkaAccess
 from services.schema_registry import framing_at_start
-from services.topics.cluster import differences, places
+from services.topics.cluster import differences
+from services.topics.reading import places
 from services.topics.registry import EVENTS_TOPIC, load
 
 OLDEST_BROKER: Final = (3, 3)

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from services.publishing.kafka_access import KafkaAccess
 from services.topics.registry import Parties, Topic, Topics, UndeclaredTopicError
-
-_ANSWERS_WITHIN_MS: Final = 10_000
 
 
 class Difference(NamedTuple):
@@ -51,21 +49,6 @@ def create(
         if missing:
             admin.create_topics(missing, wait_for_metadata=True)
         return list(missing)
-
-
-def places(kafka: KafkaAccess, topic: str, within_ms: int = _ANSWERS_WITHIN_MS) -> list[TopicPartition]:
-    """Every partition of a topic; none where there is no such topic.
-
-    A consumer's own `partitions_for_topic` waits without a bound for metadata, and for ever where its client has stopped
-    to look for any, which a connection that ends at the wrong moment makes it do.
-
-    Raises:
-        KafkaError: the cluster cannot be reached.
-    """
-    bounds = {"bootstrap_timeout_ms": within_ms, "request_timeout_ms": within_ms}
-    with closing(KafkaAdminClient(**kafka.client_settings(), **bounds)) as admin:
-        found = next(iter(admin.describe_topics([topic])), None)
-        return [TopicPartition(topic, each) for each in range(len(found["partitions"]))] if found else []
 
 
 def differences(

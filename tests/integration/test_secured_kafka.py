@@ -9,14 +9,14 @@ from pathlib import Path
 import httpx
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from deploy.kubernetes.manifests import kafka_user, our_user
 from deploy.local.waiting import wait_until
 from deploy.services import SERVICES
 from services.clock import SystemClock
 from services.health import Trouble, TroubleReason
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import CA, CERTIFICATE, Certificates, KafkaAccess
 from services.publishing.kafka_log import KafkaLog
@@ -25,6 +25,7 @@ from services.simulator.population import Town
 from services.simulator.town import patients_for
 from services.submissions.inbox import Inbox
 from services.submissions.reception import Received
+from services.topics.reading import places
 from services.topics.registry import EVENTS_TOPIC, load
 from tests.certificates import Authority
 from tests.integration.secured_platform import SecuredPlatform
@@ -103,6 +104,10 @@ async def test_who_has_no_certificate_or_a_strangers_is_refused_and_readiness_sa
 async def test_who_has_no_right_writes_nothing_reads_nothing_and_is_told_so(platform: SecuredPlatform) -> None:
     somebody = platform.bearing("somebody")
     assert await refused(somebody) == Trouble(TroubleReason.BROKER_REFUSES, NO_RIGHT)
+    with pytest.raises(TopicAuthorizationFailedError):
+        places(somebody, EVENTS_TOPIC)
+    with pytest.raises(SourceLogUnavailableError, match=f"no right to topic {EVENTS_TOPIC}"):
+        KafkaSourceLog(somebody).ends()
     await check_that_it_cannot_append(platform, somebody)
 
 

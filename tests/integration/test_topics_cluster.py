@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 from typer.testing import CliRunner
@@ -15,7 +15,8 @@ from deploy.local.waiting import wait_until
 from services.publishing.kafka_access import KafkaAccess
 from services.topics.cli import app
 from services.topics.cluster import Difference, create, differences
-from services.topics.registry import Parties, load
+from services.topics.reading import places
+from services.topics.registry import EVENTS_TOPIC, Parties, load
 from tests.servers import a_kafka
 
 pytestmark = pytest.mark.integration
@@ -40,6 +41,14 @@ def test_what_was_created_is_what_is_declared(cluster: str, admin: KafkaAdminCli
     assert differences(KafkaAccess(cluster), load(), one_broker=True) == []
     there = {topic["name"] for topic in admin.describe_topics() if not topic["is_internal"]}
     assert there == {topic.name for topic in load().wanted()}
+
+
+def test_a_topic_has_as_many_places_as_are_declared_and_one_that_is_not_there_has_none(cluster: str) -> None:
+    partitions = load().partitions(EVENTS_TOPIC)
+    assert places(KafkaAccess(cluster), EVENTS_TOPIC) == [
+        TopicPartition(EVENTS_TOPIC, each) for each in range(partitions)
+    ]
+    assert places(KafkaAccess(cluster), "medication-rumours") == []
 
 
 def test_creating_again_makes_nothing(cluster: str) -> None:
