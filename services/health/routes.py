@@ -13,6 +13,7 @@ from services.health.readiness import Readiness
 from services.health.trouble import Trouble
 from services.problems import unavailable
 from services.problems.rendering import response_to
+from services.serving import reads
 
 RETRY_AFTER_S = 2
 
@@ -21,14 +22,14 @@ def health_routes(readiness_of: Callable[[Request], Readiness], pulse: Pulse | N
     """The routes. `pulse`: of the loop that works, where the routes are not served by that very loop."""
     health = APIRouter(prefix="/health", tags=["health"])
 
-    @health.get("/live", summary="The process runs, and its work moves.", operation_id="live")
+    @reads(health, "/live", summary="The process runs, and its work moves.", operation_id="live")
     async def live(response: Response) -> dict[str, str]:
         """Nothing is asked of anybody else. 503: its loop stands still; start the process again."""
         beats = pulse is None or pulse.is_beating()
         response.status_code = 200 if beats else 503
         return {"status": "live" if beats else "hung"}
 
-    @health.get("/ready", summary="The process can do its work; if not, what is wrong.", operation_id="ready")
+    @reads(health, "/ready", summary="The process can do its work; if not, what is wrong.", operation_id="ready")
     async def ready(request: Request) -> Response:
         """503 with every trouble in words. 200 also tells of troubles that do not stop the process."""
         troubles = await readiness_of(request).troubles()

@@ -15,6 +15,7 @@ from services.health.listening import bound
 from services.health.pulse import Pulse
 from services.health.readiness import Readiness
 from services.health.routes import health_routes
+from services.serving import OURS_ALONE
 
 _ENDS_WITHIN_S: Final = 5.0
 
@@ -31,8 +32,7 @@ class HealthServer:
         app = FastAPI(
             openapi_url=None,
             lifespan=self._watched,
-            # As in the services (`services.telemetry.traced_requests`), whatever the environment says.
-            telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+            telemetry=OURS_ALONE,
         )
         for router in (health_routes(lambda _: readiness, pulse), *more):
             app.include_router(router)

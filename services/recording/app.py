@@ -34,9 +34,10 @@ from services.recording.recorder import Recorder
 from services.recording.routes import Write, direct_of, router_of
 from services.recording.settings import RecordingSettings
 from services.recording.write_metrics import WriteMetrics
+from services.serving import OURS_ALONE
 from services.telemetry import Registry, RequestMetrics, TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process
-from services.telemetry.traced_requests import OURS_ALONE, TracedRequests
+from services.telemetry.traced_requests import TracedRequests
 from services.telemetry.traces import Traces
 from services.topics.registry import EVENTS_TOPIC, load
 

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from services.serving import reads
+
 # When each series began would be as many series again, and nobody asks.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library left it without types
 
@@ -30,7 +32,7 @@ def metrics_routes(registries_of: Callable[[Request], Sequence[Registry]]) -> AP
     """The route. It is answered in the loop that serves it: what it reads must be at hand, and ask nobody."""
     metrics = APIRouter(include_in_schema=False)
 
-    @metrics.get("/metrics")
+    @reads(metrics, "/metrics")
     async def tell(request: Request) -> Response:
         texts = [generate_latest(each) for each in registries_of(request)]
         return Response(b"".join(texts), media_type=CONTENT_TYPE_LATEST)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
-from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,8 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.telemetry.requests import NO_ROUTE
 from services.telemetry.traces import TRACEPARENT, Traces, allowed
 
-OURS_ALONE: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-"""FastAPI's own telemetry stays off, whatever the environment says: it tells URLs with their ids, and texts of errors."""
 _ABOUT_THE_PROCESS: Final = ("/health/", "/metrics")
 
 

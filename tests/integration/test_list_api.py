@@ -573,6 +573,21 @@ def test_a_status_is_told_of_a_known_prescription_as_it_is_now(stand: ListStand)
     assert stand.get("/v1/prescriptions/none/status").status_code == 404
 
 
+def test_head_tells_what_get_would_and_sends_no_body(stand: ListStand) -> None:
+    patient, name = stand.a_patient(), uuid.uuid4().hex
+    place = stand.say(patient, issued(name))
+    for path in (
+        f"/v1/prescriptions/{patient.id_of(name)}/status",
+        f"/v1/prescriptions/{uuid.uuid4()}/status",
+        f"/v1/events/{uuid.uuid4()}?position={position(place)}",
+        "/health/live",
+    ):
+        headers = {"Medchain-Caller": a_caller()}
+        head, get = stand.http.head(path, headers=headers), stand.http.get(path, headers=headers)
+        assert head.status_code == get.status_code, path
+        assert (head.headers["content-length"], head.content) == (str(len(get.content)), b""), path
+
+
 @pytest.mark.parametrize(("role", "status"), [("pharmacist", 404), ("doctor", 200), ("nurse", 200), ("citizen", 200)])
 def test_a_status_by_id_does_not_tell_a_pharmacy_of_a_locked_prescription(
     stand: ListStand, role: str, status: int

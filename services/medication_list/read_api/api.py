@@ -61,6 +61,7 @@ from services.problems import not_found, unavailable
 from services.recording.caller import Caller, caller
 from services.recording.direct import Handler
 from services.recording.routes import message_of
+from services.serving import reads
 from services.telemetry import Registry
 
 WAIT_MS: Final = 2_000
@@ -196,7 +197,7 @@ async def read_history(request: Request, by: AnyCaller) -> Response:
     return _answer(await page_of(parts.reader, parts.log, patient, after, asked.limit, withheld))
 
 
-@outside.get("/v1/events/{event_id}", **EVENT)
+@reads(outside, "/v1/events/{event_id}", **EVENT)
 async def read_event(request: Request, event_id: str, _: AnyCaller, position: str | None = None) -> Response:
     """What became of one event."""
     parts = _parts(request)
@@ -229,7 +230,7 @@ async def _existing(looked_up: Awaitable[Any]) -> Any:
         raise not_found() from None
 
 
-@outside.get("/v1/prescriptions/{prescription_id}/status", **STATUS)
+@reads(outside, "/v1/prescriptions/{prescription_id}/status", **STATUS)
 async def read_status(request: Request, prescription_id: str, by: AnyCaller) -> Response:
     """One prescription, as it is now. To a pharmacy that has nothing to do with it a locked one is not there."""
     parts = _parts(request)

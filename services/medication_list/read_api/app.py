@@ -49,9 +49,10 @@ from services.recording.app import CanonicalLine, serve
 from services.recording.bound import Bound
 from services.recording.direct import DirectRoutes
 from services.schema_registry import framing_at_start
+from services.serving import OURS_ALONE
 from services.telemetry import RequestMetrics, TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process
-from services.telemetry.traced_requests import OURS_ALONE, TracedRequests
+from services.telemetry.traced_requests import TracedRequests
 from services.telemetry.traces import Traces, traces_of
 from services.topics.registry import EVENTS_TOPIC, load
 

@@ -1,0 +1,29 @@
+"""What every HTTP application of ours does alike: it answers HEAD where it answers GET, and tells nothing by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from fastapi import APIRouter
+from fastapi.telemetry import TelemetryConfig
+
+OURS_ALONE: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own telemetry stays off, whatever the environment says: it tells URLs with their ids, and texts of errors."""
+
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+
+
+def reads(router: APIRouter, path: str, **documented: Any) -> Callable[[_Handler], _Handler]:
+    """A decorator: what answers GET and HEAD at a path. `documented`: FastAPI's keywords of a route.
+
+    HEAD is no operation of its own in the OpenAPI document. So the route that answers both stands first and is not
+    described, and the one that is described stands behind it.
+    """
+
+    def add(handler: _Handler) -> _Handler:
+        router.add_api_route(path, handler, methods=["GET", "HEAD"], include_in_schema=False)
+        router.add_api_route(path, handler, methods=["GET"], **documented)
+        return handler
+
+    return add
