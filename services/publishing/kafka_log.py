@@ -146,6 +146,7 @@ class KafkaLog:
         self._linger_ms = linger_ms
         self._framing = framing
         self._producer: Any = None
+        self._discarded: Any = None
         self._under_way = _UnderWay()
         self._unconfirmed_at: float | None = None
         # One thread: records leave in the order in which they were asked for, and a broker that is away blocks only it.
@@ -323,9 +324,14 @@ class KafkaLog:
         return failed
 
     def _discard(self, spent: Any) -> None:
+        # Many records tell of the same end, and the first of them is enough.
+        if spent is None or spent is self._discarded:
+            return
+        self._discarded = spent
+
         def replace() -> None:
-            # Many records tell of the same end: the next producer is not to go with them.
-            if spent is not None and spent is self._producer:
+            # Two threads may have told of it all the same: the next producer is not to go with this one.
+            if spent is self._producer:
                 self._producer = None
                 # In a thread of its own: a producer that hangs must not hold up the next one.
                 Thread(target=_abandon, args=(spent,), name="kafka-log-spent", daemon=True).start()
