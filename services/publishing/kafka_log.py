@@ -316,7 +316,7 @@ class KafkaLog:
         """What the caller is told of a producer's error."""
         if isinstance(error, MessageSizeTooLargeError):
             return RecordTooLarge("the broker takes no record of this size")
-        if not isinstance(error, RetriableError):
+        if not isinstance(error, RetriableError) or _looks_no_more(producer):
             # The producer may have given up for good (its identity is fenced, its rights are gone): start a new one.
             self._discard(producer)
         failed = LogUnavailable(f"the log did not confirm the record ({type(error).__name__})")
@@ -340,6 +340,19 @@ class KafkaLog:
             self._thread.submit(replace)
         except RuntimeError:
             return  # closing anyway
+
+
+def _looks_no_more(producer: Any) -> bool:
+    """Whether a producer has heard nothing of the cluster for longer than it asks by itself, and an answer takes.
+
+    Where a connection ends at the wrong moment its library stops to look for metadata, for good: a topic that it does not
+    know, and a partition whose leader has moved, would time out for ever. A broker that is away for so long looks the
+    same, and there a new producer does no harm.
+    """
+    if producer is None:
+        return False
+    heard_ms: float = producer._metadata._last_successful_refresh_ms  # noqa: SLF001 - the library tells it no other way
+    return time.monotonic() * 1000 - heard_ms > _METADATA_MAX_AGE_MS + _REQUEST_TIMEOUT_MS
 
 
 def _abandon(spent: Any) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.future import Future
 from kafka.partitioner.default import murmur2 as murmur2_of_the_library
 
 from services.clock import SystemClock
@@ -262,6 +263,28 @@ async def test_a_topic_that_does_not_exist_is_not_made_by_accident(request: pyte
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     assert topic not in admin.list_topics()
     admin.close()
+
+
+@pytest.mark.integration
+async def test_a_producer_that_has_stopped_to_look_for_metadata_loses_one_record_and_not_all_that_follow(
+    request: pytest.FixtureRequest,
+) -> None:
+    bootstrap, topic = address(request), f"log-port-{uuid.uuid4()}"
+    create(bootstrap, topic, PARTITIONS)
+    log = KafkaLog(KafkaAccess(bootstrap), declared)
+    await connect(log, topic)
+    await log.append(topic, KEY, b"before")
+    known = log._producer._metadata  # noqa: SLF001 - nobody can make the library come to this by other means
+    # It waits for a look that never ends; the last one that did is a minute ago, and since then the leaders have moved.
+    known._refresh_future = Future()  # noqa: SLF001
+    known._last_successful_refresh_ms -= 60_000  # noqa: SLF001
+    for partition in known._partitions[topic].values():  # noqa: SLF001
+        partition.leader_id = -1
+    with pytest.raises(LogUnavailable):
+        await log.append(topic, KEY, b"given up")
+    assert (await log.append(topic, KEY, b"after")).offset == 1
+    await log.close()
+    assert consume(bootstrap, topic) == [(KEY, b"before"), (KEY, b"after")]
 
 
 async def test_a_log_in_memory_that_is_away_takes_nothing() -> None:
