@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -115,6 +115,10 @@ class Desk:
 
 
 OpenDesk = Callable[[], Iterator[Desk]]
+
+
+DeskOpened = Callable[[], AbstractContextManager[Desk]]
+"""A way to open the desk, for as long as one command works at it."""
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """`medchain event`: where one event is in the chain, with positions and times."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.casework.desk import CaseRefusedError, Desk, open_desk
+from services.casework.desk import CaseRefusedError, Desk, DeskOpened, open_desk
 from services.casework.looking import AsJson, Operator, PatientFile, Pseudonym, Reason, note_look, patient_of
 from services.casework.telling import answered, instant, tell
 from services.casework.tracing import Trace, place_of_event, trace
@@ -22,7 +20,7 @@ Position = Annotated[
 ]
 
 
-def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.Typer:
+def make_app(desk_opened: DeskOpened) -> typer.Typer:
     """The command, for a way to open the desk."""
     app = typer.Typer(
         name="event", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__

@@ -1,8 +1,7 @@
 """`medchain parked`: what could not be judged, by reason, sender, schema and age; shown, and refolded once it is mended."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.casework.closing import Closing, close, closing_of
-from services.casework.desk import CaseRefusedError, Desk, open_desk
+from services.casework.desk import CaseRefusedError, Desk, DeskOpened, open_desk
 from services.casework.event import place_at
 from services.casework.looking import AsJson, Operator, Reason, Yes, note_look
 from services.casework.parking import ParkedRecord, ShownRecord, note_at, parked_records, shown
@@ -37,12 +36,17 @@ class ParkedList(Struct, frozen=True):
     records: tuple[ParkedRecord, ...]
 
 
-def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.Typer:
+def make_app(desk_opened: DeskOpened) -> typer.Typer:
     """The commands, for a way to open the desk."""
     app = typer.Typer(
         name="parked", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
     )
+    for add in (_add_list, _add_show, _add_refold, _add_close):
+        add(app, desk_opened)
+    return app
 
+
+def _add_list(app: typer.Typer, desk_opened: DeskOpened) -> None:
     @app.command("list")
     def list_(
         park_reason: Annotated[str | None, typer.Option("--park-reason", help="Only those parked for it.")] = None,
@@ -66,6 +70,8 @@ def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.T
             )
             tell(found, lambda out: _list_page(out, found), as_json=as_json)
 
+
+def _add_show(app: typer.Typer, desk_opened: DeskOpened) -> None:
     @app.command()
     def show(
         place: PlaceArgument,
@@ -82,6 +88,8 @@ def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.T
             found = shown(desk, at)
             tell(found, lambda out: _show_page(out, found), as_json=as_json)
 
+
+def _add_refold(app: typer.Typer, desk_opened: DeskOpened) -> None:
     @app.command()
     def refold(
         reason: Reason,
@@ -103,6 +111,8 @@ def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.T
             found = tuple(documents)
             tell(found, lambda out: _refold_page(out, found), as_json=as_json)
 
+
+def _add_close(app: typer.Typer, desk_opened: DeskOpened) -> None:
     @app.command("close")
     def close_(
         place: PlaceArgument,
@@ -131,8 +141,6 @@ def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.T
             tell(closing, lambda out: _close_page(out, closing), as_json=as_json)
             if closing.done and closing.outcome not in (None, "applied", "duplicate"):
                 raise typer.Exit(int(Exit.NOT_WELL))
-
-    return app
 
 
 def _patients(desk: Desk, place: str | None) -> list[str]:

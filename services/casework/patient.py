@@ -1,7 +1,5 @@
 """`medchain patient`: one patient's events, the list as it was, and the patient folded anew."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo
@@ -9,7 +7,7 @@ from zoneinfo import ZoneInfo
 import typer
 from rich.console import Console
 
-from services.casework.desk import CaseRefusedError, Desk, open_desk
+from services.casework.desk import CaseRefusedError, DeskOpened, open_desk
 from services.casework.looking import AsJson, Operator, PatientFile, Pseudonym, Reason, Yes, note_look, patient_of
 from services.casework.past_list import list_of
 from services.casework.refold_answer import changes, page, told
@@ -24,12 +22,17 @@ AsOf = Annotated[
 ]
 
 
-def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.Typer:
+def make_app(desk_opened: DeskOpened) -> typer.Typer:
     """The commands, for a way to open the desk."""
     app = typer.Typer(
         name="patient", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
     )
+    for add in (_add_timeline, _add_list, _add_refold):
+        add(app, desk_opened)
+    return app
 
+
+def _add_timeline(app: typer.Typer, desk_opened: DeskOpened) -> None:
     @app.command()
     def timeline(
         reason: Reason,
@@ -46,6 +49,8 @@ def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.T
             found = timeline_of(desk, patient)
             tell(found, lambda out: _page(out, found), as_json=as_json)
 
+
+def _add_list(app: typer.Typer, desk_opened: DeskOpened) -> None:
     @app.command("list")
     def list_(
         reason: Reason,
@@ -64,6 +69,8 @@ def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.T
             found = list_of(desk, patient, at_ms)
             tell(found, lambda out: _list_page(out, found), as_json=as_json)
 
+
+def _add_refold(app: typer.Typer, desk_opened: DeskOpened) -> None:
     @app.command()
     def refold(
         reason: Reason,
@@ -83,8 +90,6 @@ def make_app(desk_opened: Callable[[], AbstractContextManager[Desk]]) -> typer.T
             assert plan is not None, "nobody was asked"
             document = told(desk, plan, done=yes)
             tell(document, lambda out: page(out, document), as_json=as_json)
-
-    return app
 
 
 def instant_of(text: str) -> int:
