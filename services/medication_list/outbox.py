@@ -442,6 +442,8 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
         }
     )
     TroubleMetrics(readiness, registry)
+    if traces is not None:
+        traces.tell(registry)
     overlooking = Overlooking(lambda: overview(settings.kafka, link, topics), registry)
     more = [metrics_routes(lambda _: (registry,))]
     health = HealthServer(readiness, pulse, host=settings.host, port=settings.port, more=more)

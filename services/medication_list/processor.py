@@ -344,6 +344,8 @@ def main() -> NoReturn:
         }
     )
     TroubleMetrics(readiness, worker.registry)
+    if traces is not None:
+        traces.tell(worker.registry)
     more = [metrics_routes(lambda _: (worker.registry,))]
     HealthServer(readiness, pulse, host=settings.host, port=settings.port, more=more).start()
     _enter_when_possible(worker, pulse)

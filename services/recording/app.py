@@ -87,6 +87,8 @@ def opened(
         try:
             readiness = Readiness(checks)
             TroubleMetrics(readiness, registry)
+            if traces is not None:
+                traces.tell(registry)
             yield Parts(recorder, readiness, registry)
         finally:
             broker.close()

@@ -56,6 +56,8 @@ async def _run(settings: InboxSettings, kind: str, group: str, framing: Framing)
         }
     )
     TroubleMetrics(readiness, registry)
+    if traces is not None:
+        traces.tell(registry)
     more = [metrics_routes(lambda _: (registry,))]
     pulse = Pulse()
     beating = asyncio.create_task(pulse.keep(), name="pulse")

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import Thread
+from threading import Lock, Thread
 from typing import Annotated, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import Counter
 from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.canonical_log import get_logger
 from services.canonical_log.allowed_keys import ALLOWED
+from services.telemetry.exposition import Registry
 
 TRACEPARENT: Final = "traceparent"
 """The header of W3C trace context, in requests and in records alike."""
@@ -29,7 +31,7 @@ TRACEPARENT: Final = "traceparent"
 _SENT_WITHIN_S: Final = 2.0
 _CLOSED_WITHIN_S: Final = 2.0
 _WAIT_MS: Final = 1_000
-_WAITING_AT_MOST: Final = 4_096
+WAITING_AT_MOST: Final = 4_096
 _SENT_AT_ONCE: Final = 512
 _LENGTH: Final = 55
 _FLAGS_END: Final = 54
@@ -67,14 +69,8 @@ class Traces:
             resource=Resource({"service.name": service}),
             shutdown_on_exit=False,
         )
-        self._provider.add_span_processor(
-            BatchSpanProcessor(
-                _Told(exporter),
-                max_queue_size=_WAITING_AT_MOST,
-                schedule_delay_millis=_WAIT_MS,
-                max_export_batch_size=_SENT_AT_ONCE,
-            )
-        )
+        self._leaving = _Leaving(exporter)
+        self._provider.add_span_processor(self._leaving)
         self._tracer = self._provider.get_tracer("medchain")
 
     def begin(
@@ -92,6 +88,10 @@ class Traces:
         # An exception's text may quote what was sent: it is neither recorded nor made the status.
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             yield span
+
+    def tell(self, registry: Registry) -> None:
+        """Let the process count what is lost of its spans among its metrics."""
+        registry.register(self._leaving.lost)
 
     def close(self) -> None:
         """Send what waits, for two seconds at most: a collector that is away holds up nobody who leaves."""
@@ -153,11 +153,58 @@ def allowed(attributes: Mapping[str, object]) -> dict[str, str | bool | int | fl
     }
 
 
+class _Leaving(SpanProcessor):
+    """Lets a bounded number of spans wait for the collector, and counts those that it will never see.
+
+    The bound of the library's own queue is never reached: what it drops there it tells nobody.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self.lost = Counter(
+            "medchain_spans_lost_total",
+            "Spans that no collector took: it refused them, or too many waited.",
+            registry=None,
+        )
+        self._lock = Lock()
+        self._waiting = 0
+        self._batches = BatchSpanProcessor(
+            _Told(exporter, self._left),
+            max_queue_size=WAITING_AT_MOST,
+            schedule_delay_millis=_WAIT_MS,
+            max_export_batch_size=_SENT_AT_ONCE,
+        )
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Let it wait, or let it go."""
+        with self._lock:
+            has_room = self._waiting < WAITING_AT_MOST
+            self._waiting += has_room
+        if has_room:
+            self._batches.on_end(span)
+        else:
+            self.lost.inc()
+
+    def _left(self, spans: int, lost: int) -> None:
+        with self._lock:
+            self._waiting -= spans
+        self.lost.inc(lost)
+
+    def shutdown(self) -> None:
+        """Send what waits."""
+        self._batches.shutdown()  # type: ignore[no-untyped-call]  # the library left it without types
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Send what waits, and go on."""
+        return self._batches.force_flush(timeout_millis)
+
+
 class _Told(SpanExporter):
     """Hands spans to the collector, and says once when they begin to get lost and once when they arrive again."""
 
-    def __init__(self, exporter: SpanExporter) -> None:
+    def __init__(self, exporter: SpanExporter, left: Callable[[int, int], None]) -> None:
+        """`left`: hears each time how many spans wait no more, and how many of them are lost."""
         self._exporter = exporter
+        self._left = left
         self._is_away = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -173,6 +220,7 @@ class _Told(SpanExporter):
         elif self._is_away and not is_away:
             get_logger().info("traces_arrive_again")
         self._is_away = is_away
+        self._left(len(spans), len(spans) if is_away else 0)
         return result
 
     def shutdown(self) -> None:

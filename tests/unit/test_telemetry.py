@@ -5,6 +5,7 @@ from typing import Final
 
 import httpx
 from fastapi import FastAPI
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,6 +24,7 @@ from services.recording.app import CanonicalLine
 from services.recording.write_metrics import WriteMetrics
 from services.submissions.inbox_metrics import InboxMetrics
 from services.telemetry import Registry, RequestMetrics, TroubleMetrics, metrics_routes, new_registry
+from services.telemetry.traces import Traces
 
 LABELS: Final = {
     # Ours: route templates, our own vocabularies, what the deployment declares. Nothing that a sender chooses.
@@ -66,6 +68,9 @@ def everything() -> Registry:
     inbox.rejected("invalid")
     Overlooking(lambda: overview_of(1), registry).look()
     TroubleMetrics(Readiness({}), registry)
+    traces = Traces("a_service", 0.0, InMemorySpanExporter())
+    traces.tell(registry)
+    traces.close()
     return registry
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, overload
@@ -14,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
+from deploy.local.waiting import wait_until
 from schemas import codec
 from schemas.events import Event
 from schemas.reasons import NoticeKind
@@ -34,8 +37,10 @@ from services.publishing.memory_log import MemoryLog
 from services.publishing.traced_log import TracedLog
 from services.submissions.reception import Received
 from services.submissions.traced_reception import traced
+from services.telemetry import new_registry
 from services.telemetry.traced_requests import TracedRequests
 from services.telemetry.traces import (
+    WAITING_AT_MOST,
     TracedSettings,
     Traces,
     allowed,
@@ -389,6 +394,57 @@ def test_spans_arrive_at_a_collector_with_the_name_of_their_process() -> None:
     assert said is not None
     assert said.startswith(f"00-{arrived.trace_id}-{arrived.span_id}-")
     assert sampled([("traceparent", said.encode())])
+
+
+class Collecting(SpanExporter):
+    """A collector that takes spans or refuses them, and takes its time where it is held up."""
+
+    def __init__(self, *, takes: bool) -> None:
+        self._takes = takes
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+
+    def export(self, _: Sequence[ReadableSpan]) -> SpanExportResult:
+        """See `SpanExporter.export`."""
+        self.goes_on.wait(10)
+        return SpanExportResult.SUCCESS if self._takes else SpanExportResult.FAILURE
+
+
+def made(traces: Traces, count: int) -> None:
+    for _ in range(count):
+        traces.begin("judge and store", SpanKind.CONSUMER, context_of(SAMPLED), partition=1).end()
+
+
+def lost(traces: Traces) -> float | None:
+    registry = new_registry()
+    traces.tell(registry)
+    return registry.get_sample_value("medchain_spans_lost_total")
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_span_that_the_collector_did_not_take_is_counted_as_lost_and_no_other(*, takes: bool) -> None:
+    traces = Traces("a_service", 0.0, Collecting(takes=takes))
+    made(traces, 1_000)
+    traces.close()
+    assert lost(traces) == (0 if takes else 1_000)
+
+
+def test_a_span_that_finds_too_many_waiting_is_lost_and_counted() -> None:
+    collecting = Collecting(takes=True)
+    collecting.goes_on.clear()
+    traces = Traces("a_service", 0.0, collecting)
+    made(traces, WAITING_AT_MOST + 7)
+    assert lost(traces) == 7
+    collecting.goes_on.set()
+    wait_until(lambda: _makes_room(traces), within_s=10, what="the collector takes what waited")
+    traces.close()
+
+
+def _makes_room(traces: Traces) -> bool:
+    """Whether one more span is not lost."""
+    before = lost(traces)
+    made(traces, 1)
+    return lost(traces) == before
 
 
 @pytest.mark.parametrize("is_silent", [False, True], ids=["refuses", "silent"])

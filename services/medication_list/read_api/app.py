@@ -103,6 +103,8 @@ def opened(
             }
         )
         TroubleMetrics(readiness, registry)
+        if traces is not None:
+            traces.tell(registry)
         try:
             numbers = NumberConflicts(reader, short)
             yield Parts(
