@@ -1,4 +1,4 @@
-"""The processor's spans: one for each sampled event, from the fetch that brought it until its view was stored."""
+"""The processor's spans: one for each sampled event, from the fetch, or the refold, that read it until its view was stored."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -30,12 +30,19 @@ class EventSpans:
 
     def stored(self, events: Iterable[StoredEvent], fetched_ns: int) -> None:
         """Each was fetched at this time (nanoseconds since the epoch), and is stored now."""
+        self._made("judge and store", events, fetched_ns)
+
+    def refolded(self, events: Iterable[StoredEvent], began_ns: int) -> None:
+        """Each had been parked; its patient's refold began at this time, and is stored now."""
+        self._made("refold", events, began_ns)
+
+    def _made(self, name: str, events: Iterable[StoredEvent], began_ns: int) -> None:
         for event in events:
             self._traces.begin(
-                "judge and store",
+                name,
                 SpanKind.CONSUMER,
                 context_of(event.traceparent.decode("ascii")),
-                began_ns=fetched_ns,
+                began_ns=began_ns,
                 partition=event.partition,
                 offset=event.offset,
                 outcome=event.outcome,

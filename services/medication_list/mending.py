@@ -14,6 +14,7 @@ from schemas.codec import release_of
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
 from services.canonical_log import get_logger
+from services.medication_list.event_spans import EventSpans
 from services.medication_list.judging import ParkedNote, Readable, item_of
 from services.medication_list.record_log import LogLookupError, RecordLog
 from services.medication_list.refolding import Refolder, RefoldRefusedError
@@ -41,8 +42,9 @@ class Mender:
         now_ms: Callable[[], int],
         framing: Framing = PLAIN,
         sleep: Callable[[float], None] = time.sleep,
+        spans: EventSpans | None = None,
     ) -> None:
-        """`sleep`: how to wait between two patients, in seconds."""
+        """`sleep`: how to wait between two patients, in seconds. `spans`: see `Refolder`."""
         self._store = store
         self._records = records
         self._partitions = partitions
@@ -50,7 +52,7 @@ class Mender:
         self._sleep = sleep
         self._looked_at: dict[int, int] = {}
         """By partition, the last offset that was looked at: what cannot be read yet must not hide what comes after it."""
-        self._refolder = Refolder(store, records, partitions, now_ms, framing)
+        self._refolder = Refolder(store, records, partitions, now_ms, framing, spans)
 
     def mend(self, partition: int) -> int:
         """Refold the patients of whose parked records one can be read now; returns how many were.

@@ -245,7 +245,9 @@ class Worker:
         self._judge = Judge(store, self._partitions, self._framing, self.metrics.judged, spans)
         self.metrics.entered(generation)
         if self._records is not None:
-            self._mender = Mender(store, self._records, self._partitions, SystemClock().now_ms, self._framing)
+            self._mender = Mender(
+                store, self._records, self._partitions, SystemClock().now_ms, self._framing, spans=spans
+            )
         self._store, self._generation = store, generation
         _log.info("generation_entered", generation=generation)
 

@@ -5,8 +5,9 @@ place. What comes of it is what a fold of the whole log gives, and nothing else,
 been answered otherwise stay recorded, their senders get a correction, and the entry shows it.
 """
 
+import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -27,6 +28,7 @@ from schemas.reasons import NoticeKind, ParkReason
 from services.canonical_log import get_logger
 from services.medication_list.answered import ANSWERED, Answered, ChangedAnswer
 from services.medication_list.event_index import is_parked, places_of
+from services.medication_list.event_spans import EventSpans, StoredEvent
 from services.medication_list.fold import Judgement, Memory, Patient, Verdict
 from services.medication_list.fold.judgement import Effect, NoticeDue, ReceiptDue
 from services.medication_list.fold.remembering import recollect, remembered
@@ -59,6 +61,7 @@ from services.medication_list.packing import pack_effect, pack_field, pack_memor
 from services.medication_list.record_log import RecordLog, StoredRecord
 from services.medication_list.store.port import PatientRewrite, Refused, RefusedWhy, Store, WholePatient
 from services.publishing.partitioning import partition_of
+from services.telemetry.traces import sampled
 
 _ATTEMPTS: Final = 20
 """How often a patient may have another event between reading and writing before we give up."""
@@ -99,6 +102,8 @@ class Refold:
     before: Mapping[str, bytes]
     rewrite: PatientRewrite
     is_needed: bool
+    traced: Sequence[StoredEvent] = ()
+    """Those of `unparked` whose records are sampled."""
 
 
 class Refolder:
@@ -111,8 +116,10 @@ class Refolder:
         partitions: int,
         now_ms: Callable[[], int],
         framing: Framing = PLAIN,
+        spans: EventSpans | None = None,
     ) -> None:
-        """`now_ms`: the time that a correction bears."""
+        """`now_ms`: the time that a correction bears. `spans`: makes those of sampled events; None: nothing is traced."""
+        self._spans = spans
         self._store = store
         self._records = records
         self._partitions = partitions
@@ -135,6 +142,7 @@ class Refolder:
             LogLookupError, StoreUnavailableError, RegistryUnavailableError: try again.
         """
         known: dict[int, StoredRecord] = {}
+        began_ns = time.time_ns()
         approved: tuple[Sequence[AnswerChange], Sequence[int]] | None = None
         for _ in range(_ATTEMPTS):
             plan = self._planned(patient, known)
@@ -147,6 +155,8 @@ class Refolder:
             answer = self._store.rewrite(plan.rewrite)
             if not isinstance(answer, Refused):
                 _tell(plan, answer.taken)
+                if self._spans is not None:
+                    self._spans.refolded(plan.traced, began_ns)
                 return plan
             if answer.why == RefusedWhy.ROLE:
                 raise RefoldRefusedError("A switch of generations is under way: refold when it is done.")
@@ -274,7 +284,17 @@ class _Anew:
             is_needed=bool(
                 rewrite.put != self.whole.fields or rewrite.remember or rewrite.forget or unparked or effects
             ),
+            traced=list(self._traced(unparked, events, fold)),
         )
+
+    def _traced(
+        self, unparked: Iterable[int], events: Mapping[int, Readable], fold: PatientFold
+    ) -> Iterator[StoredEvent]:
+        for offset in unparked:
+            traceparent = sampled(events[offset].record.headers)
+            if traceparent is not None:
+                event, outcome = events[offset].entry.event, recollect(fold.verdicts[offset]).outcome
+                yield StoredEvent(traceparent, self.partition, offset, outcome, event.event_id, name_of(event))
 
     def _refuse_unreadable(self, fold: PatientFold) -> None:
         """What was judged stays judged: a release that can read less than the one before must not take anything back."""
@@ -405,7 +425,10 @@ class _Anew:
             index_size=len(stood),
             put=put,
             remember={key: each for key, each in index.items() if stood.get(key) != each},
-            effects=[pack_effect(item.entry.offset, self.patient, due) for item, due in effects],
+            # As the processor packs them, with the trace of the record that each comes from.
+            effects=[
+                pack_effect(item.entry.offset, self.patient, due, sampled(item.record.headers)) for item, due in effects
+            ],
             opened=fold.opened,
             closed=dict.fromkeys(sorted(ids - fold.opened.keys()), owner),
             unparked=unparked,

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from deploy.local.waiting import wait_until
 from schemas import codec
-from schemas.events import Event
+from schemas.events import Body, Event
 from schemas.reasons import NoticeKind
 from services.canonical_log import configure
 from services.canonical_log.allowed_keys import ALLOWED
@@ -32,6 +32,7 @@ from services.medication_list.event_spans import EventSpans
 from services.medication_list.fold.judgement import NoticeDue
 from services.medication_list.judging import Judge
 from services.medication_list.packing import pack_effect, unpack_effect
+from services.medication_list.refolding import Refolder
 from services.publishing.log import LARGEST_RECORD_BYTES, LogRecord, LogUnavailable
 from services.publishing.memory_log import MemoryLog
 from services.publishing.traced_log import TracedLog
@@ -52,7 +53,7 @@ from services.telemetry.traces import (
 )
 from services.topics.registry import EVENTS_TOPIC
 from tests.collector import a_collector
-from tests.unit.fold_world import ACTORS, PATIENT, at, id_of, issued
+from tests.unit.fold_world import ACTORS, PATIENT, at, id_of, issued, recalled
 from tests.unit.refold_world import UNKNOWN, RefoldWorld, Stored
 
 TRACE_ID: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -313,14 +314,16 @@ class Looked(Sequence[tuple[str, bytes]]):
         return iter(self._headers)
 
 
-def a_record(offset: int, traceparent: str | None, *, value: bytes | None = None) -> Any:
+def a_record(
+    offset: int, traceparent: str | None, *, value: bytes | None = None, body: Body | None = None, by: str = "A"
+) -> Any:
     event = Event(
         event_id=id_of(f"event {offset}"),
         patient=PATIENT,
         occurred_at_ms=at(0),
         received_at_ms=at(0),
-        source=ACTORS["A"],
-        body=issued(f"R{offset}", f"T{offset}").body,
+        source=ACTORS[by],
+        body=body or issued(f"R{offset}", f"T{offset}").body,
     )
     headers = Looked(*([] if traceparent is None else [("traceparent", traceparent.encode())]))
     record: Any = Stored(offset, PATIENT.encode(), value or codec.encode(event), at(0), ())
@@ -369,6 +372,24 @@ def test_a_view_is_the_same_whether_it_was_traced_or_not() -> None:
     records = [a_record(offset, SAMPLED if offset % 2 else None) for offset in range(4)]
     (with_traces, _), (without, _) = judged(kept.traces, records), judged(None, records)
     assert with_traces.server.content() == without.server.content()
+
+
+def test_what_was_parked_is_traced_once_more_when_it_is_refolded_and_its_effects_carry_the_trace() -> None:
+    kept, world, recall = Kept(), RefoldWorld(), recalled("R0", by="B")
+    good = [a_record(0, None), a_record(1, SAMPLED, body=recall.body, by=recall.by), a_record(2, None)]
+    for record in (good[0], good[1]._replace(value=UNKNOWN + b"1234"), good[2]):
+        world.add(record)
+    assert world.effects() == []
+    world.records[0, 1] = good[1]
+    spans = EventSpans(kept.traces, "g1-000000")
+    assert Refolder(world.store, world.log, 1, lambda: at(1), spans=spans).refold(PATIENT) is not None
+    (span,) = kept.spans()
+    assert span.name == "refold"
+    assert span.parent is not None
+    assert f"{span.parent.trace_id:032x}" == TRACE_ID
+    about = {"partition": 0, "offset": 1, "generation": "g1-000000", "outcome": "applied"}
+    assert attributes(span) == {**about, "event_id": id_of("event 1"), "event_type": "PrescriptionRecalled"}
+    assert {each.traceparent for each in world.effects()} == {SAMPLED.encode()}
 
 
 def test_an_effect_carries_its_traceparent_and_one_without_is_packed_as_ever() -> None:
