@@ -200,8 +200,6 @@ class DoorReason(CodedName):
     TOKEN_NOT_VALID = "token_not_valid", 44
 
 
-Coded = Reason | Flag | NoticeKind | ParkReason | DoorReason
-
 SECTIONS: Final[dict[str, type[CodedName]]] = {
     "reasons": Reason,
     "flags": Flag,

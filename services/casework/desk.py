@@ -114,9 +114,6 @@ class Desk:
             time.sleep(_STEP_S)
 
 
-OpenDesk = Callable[[], Iterator[Desk]]
-
-
 DeskOpened = Callable[[], AbstractContextManager[Desk]]
 """A way to open the desk, for as long as one command works at it."""
 

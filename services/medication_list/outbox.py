@@ -190,11 +190,6 @@ class Relay:
                 say("relay_failed", error_type=type(error).__name__, attempt=failures, retry_in_ms=int(pause_s * 1000))
                 await sleep(pause_s)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the last round came through: outbox and log answered."""
-        return self._trouble is None
-
     async def check(self) -> Sequence[Trouble]:
         """Whether the last round came through: outbox and log answered (see `services.health`)."""
         return () if self._trouble is None else (self._trouble,)

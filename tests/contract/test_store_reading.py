@@ -68,18 +68,13 @@ async def test_a_list_is_read_whole_with_the_offset_that_it_shows(place: Place) 
     store = place.begin()
     partition = place.reader.partition_of(ANNA)
     change = PatientChange(ANNA, {"meta": b"1", "rx:1": b"\xff"}, (), {b"\x00e": b"x"})
-    store.write(
-        [PartitionWrite(partition, 0, 0, 7, [change], opened=[("rx1", ANNA.encode())], parked={3: b"unreadable"})]
-    )
+    store.write([PartitionWrite(partition, 0, 0, 7, [change], opened=[("rx1", ANNA.encode())])])
     found = await place.reader.read_list(ANNA)
     assert found[:4] == (G1, partition, 7, 0)
     assert found.values == {b"meta": b"1", b"rx:1": b"\xff"}
-    assert (await place.reader.read_fields(ANNA, ["rx:1", "rx:2"])).values == {b"rx:1": b"\xff"}
-    assert (await place.reader.read_index(ANNA)).values == {b"\x00e": b"x"}
     assert (await place.reader.remembered(ANNA, [b"none", b"\x00e"])).values == {b"\x00e": b"x"}
     listed, index = await place.reader.list_and_index(ANNA)
     assert (listed.values, index.values) == (found.values, {b"\x00e": b"x"})
-    assert (await place.reader.parked(partition)).values == {b"3": b"unreadable"}
     assert {name: set(whose) for name, whose in (await place.reader.owners_of(["rx0", "rx1"])).items()} == {
         "rx1": {ANNA}
     }
@@ -100,8 +95,6 @@ async def test_a_view_that_is_being_built_is_not_shown_before_its_end(place: Pla
     with pytest.raises(NotReadyError) as building:
         await place.reader.read_list(ANNA)
     assert (building.value.partition, building.value.offset, building.value.until) == (partition, 9, 10)
-    with pytest.raises(NotReadyError):
-        await place.reader.check_ready()
     store.write([PartitionWrite(partition, 9, 0, 10)])
     assert (await place.reader.read_list(ANNA)).values == {b"meta": b"1"}
 

@@ -1,10 +1,10 @@
 """Bad records in the log itself, against the running chain: parked and shown, and all before and after them takes effect."""
 
-import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
@@ -22,11 +22,11 @@ from services.identity.national_id import NationalId, synthetic
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
 from services.medication_list.judging import ParkedNote
+from services.medication_list.mending import note_in
 from services.medication_list.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link
-from services.medication_list.store.reading import ViewReader
 from services.medication_list.store.redis_roles import RedisRoles
-from services.medication_list.store.redis_views import RedisViews
+from services.medication_list.store.redis_store import RedisStore
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.topics.registry import EVENTS_TOPIC, load
@@ -96,19 +96,11 @@ def citizen(chain: Chain) -> Citizen:
 
 def parked(chain: Chain, partition: int) -> dict[int, ParkedNote]:
     """The parked list of a partition, by offset."""
-    ends = KafkaSourceLog(KafkaAccess(chain.kafka)).ends()
-
-    async def log_ends() -> Mapping[int, int]:
-        return ends
-
-    async def look() -> Mapping[bytes, bytes]:
-        reader = ViewReader(RedisViews(chain.platform.redis_url), PARTITIONS, log_ends)
-        try:
-            return (await reader.parked(partition)).values
-        finally:
-            await reader.close()
-
-    return {int(at): msgspec.msgpack.decode(note, type=ParkedNote) for at, note in asyncio.run(look()).items()}
+    with closing(Link(chain.platform.redis_url)) as link:
+        pointer = RedisRoles(link).pointer()
+        assert pointer is not None
+        notes = RedisStore(link, pointer.generation).parked(partition)
+    return {offset: note_in(packed) for offset, packed in notes.items()}
 
 
 def a_notice() -> bytes:

@@ -50,15 +50,6 @@ def _instead(stack: ExitStack, of: Any, name: str, other: Any) -> None:
     stack.enter_context(patch.object(of, name, other))
 
 
-def _as_it_stands(store: Any, content: Any, write: Any) -> PartitionWrite:
-    """The same write, made for whatever stands there."""
-    from dataclasses import replace
-
-    offset, epoch = store._stands(content, write.partition)
-    stands: PartitionWrite = replace(write, expected_offset=min(offset, write.next_offset - 1), epoch=epoch)
-    return stands
-
-
 @mutant
 def no_compare_and_set(stack: ExitStack) -> None:
     """A write stands whatever offset and epoch stand: the store does not compare them."""

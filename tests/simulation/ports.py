@@ -32,11 +32,10 @@ from services.publishing.log import LogRecord, LogUnavailable, Position
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.broker import IDENTITY
 from tests.simulation.loop import Process
-from tests.simulation.world import Mishaps, Server, World
+from tests.simulation.world import Server, World
 
 T = TypeVar("T")
 STORE_TIMEOUT_S: Final = 2.0
-LOG_TIMEOUT_S: Final = 5.0
 
 
 class StoreLink:
@@ -463,8 +462,3 @@ def ask_broker(world: World, error: type[Exception]) -> None:
 async def log_ends(world: World) -> Mapping[int, int]:
     """Where the log ends, for a reader. Raises SourceLogUnavailableError."""
     return await asyncio.to_thread(SimulatedSourceLog(world).ends)
-
-
-def mishaps_of(world: World) -> Sequence[Mishaps]:
-    """All of them."""
-    return world.store, world.log

@@ -18,7 +18,6 @@ from schemas.framing import PLAIN
 from services.medication_list.generations import GenerationState
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
 from services.medication_list.store.memory_store import Content
-from services.publishing.partitioning import partition_of
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.actors import Acknowledged, EveryTopic, run_caseworker, run_client, run_reader, run_relay
 from tests.simulation.checks import Checks
@@ -519,11 +518,6 @@ class Schedule:
         """What came of it."""
         history = self.world.history
         return Result(self.seed, history.violations, history, dict(self.checks.counts), self.calm_after_s, self.counted)
-
-
-def partition_of_patient(patient: str, partitions: int) -> int:
-    """Where a patient lies."""
-    return partition_of(patient.encode(), partitions)
 
 
 async def _awaited(fault: Awaitable[None]) -> None:

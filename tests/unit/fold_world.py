@@ -4,7 +4,6 @@ A `World` keeps bytes, as the store does, reads only what an event names or poin
 asks for more. Every judgement is made a second time with the whole patient read: what is loaded must never matter.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -601,12 +600,4 @@ def given(*history: Said, world: World | None = None) -> World:
     for said in history:
         then = world.when(said)
         assert then.outcome == "applied", f"{type(said.body).__name__}: {then.outcome}"
-    return world
-
-
-def feed_all(events: Iterable[AnyEvent], *, whole_too: bool = False) -> World:
-    """A world in which these events came in this order, whatever became of them."""
-    world = World(whole_too=whole_too)
-    for event in events:
-        world.feed(event)
     return world

@@ -15,7 +15,6 @@ from tests.acceptance.translate import ORGANISATIONS, Play, Step, instant, scena
 from tests.oracle.history import LogRecord, Unreadable, Verdict
 from tests.oracle.naive import judge, show
 
-DURING_DISPENSING_FLAG = frozenset({"recalled", "expired", "withdrawn"})
 WORDS_OF_THE_ANSWER = (
     "turned away at the door",
     "the answer ",

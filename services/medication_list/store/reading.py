@@ -1,4 +1,4 @@
-"""The readers' side of the view: whole lists, single fields and indexes, each with the offset that it shows; async.
+"""The readers' side of the view: whole lists and indexes, or single entries, each with the offset that it shows; async.
 
 A reader is shown nothing that is less than what was lost: where a partition is still being built, or has not come back
 to where the log ended when this reader first saw the server, it gets NotReadyError and not an empty list.
@@ -134,14 +134,6 @@ class ViewReader:
         """A patient's whole hash; nothing in it where there is no list. Raises NotReadyError, StoreUnavailableError."""
         return await self._patient(patient, GenerationKeys.list_key, None)
 
-    async def read_fields(self, patient: str, fields: Fields) -> Found:
-        """Those of these fields of a patient's hash that are there."""
-        return await self._patient(patient, GenerationKeys.list_key, fields)
-
-    async def read_index(self, patient: str) -> Found:
-        """A patient's whole event index."""
-        return await self._patient(patient, GenerationKeys.events_key, None)
-
     async def remembered(self, patient: str, entries: Sequence[bytes]) -> Found:
         """Those of these entries of a patient's event index that are there."""
         return await self._patient(patient, GenerationKeys.events_key, entries)
@@ -153,10 +145,6 @@ class ViewReader:
             partition, lambda keys: [Look(keys.list_key(patient), None), Look(keys.events_key(patient), None)]
         )
         return listed, index
-
-    async def parked(self, partition: int) -> Found:
-        """Offset -> reason of everything that is parked in a partition."""
-        return (await self._look(partition, lambda keys: [Look(keys.parked, None)]))[0]
 
     async def owners_of(self, names: Sequence[str]) -> Mapping[str, Collection[str]]:
         """Every patient under whom each of these prescription ids or reference numbers came.
@@ -175,11 +163,6 @@ class ViewReader:
     async def offset_of(self, partition: int) -> int:
         """How far the live generation has come."""
         return (await self._stand(partition)).offset
-
-    async def check_ready(self) -> None:
-        """Raise NotReadyError for the first partition that cannot be shown, StoreUnavailableError if none answers."""
-        for partition in range(self._partitions):
-            await self._look(partition, lambda keys: [Look(keys.parked, ())])
 
     async def await_offset(self, partition: int, offset: int, timeout_ms: int) -> bool:
         """Wait until the live generation has come to `offset` (its next one), at most so long; tell whether it has.
