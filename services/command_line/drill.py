@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from kafka import KafkaConsumer, TopicPartition
+from redis import Redis
 
 from deploy.local.keys import keys_of
 from deploy.local.layout import BUILD
@@ -270,8 +271,6 @@ class Drill:
         wait_until(judged, within_s=_JUDGED_WITHIN_S, what="the live view has judged the log")
 
     def _await_relayed(self) -> None:
-        from redis import Redis  # noqa: PLC0415  nobody else here talks to it
-
         with Redis.from_url(self._platform.redis_url) as client:
             keys = [f"{{{each}}}:outbox" for each in range(load().partitions(EVENTS_TOPIC))]
             wait_until(lambda: not any(client.xlen(key) for key in keys), within_s=600, what="the outboxes are empty")
