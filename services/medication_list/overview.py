@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationState, record_of
@@ -25,7 +25,8 @@ from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.roles import Pointer, Role, RoleState
 from services.publishing.broker_check import listens
-from services.publishing.kafka_access import KafkaAccess, refusal
+from services.publishing.kafka_access import KafkaAccess, no_right_to, refusal
+from services.topics.reading import described, places_of
 from services.topics.registry import EVENTS_TOPIC, Topics
 
 _ANSWERS_WITHIN_MS: Final = 5_000
@@ -119,6 +120,8 @@ def overview(kafka: KafkaAccess, link: Link, topics: Topics, *, now_ms: int | No
     try:
         log = _log_side(kafka, _groups(view.pointer))
         first_ms = _first_waiting(kafka, _behind(log, view))
+    except TopicAuthorizationFailedError:
+        away.append(no_right_to(EVENTS_TOPIC))
     except (KafkaError, OSError) as error:
         away.append(refusal(kafka) or f"The broker does not answer ({type(error).__name__}).")
     return Overview(
@@ -150,8 +153,8 @@ def _log_side(kafka: KafkaAccess, groups: Sequence[str]) -> _LogSide:
             **kafka.client_settings(), request_timeout_ms=_ANSWERS_WITHIN_MS, bootstrap_timeout_ms=_ANSWERS_WITHIN_MS
         )
     ) as admin:
-        topic: Any = next(iter(admin.describe_topics([EVENTS_TOPIC])), None)
-        places = [TopicPartition(EVENTS_TOPIC, each) for each in range(len(topic["partitions"]) if topic else 0)]
+        topic = described(admin, EVENTS_TOPIC)
+        places = [] if topic is None else places_of(EVENTS_TOPIC, topic)
         found = admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST)) if places else {}
         return _LogSide({each.partition: found[each].offset for each in places}, _owners(admin, groups))
 

@@ -1,6 +1,5 @@
 """Reads single records of the log by their places; the real one from Kafka, and one in memory beside it."""
 
-import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import Any, Final, Protocol
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
+from services.publishing.broker_check import listens
 from services.publishing.kafka_access import KafkaAccess
 from services.topics.registry import EVENTS_TOPIC
 
@@ -115,7 +115,7 @@ class KafkaRecordLog:
     def _consumer(self) -> Any:
         with suppress(Empty):
             return self._idle.get_nowait()
-        if not any(_answers(address) for address in self._kafka.addresses):
+        if not any(listens(address, _ANSWER_MS / 1000) for address in self._kafka.addresses):
             # The library would go on trying, and leave every refused socket open behind it.
             raise LogLookupError("no broker answers")
         return KafkaConsumer(
@@ -130,16 +130,6 @@ class KafkaRecordLog:
             bootstrap_timeout_ms=_ANSWER_MS,
             request_timeout_ms=_ANSWER_MS,
         )
-
-
-def _answers(address: str) -> bool:
-    """Whether anything listens there."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=_ANSWER_MS / 1000):
-            return True
-    except OSError:
-        return False
 
 
 def _collected(consumer: Any, place: Any, wanted: list[int]) -> dict[int, Any]:

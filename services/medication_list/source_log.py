@@ -13,7 +13,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFailed
 from schemas.codec import decode
 from schemas.events import RelayProgress
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
-from services.publishing.kafka_access import KafkaAccess, refusal
+from services.publishing.kafka_access import KafkaAccess, no_right_to, refusal
 from services.topics.reading import described, is_behind, places_of
 from services.topics.registry import EVENTS_TOPIC
 
@@ -150,7 +150,7 @@ def _topic(admin: Any, name: str) -> Mapping[str, Any]:
     try:
         found = described(admin, name)
     except TopicAuthorizationFailedError:
-        raise SourceLogUnavailableError(f"this process' certificate gives it no right to topic {name}") from None
+        raise SourceLogUnavailableError(no_right_to(name)) from None
     if found is None:
         raise SourceLogUnavailableError(f"the log has no topic {name}")
     return found

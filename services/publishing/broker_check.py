@@ -12,7 +12,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from services.health import Trouble, TroubleReason
-from services.publishing.kafka_access import KafkaAccess, refusal
+from services.publishing.kafka_access import KafkaAccess, no_right_to, refusal
 
 _ANSWERS_WITHIN_MS: Final = 2_000
 LOW_BYTES: Final = 1 << 30
@@ -120,8 +120,7 @@ def listens(address: str, within_s: float) -> bool:
 
 def _wrong(topic: str, declared: int, found: Mapping[str, Any] | None) -> Trouble | None:
     if found is not None and found["error_code"] == TopicAuthorizationFailedError.errno:
-        text = f"This process' certificate gives it no right to topic {topic}."
-        return Trouble(TroubleReason.BROKER_REFUSES, text)
+        return Trouble(TroubleReason.BROKER_REFUSES, no_right_to(topic))
     if found is None or not found["partitions"]:
         return Trouble(TroubleReason.LOG_INCOMPLETE, f"The broker has no topic {topic}.")
     if len(found["partitions"]) != declared:

@@ -146,6 +146,11 @@ def _refuse(sentence: str) -> NoReturn:
 # --- Why not ------------------------------------------------------------------------------------------------------
 
 
+def no_right_to(topic: str) -> str:
+    """What whoever may not see a topic is told, as a sentence."""
+    return f"This process' certificate gives it no right to topic {topic}."
+
+
 def refusal(kafka: KafkaAccess, within_s: float = _TOLD_WITHIN_S) -> str | None:
     """Why a broker that listens takes no connection of ours, as a sentence; None where certificates are not the reason.
 
