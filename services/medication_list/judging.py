@@ -120,7 +120,7 @@ def judged(partition: int, patient: Patient, item: Item, load: Callable[[str], N
                 load(error.field)
             except Exception as error:  # noqa: BLE001 - one event must not stop a partition: it is parked with an alarm
                 offset = item.entry.offset
-                _log.error("event_not_judged", partition=partition, offset=offset, error=type(error).__name__)
+                _log.error("event_not_judged", partition=partition, offset=offset, error_type=type(error).__name__)
                 item = Unreadable(item.record, item.patient, ParkReason.NOT_JUDGED)
                 break
     meta = cast("Meta | None", patient.fields.get(META))

@@ -411,7 +411,7 @@ def _enter_when_possible(worker: Worker, pulse: Pulse) -> None:
         except GenerationRefusedError as refusal:
             raise SystemExit(str(refusal)) from None
         except (StoreUnavailableError, SourceLogUnavailableError) as error:
-            _log.warning("waiting_to_enter", error=type(error).__name__)
+            _log.warning("waiting_to_enter", error_type=type(error).__name__)
             time.sleep(_ENTER_AGAIN_S)
         else:
             return

@@ -20,6 +20,6 @@ def refuse_to_start(settings: MedicationListSettings) -> None:
     except GenerationRefusedError as refusal:
         raise SystemExit(str(refusal)) from None
     except (StoreUnavailableError, SourceLogUnavailableError) as error:
-        get_logger().warning("started_unchecked", error=type(error).__name__)
+        get_logger().warning("started_unchecked", error_type=type(error).__name__)
     finally:
         link.close()

@@ -194,7 +194,7 @@ class BulkReader(LogReader):
         try:
             stored = await asyncio.to_thread(self._positions.next_offsets, tuple(believed))
         except (StoreUnavailableError, SourceLogUnavailableError) as error:
-            _log.warning("store_unreachable", error=type(error).__name__)
+            _log.warning("store_unreachable", error_type=type(error).__name__)
             return
         rolled_back(self._cursors, believed, stored)
 

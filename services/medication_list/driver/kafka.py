@@ -168,7 +168,7 @@ class PartitionReader:
             commit = consumer.commit({self._tp(p): OffsetAndMetadata(offset, "") for p, offset in changed.items()})
             await asyncio.wait_for(commit, within_s)
         except Exception as error:  # noqa: BLE001 — see above
-            _log.info("offset_publication_failed", error=type(error).__name__)
+            _log.info("offset_publication_failed", error_type=type(error).__name__)
         else:
             self._published = offsets
 
@@ -197,7 +197,7 @@ class PartitionReader:
         try:
             offsets = await asyncio.to_thread(self._plan.positions.next_offsets, tuple(unplaced))
         except Exception as error:  # noqa: BLE001 — a store that is away is waited for, at start too
-            _log.warning("store_unreachable", error=type(error).__name__)
+            _log.warning("store_unreachable", error_type=type(error).__name__)
             await asyncio.sleep(1.0)
             return
         for partition, turn in unplaced.items():
@@ -268,7 +268,7 @@ class PartitionReader:
                 topic=self._plan.topic,
                 partition=partition,
                 offset=stop.offset,
-                error=type(error).__name__,
+                error_type=type(error).__name__,
             )
 
     async def _wait_for_records(self, consumer: AIOKafkaConsumer) -> None:
@@ -301,7 +301,7 @@ async def look_for_rollback(plan: Plan) -> None:
     try:
         stored = await asyncio.to_thread(plan.positions.next_offsets, tuple(believed))
     except Exception as error:  # noqa: BLE001 — the next tick asks again
-        _log.warning("store_unreachable", error=type(error).__name__)
+        _log.warning("store_unreachable", error_type=type(error).__name__)
         return
     for partition in rolled_back(cursors, believed, stored):
         _log.warning(

@@ -57,7 +57,9 @@ def _verdicts(process: Process, fetch: Fetch, failures: int) -> Mapping[int, Ver
         return process(fetch)
     except Exception as error:  # noqa: BLE001 — Faust would take an exception for an acknowledgement
         # The type only: a message may quote what it failed on.
-        _log.error("batch_failed", error=type(error).__name__, failures=failures + 1, partitions=len(fetch.batches))
+        _log.error(
+            "batch_failed", error_type=type(error).__name__, failures=failures + 1, partitions=len(fetch.batches)
+        )
         return {}
 
 
