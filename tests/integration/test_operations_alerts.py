@@ -36,6 +36,7 @@ from tests.integration.test_metrics import prescription_message
 pytestmark = pytest.mark.integration
 
 WITHIN_S: Final = 60.0
+WITHOUT_OWNER: Final = "medchain_partitions_without_owner"
 PROCESSES: Final = (
     *("prescriber", "pharmacy", "medication-list", "processor-1", "relay", "prescriber-inbox", "pharmacy-inbox"),
 )
@@ -62,8 +63,15 @@ class Stand:
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
         self._targets = {each: platform.url(each) for each in PROCESSES}
-        wait_until(lambda: "medchain_redis_used_bytes" in str(self.scraped()), within_s=WITHIN_S, what="an overview")
+        self.healthy: Series = {}
+        wait_until(self._is_well, within_s=WITHIN_S, what="all have begun, and nobody is troubled any more")
+
+    def _is_well(self) -> bool:
+        """Whether every partition has an owner and nobody has a trouble, but for the disk of this machine."""
         self.healthy = self.scraped()
+        troubled = [name for name, value in self.healthy.items() if name.startswith("medchain_trouble{") and value]
+        owned = [value == 0 for name, value in self.healthy.items() if name.startswith(WITHOUT_OWNER)]
+        return bool(owned) and all(owned) and all("broker_disk_low" in name for name in troubled)
 
     def scraped(self) -> Series:
         """One scrape of everything."""
@@ -123,7 +131,7 @@ def test_what_waits_is_parked_or_does_not_fit_raises_its_alert(stand: Stand, tmp
 def test_a_processor_that_stands_still_raises_lag_and_partitions_without_owner(stand: Stand, tmp_path: Path) -> None:
     with stand.standing_still("processor-1"):
         stand.append_junk()
-        stand.until("medchain_partitions_without_owner", lambda value: value > 0)
+        stand.until(WITHOUT_OWNER, lambda value: value > 0)
         seen = stand.until("medchain_view_lag_seconds", lambda value: value > 0)
     alerts = ("MedchainProcessDown", "MedchainProcessorDown", "MedchainPartitionWithoutOwner", "MedchainLag")
     check_fires(tmp_path, alerts, stand.healthy, seen)
