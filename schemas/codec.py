@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unicodedata import normalize
 
 import msgspec
@@ -26,7 +26,8 @@ from schemas.reasons import ParkReason
 
 AVRO_FOLDER = Path(__file__).parent / "avro"
 SINGLE_OBJECT = b"\xc3\x01"
-_HEADER_BYTES = 10
+HEADER_BYTES = 10
+"""C3 01, and the fingerprint of the schema."""
 _DIGEST_BYTES = 8
 _NATIVE = (date, Decimal, bytes)
 # Instants and ids stay what they are on the wire (long, string): building datetime and UUID objects for each would
@@ -65,6 +66,14 @@ class Release:
     header: bytes
 
 
+class Written(NamedTuple):
+    """An event with its bytes, and those of its body alone, with which they end."""
+
+    event: Event[Body]
+    record: bytes
+    body: bytes
+
+
 def contract_types() -> dict[str, Any]:
     """Name -> Python type, of everything that travels over a topic."""
     named: dict[str, Any] = {effect.__name__: effect for effect in EFFECTS}
@@ -90,12 +99,29 @@ def encode(message: Any) -> bytes:
     return out.getvalue()
 
 
+def written(event: Event[Body]) -> Written:
+    """An event with the bytes that `encode` makes of it, for whoever needs them more than once, or the body's by themselves.
+
+    Writing a prescription costs as much as reading six.
+    """
+    release = newest(name_of(event))
+    envelope, body = _parsed_apart(release.name, release.version)
+    plain = msgspec.to_builtins(event, builtin_types=_NATIVE)
+    out = io.BytesIO()
+    out.write(release.header)
+    schemaless_writer(out, envelope, plain)
+    begins = out.tell()
+    schemaless_writer(out, body, plain["body"])
+    record = out.getvalue()
+    return Written(event, record, record[begins:])
+
+
 def decode(value: bytes | None) -> Any:
     """The event, submission or outgoing record in these bytes. Raises UndecodableError."""
     if not value:
         raise UndecodableError(ParkReason.NO_VALUE, "the record has no value")
-    read = _READERS.get(value[:_HEADER_BYTES]) or _reader_named_by(value)
-    return _read(read, value, _HEADER_BYTES)
+    read = _READERS.get(value[:HEADER_BYTES]) or _reader_named_by(value)
+    return _read(read, value, HEADER_BYTES)
 
 
 def _read(read: Reader, value: bytes, start: int) -> Any:
@@ -149,13 +175,22 @@ def _parsed(name: str, version: int) -> Any:
     return parse_schema(as_on_the_wire(schema))
 
 
+@cache
+def _parsed_apart(name: str, version: int) -> tuple[Any, Any]:
+    """An event's schema without its last field, which is the body, and the body's: Avro writes field after field."""
+    schema = next(release.schema for release in releases() if (release.name, release.version) == (name, version))
+    *around, body = as_on_the_wire(schema)["fields"]
+    namespace = {"namespace": schema["namespace"]}
+    return parse_schema({**schema, "fields": around}), parse_schema(namespace | body["type"])
+
+
 def _reader_named_by(value: bytes) -> Reader:
     """The reader of the schema that a record names, made when the first such record comes."""
     if value[:2] != SINGLE_OBJECT:
         raise UndecodableError(ParkReason.UNREADABLE, "the record does not begin with C3 01")
-    release = release_of(value[2:_HEADER_BYTES])
+    release = release_of(value[2:HEADER_BYTES])
     if release is None:
-        raise UnknownSchemaError(value[2:_HEADER_BYTES].hex())
+        raise UnknownSchemaError(value[2:HEADER_BYTES].hex())
     return _READERS.setdefault(release.header, reader_of(release.schema, TYPES[release.name]))
 
 

@@ -7,10 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-import msgspec
-
-from schemas import codec
-from schemas.events import Body, Event, Source
+from schemas.codec import HEADER_BYTES, Written
 from schemas.reasons import DoorReason
 from services.problems import Problem
 
@@ -39,22 +36,24 @@ class KeyMemory:
         known = self._keys.get(event_id)
         return None if known is None else known.occurred_at_ms
 
-    def remember(self, events: Iterable[Event[Body]]) -> None:
+    def remember(self, events: Iterable[Written]) -> None:
         """Take note of what is about to be appended. Raises a 422 problem if the key came with other content."""
-        listed = list(events)
-        digest = hashlib.blake2b(digest_size=16)
-        for event in listed:
-            digest.update(_content_of(event))
-        found = _Remembered(listed[0].occurred_at_ms, digest.digest())
-        known = self._keys.setdefault(listed[0].event_id, found)
+        first, *others = events
+        digest = hashlib.blake2b(_content_of(first), digest_size=16)
+        for each in others:
+            digest.update(_content_of(each))
+        event_id = first.event.event_id
+        found = _Remembered(first.event.occurred_at_ms, digest.digest())
+        known = self._keys.setdefault(event_id, found)
         if known.content != found.content:
             raise Problem(422, DoorReason.IDEMPOTENCY_KEY_REUSED)
-        self._keys.move_to_end(listed[0].event_id)
+        self._keys.move_to_end(event_id)
         if len(self._keys) > self._limit:
             self._keys.popitem(last=False)
 
 
-def _content_of(event: Event[Body]) -> bytes:
-    """What makes two messages the same: patient, organisation and body, with nothing else of the envelope."""
-    source = Source(system="", organisation=event.source.organisation, role="")
-    return codec.encode(msgspec.structs.replace(event, occurred_at_ms=0, received_at_ms=0, source=source))
+def _content_of(written: Written) -> bytes:
+    """What makes two messages the same: patient, organisation and body (its schema too), nothing else of the envelope."""
+    event = written.event
+    whose = f"{event.patient}\n{event.source.organisation}\n".encode()
+    return written.record[:HEADER_BYTES] + whose + written.body

@@ -11,8 +11,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from schemas import codec
-from schemas.events import Body, Event
+from schemas.codec import Written
 from services.health import Trouble, TroubleReason
 from services.publishing.log import Position
 from services.telemetry.traces import TRACEPARENT, current_traceparent
@@ -116,16 +115,16 @@ class MedicationListClient:
             says = "It does not say why."
         return (Trouble(TroubleReason.LIST_UNAVAILABLE, f"The medication list is not ready. {says}"),)
 
-    async def outcome(self, event: Event[Body], at: Position, wait_ms: int) -> Judgement | None:
+    async def outcome(self, written: Written, at: Position, wait_ms: int) -> Judgement | None:
         """The outcome of an event that lies at this place; None if it was not judged in time. Raises ListUnreachable.
 
         The event itself goes along: otherwise the list would have the log bring it, which costs more than all the rest.
         `wait_ms`: how long the caller waits at most; the list is told less, so that its answer comes within it.
         """
         asked = {
-            "patient": event.patient,
-            "event_id": event.event_id,
-            "record": codec.encode(event),
+            "patient": written.event.patient,
+            "event_id": written.event.event_id,
+            "record": written.record,
             "partition": at.partition,
             "offset": at.offset,
             "wait_ms": max(0, wait_ms - _MARGIN_MS),

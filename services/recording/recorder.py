@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from schemas.codec import Written
 from schemas.events import Body, Event
 from schemas.reasons import DoorReason
 from services.admission.completion import event_id_of
@@ -79,13 +80,13 @@ class Recorder:
         # All events of a message share the wait: they lie in one partition, and who waited for one has waited for all.
         until_ms = min(self.clock.monotonic_ms() + OUTCOME_WAIT_MS, began_ms + ANSWER_WITHIN_MS)
         recorded: list[Recorded] = []
-        for event, place in zip(events, places, strict=True):
+        for written, place in zip(events, places, strict=True):
             wait_ms = 0 if asked.is_async else max(0, until_ms - self.clock.monotonic_ms())
-            judgement = await self._judgement(event, place, wait_ms)
-            recorded.append(Recorded(event, place, None if asked.is_async else judgement))
+            judgement = await self._judgement(written, place, wait_ms)
+            recorded.append(Recorded(written.event, place, None if asked.is_async else judgement))
         return recorded
 
-    async def _events(self, admitted: Admitted, asked: Asked) -> list[Event[Body]]:
+    async def _events(self, admitted: Admitted, asked: Asked) -> list[Written]:
         now_ms = self.clock.now_ms()
         occurred_at_ms = await self._occurred_at_ms(admitted, event_id_of(asked.caller.system, asked.key), now_ms)
         events = events_of(
@@ -113,13 +114,13 @@ class Recorder:
                 known = await self.medication_list.occurred_at_ms(admitted.patient, event_id)
         return now_ms if known is None else known
 
-    async def _appended(self, events: list[Event[Body]], traceparent: str | None) -> list[Position]:
+    async def _appended(self, events: list[Written], traceparent: str | None) -> list[Position]:
         """One after the other: the order within a message is kept, and a failure leaves the rest unsent."""
         places: list[Position] = []
-        for event in events:
+        for written in events:
             try:
                 with self._metrics.appending():
-                    places.append(await append(self._log, event, traceparent))
+                    places.append(await append(self._log, written, traceparent))
             except RecordTooLarge:
                 raise Problem(413, DoorReason.TOO_LARGE) from None
             except LogUnavailable:
@@ -129,14 +130,14 @@ class Recorder:
                 raise unavailable(DoorReason.LOG_UNAVAILABLE, detail=done) from None
         return places
 
-    async def _judgement(self, event: Event[Body], at: Position, wait_ms: int) -> Judgement | None:
+    async def _judgement(self, written: Written, at: Position, wait_ms: int) -> Judgement | None:
         """Asked for even without a wait: the list then knows where to look when the caller comes with the event's id."""
         if self._waiting >= WAITING_AT_MOST:
             wait_ms = 0
         self._waiting += 1
         try:
             with self._metrics.waiting():
-                return await self.medication_list.outcome(event, at, wait_ms)
+                return await self.medication_list.outcome(written, at, wait_ms)
         except ListUnreachable:
             return None  # it is in the log; the caller is told where to ask
         finally:

@@ -1,9 +1,12 @@
 """Golden bytes: every record that any release ever wrote stays readable, and says what it said."""
 
+from uuid import UUID
+
+import msgspec
 import pytest
 
 from schemas import codec
-from schemas.events import BODIES, Event, Submission
+from schemas.events import BODIES, Body, Event, Submission
 from schemas.golden import FOLDER, Example, add_missing, examples, newest_of
 
 ALL = list(examples())
@@ -29,6 +32,19 @@ def test_golden_bytes_begin_with_the_fingerprint_of_the_version_they_stand_under
 )
 def test_the_newest_version_still_writes_its_golden_bytes(example: Example) -> None:
     assert codec.encode(example.message) == example.written
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+def test_an_event_and_its_body_are_written_as_the_whole_is(body: type[Body]) -> None:
+    for event in newest_of(body.__name__).values():
+        written = codec.written(event)
+        assert written.event is event
+        assert written.record == codec.encode(event)
+        # Whatever surrounds it, the same body has the same bytes, and they end the record.
+        elsewhere = codec.written(msgspec.structs.replace(event, event_id=str(UUID(int=0)), occurred_at_ms=0))
+        assert elsewhere.record != written.record
+        assert elsewhere.body == written.body
+        assert written.record.endswith(written.body)
 
 
 def test_every_released_version_has_an_example() -> None:

@@ -6,7 +6,6 @@ from typing import Any, Final
 import msgspec
 
 from schemas import codec
-from schemas.events import Source
 from schemas.reasons import Reason
 from services.admission.completion import event_id_of as by_system
 from services.medication_list.fold import Judgement, Verdict
@@ -78,16 +77,16 @@ def failed_submission_committed() -> None:
 @mutant("I13", f"{_OVER_HTTP}test_a_key_used_again_with_another_body_is_turned_away")
 def content_under_a_key_not_compared() -> None:
     """A known key is the same write, whatever it says."""
-    instead(keys, "_content_of", lambda _event: b"")
+    instead(keys, "_content_of", lambda _written: b"")
 
 
 @mutant("I13", f"{_OVER_HTTP}test_a_repetition_is_the_same_event_even_where_time_was_filled_in")
 def time_of_receipt_is_content() -> None:
     """A repetition that comes later says something else."""
+    original = keys._content_of
 
-    def content_of(event: Any) -> bytes:
-        source = Source(system="", organisation=event.source.organisation, role="")
-        return codec.encode(msgspec.structs.replace(event, source=source))
+    def content_of(written: codec.Written) -> bytes:
+        return original(written) + str(written.event.received_at_ms).encode()
 
     instead(keys, "_content_of", content_of)
 
@@ -115,7 +114,7 @@ def key_remembered_once_answered() -> None:
 
     async def record_first(self: Recorder, admitted: Any, asked: Any) -> Any:
         recorded = await record(self, admitted, asked)
-        remember(self._keys, [each.event for each in recorded])
+        remember(self._keys, [codec.written(each.event) for each in recorded])
         return recorded
 
     instead(KeyMemory, "remember", lambda *_: None)
