@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
 from uvicorn.config import STARTUP_FAILURE
 
 from schemas.framing import PLAIN, Framing
@@ -33,6 +34,7 @@ from services.recording.outcomes import ListUnreachable, MedicationListClient
 from services.recording.recorder import Recorder
 from services.recording.routes import Write, direct_of, router_of
 from services.recording.settings import RecordingSettings
+from services.recording.whole_answers import WholeAnswers
 from services.recording.write_metrics import WriteMetrics
 from services.serving import OURS_ALONE
 from services.telemetry import Registry, RequestMetrics, TroubleMetrics, metrics_routes, new_registry
@@ -43,8 +45,8 @@ from services.topics.registry import EVENTS_TOPIC, load
 
 _RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable: DoorReason.LIST_UNAVAILABLE}
 _KEEP_ALIVE_S: Final = 75
-"""Longer than callers keep idle connections, aiohttp's 15 s among them: who sends on one that is just being closed here
-cannot know whether the write came through."""
+"""Longer than callers keep idle connections, for 15 s as a rule: who sends on one that is just being closed here cannot know
+whether the write came through."""
 
 
 class Parts(NamedTuple):
@@ -156,6 +158,7 @@ class CanonicalLine:
         self._app = app
         self._clock = clock
         self._metrics = metrics
+        self._line: FilteringBoundLogger | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and tell how it ended."""
@@ -180,7 +183,9 @@ class CanonicalLine:
             duration_ms = self._clock.monotonic_ms() - began_ms
             self._metrics.ended(method=method, route=route, status=status, seconds=duration_ms / 1000, reason=reason)
             told = {} if reason is None else {"problem": reason}
-            get_logger().info("request", method=method, route=route, status=status, duration_ms=duration_ms, **told)
+            # Bound once, and not anew for each line, which costs as much as the line.
+            self._line = self._line or get_logger().bind()
+            self._line.info("request", method=method, route=route, status=status, duration_ms=duration_ms, **told)
 
 
 def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:
@@ -193,7 +198,7 @@ def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:
     switch_often()
     collect_seldom()
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", access_log=False, log_config=None, timeout_keep_alive=_KEEP_ALIVE_S
+        app, loop="uvloop", http=WholeAnswers, access_log=False, log_config=None, timeout_keep_alive=_KEEP_ALIVE_S
     )
     server = uvicorn.Server(config)
     with suppress(KeyboardInterrupt):
