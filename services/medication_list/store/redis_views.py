@@ -1,10 +1,11 @@
 """Where readers look, in Redis: one read-only function call a look, and the channels of the announced offsets."""
 
+import math
 from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -26,8 +27,13 @@ class RedisViews:
 
     def __init__(self, url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> None:
         self._connection = SharedConnection(url, timeout_s=timeout_s)
-        self._subscriber = Redis.from_url(
-            url, protocol=2, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0), health_check_interval=0
+        self._subscriber: Any = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
         )
 
     async def look(self, asked: Sequence[Asked]) -> list[Looked]:
@@ -40,25 +46,27 @@ class RedisViews:
         return [_looked(answers.server, each.generation, reply) for each, reply in zip(asked, replies, strict=True)]
 
     async def announcements(self, partitions: Collection[int]) -> AsyncGenerator[tuple[int, int] | None, None]:
-        """See `Views.announcements`."""
+        """See `Views.announcements`. Without redis-py's subscriptions, which spend more on a message than its writer does."""
         channels = {PartitionKeys(each).announcements.encode(): each for each in partitions}
-        subscription: Any = self._subscriber.pubsub(ignore_subscribe_messages=True)
+        connection: Any = self._subscriber.make_connection()
         try:
-            await subscription.ssubscribe(*channels)
+            await connection.connect()
+            await connection.send_command("SSUBSCRIBE", *channels)
+            for _ in channels:
+                await connection.read_response(disable_decoding=True)
             yield None
             while True:
-                message = await subscription.get_message(timeout=None)
-                if message is not None and message["type"] == "smessage":
-                    yield channels[message["channel"]], int(message["data"])
+                kind, channel, said = await connection.read_response(disable_decoding=True, timeout=math.inf)
+                if kind == b"smessage":
+                    yield channels[channel], int(said)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"redis does not answer: {type(error).__name__}") from error
         finally:
-            await subscription.aclose()
+            await connection.disconnect(nowait=True)
 
     async def close(self) -> None:
         """See `Views.close`."""
         await self._connection.close()
-        await self._subscriber.aclose()
 
 
 def _pack_look(asked: Asked) -> bytes:

@@ -5,19 +5,20 @@ connection to give back behind those who wanted one, and looks of a millisecond 
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from services.medication_list.store.library import CODE, LIBRARY
 
 _FUNCTION_MISSING: Final = "unction not found"
+_NOT_YET: Final = object()
 
 
 class Answers(NamedTuple):
@@ -98,19 +99,26 @@ class SharedConnection:
             raise
 
 
-class _Line:
-    """One open connection, and who waits for replies on it."""
+class _Line(asyncio.Protocol):
+    """One open connection, and who waits for replies on it.
+
+    What comes is read here and not by redis-py, whose reading is three coroutines a reply and a task that must be woken: the
+    look for a number in all partitions is eight replies.
+    """
 
     def __init__(self, connection: Any, server: str) -> None:
         self.server = server
         self._connection = connection
         self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(replyError=ResponseError, notEnoughData=_NOT_YET)
         self._outgoing: list[bytes] = []
-        self._has_outgoing = asyncio.Event()
+        self._replies: list[Any] = []
         self._expected: deque[tuple[asyncio.Future[list[Any]], int, float]] = deque()
         self._is_leaving = False
         self._failure: Exception | None = None
-        self._work = [asyncio.create_task(each, name="redis-line") for each in (self._send(), self._receive())]
+        self._ending: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001 - redis-py keeps it to itself
+        self._transport.set_protocol(self)
 
     @property
     def is_open(self) -> bool:
@@ -124,8 +132,9 @@ class _Line:
             answered.set_exception(self._failure)
             return answered
         self._expected.append((answered, len(commands), self._loop.time()))
+        if not self._outgoing:
+            self._loop.call_soon(self._send)  # with all that is asked in the same turn of the loop
         self._outgoing += commands
-        self._has_outgoing.set()
         return answered
 
     def is_silent(self, timeout_s: float) -> bool:
@@ -147,47 +156,45 @@ class _Line:
             if not answered.done():
                 answered.set_exception(failure)
         self._expected.clear()
-        for task in self._work:
-            task.cancel()
-        self._work.append(asyncio.create_task(self._connection.disconnect(nowait=True), name="redis-line-end"))
+        self._ending = asyncio.create_task(self._connection.disconnect(nowait=True), name="redis-line-end")
 
     async def ended(self) -> None:
         """Wait until nothing of it runs."""
-        await asyncio.wait(self._work)
+        if self._ending is not None:
+            await asyncio.wait([self._ending])
 
-    async def _send(self) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Hand out what has come whole."""
         try:
-            while True:
-                await self._has_outgoing.wait()
-                self._has_outgoing.clear()
-                commands, self._outgoing = self._outgoing, []
-                await self._connection.send_packed_command(commands, check_health=False)
-        except (RedisError, OSError) as error:
-            self.end(error)
+            self._reader.feed(data)
+            while self._failure is None and (reply := self._reader.gets(False)) is not _NOT_YET:  # noqa: FBT003 - as bytes
+                self._take(reply)
+        except hiredis.ProtocolError:
+            self.end(ConnectionError("redis answered in another form"))
 
-    async def _receive(self) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         """Also while nothing is expected: so a server that goes away is noticed before the next one asks."""
-        replies: list[Any] = []
-        try:
-            while True:
-                replies.append(await self._reply())
-                answered, count, _ = self._expected[0]
-                if len(replies) < count:
-                    continue
-                self._expected.popleft()
-                if not answered.done():  # who asked may have gone
-                    answered.set_result(replies)
-                replies = []
-                if self._is_leaving and not self._expected:
-                    self.end(ConnectionError("the connection was given up"))
-        except (RedisError, OSError) as error:
-            self.end(error)
+        self.end(ConnectionError(f"the connection broke ({type(error).__name__})"))
 
-    async def _reply(self) -> Any:
-        try:
-            return await self._connection.read_response(disable_decoding=True, timeout=math.inf)
-        except ResponseError as error:
-            return error
+    def _send(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if self._failure is None:
+            self._transport.write(b"".join(outgoing))
+
+    def _take(self, reply: Any) -> None:
+        if not self._expected:
+            self.end(ConnectionError("redis said what nobody asked for"))
+            return
+        answered, count, _ = self._expected[0]
+        self._replies.append(reply)
+        if len(self._replies) < count:
+            return
+        self._expected.popleft()
+        replies, self._replies = self._replies, []
+        if not answered.done():  # who asked may have gone
+            answered.set_result(replies)
+        if self._is_leaving and not self._expected:
+            self.end(ConnectionError("the connection was given up"))
 
 
 async def _prepared(connection: Any) -> str:
