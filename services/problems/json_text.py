@@ -22,6 +22,9 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Control characters but tab, line feed and carriage return, which a note may hold."""
+_SUSPECT: Final = re.compile(rb"\\|\x7f|\xc2[\x80-\x9f]")
+"""Without any of these a message's texts have no faults: half a surrogate pair, and control characters below U+0020, can only
+be escaped. Looking at every text of a message takes as long as reading it."""
 
 
 class FieldError(NamedTuple):
@@ -71,13 +74,14 @@ def parse_json(body: bytes, *, largest_bytes: int = LARGEST_MESSAGE_BYTES, deepe
     if len(body) > largest_bytes:
         raise MessageUnreadable(DoorReason.TOO_LARGE, f"the message is larger than {largest_bytes} bytes")
     _refuse_deep_nesting(body, deepest)
+    making = _Making()
     try:
         value: object = json.loads(
             body.decode("utf-8"),
-            object_pairs_hook=_fields,
-            parse_int=_whole_number,
-            parse_float=_number,
-            parse_constant=lambda _: _NotANumber(),
+            object_pairs_hook=making.fields,
+            parse_int=making.whole_number,
+            parse_float=making.number,
+            parse_constant=making.no_number,
         )
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
@@ -85,7 +89,7 @@ def parse_json(body: bytes, *, largest_bytes: int = LARGEST_MESSAGE_BYTES, deepe
     except UnicodeDecodeError as error:
         why = f"the message is not UTF-8, at byte {error.start}"
         raise MessageUnreadable(DoorReason.NOT_PARSEABLE, why) from None
-    if errors := list(_faults(value, "")):
+    if (making.is_at_fault or _SUSPECT.search(body)) and (errors := list(_faults(value, ""))):
         raise MessageInvalid(errors, value)
     return value
 
@@ -112,20 +116,30 @@ def _refuse_deep_nesting(body: bytes, deepest: int) -> None:
             raise MessageUnreadable(DoorReason.NESTED_TOO_DEEP, f"the message is nested deeper than {deepest} levels")
 
 
-def _fields(pairs: list[tuple[str, object]]) -> _Fields:
-    fields = _Fields(pairs)
-    if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        fields.repeated = tuple(name for name in fields if names.count(name) > 1)
-    return fields
+class _Making:
+    """Makes the values of one message, and remembers whether any of them is at fault by itself."""
 
+    def __init__(self) -> None:
+        self.is_at_fault = False
 
-def _whole_number(text: str) -> object:
-    return int(text) if len(text) <= _LONGEST_NUMBER else _NotANumber()
+    def fields(self, pairs: list[tuple[str, object]]) -> _Fields:
+        fields = _Fields(pairs)
+        if len(fields) != len(pairs):
+            names = [name for name, _ in pairs]
+            fields.repeated = tuple(name for name in fields if names.count(name) > 1)
+            self.is_at_fault = True
+        return fields
 
+    def whole_number(self, text: str) -> object:
+        return int(text) if len(text) <= _LONGEST_NUMBER else self.no_number(text)
 
-def _number(text: str) -> object:
-    return Decimal(text) if len(text) <= _LONGEST_NUMBER and math.isfinite(float(text)) else _NotANumber()
+    def number(self, text: str) -> object:
+        is_one = len(text) <= _LONGEST_NUMBER and math.isfinite(float(text))
+        return Decimal(text) if is_one else self.no_number(text)
+
+    def no_number(self, _: str) -> _NotANumber:
+        self.is_at_fault = True
+        return _NotANumber()
 
 
 def _faults(value: object, at: str) -> Iterator[FieldError]:

@@ -1,7 +1,9 @@
 """JSON from strangers: what is none is refused as a whole, what no text or number may be is named with its pointer."""
 
 import json
+import re
 import sys
+from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
@@ -113,6 +115,40 @@ def test_a_whole_surrogate_pair_is_a_character() -> None:
 @pytest.mark.parametrize("code", [0x00, 0x08, 0x0B, 0x0C, 0x1F, 0x7F, 0x85, 0x9F])
 def test_control_characters_are_named(code: int) -> None:
     assert faults(f'{{"a": ["x\\u{code:04x}"]}}'.encode()) == {("/a/0", "control_character")}
+
+
+@pytest.mark.parametrize("code", [0x7F, 0x80, 0x85, 0x9F])
+@pytest.mark.parametrize("form", ['["x%c"]', '[{"x%c": 1}]', '["\\u00e5", "%c"]'])
+def test_control_characters_are_named_as_they_stand_too(form: str, code: int) -> None:
+    ((_, reason),) = faults((form % code).encode())
+    assert reason == "control_character"
+
+
+texts = st.text(max_size=4)
+
+
+@given(st.recursive(texts, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4)))
+def test_control_characters_are_found_in_every_way_of_writing_them(value: object) -> None:
+    has_fault = any(re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", text) for text in texts_in(value))
+    for body in (json.dumps(value).encode(), json.dumps(value, ensure_ascii=False).encode()):
+        if has_fault:
+            assert faults(body)
+        else:
+            assert parse_json(body) == value
+
+
+def texts_in(value: object) -> Iterator[str]:
+    match value:
+        case dict():
+            yield from value
+            yield from texts_in(list(value.values()))
+        case list():
+            for each in value:
+                yield from texts_in(each)
+        case str():
+            yield value
+        case _:
+            return
 
 
 def test_tab_and_line_ends_are_allowed_in_a_text() -> None:
