@@ -23,10 +23,10 @@ from services.medication_list.read_api.requests import (
 from services.medication_list.read_api.resources import (
     ClaimAnswer,
     RegisteredDeath,
-    ShownAllergies,
     ShownRenewalRequest,
 )
 from services.medication_list.read_api.searching import PrescriptionsPage
+from services.medication_list.read_api.view import ShownAllergies
 from services.problems import PROBLEM_RESPONSES
 
 _REF: Final = "#/components/schemas/{name}"

@@ -46,7 +46,14 @@ from services.medication_list.fold.state import (
     request_field,
     signed_field,
 )
-from services.medication_list.read_api.view import Fields, show, show_dosing, show_prescription, show_treatment
+from services.medication_list.read_api.view import (
+    Fields,
+    show,
+    show_allergies,
+    show_dosing,
+    show_prescription,
+    show_treatment,
+)
 
 
 class ClaimAnswer(Struct, frozen=True, omit_defaults=True):
@@ -61,13 +68,6 @@ class ClaimAnswer(Struct, frozen=True, omit_defaults=True):
     allergies: tuple[ShownAllergy, ...]
     flags: tuple[str, ...]
     identity: str | None = None
-
-
-class ShownAllergies(Struct, frozen=True):
-    """What is known of allergies."""
-
-    allergy_status: str
-    allergies: tuple[ShownAllergy, ...]
 
 
 class ShownRenewalRequest(Struct, frozen=True):
@@ -132,8 +132,7 @@ def resource_of(  # noqa: C901, PLR0911 - one line a kind of resource, no defaul
         case ListReconciled():
             return show(fields, at_ms).reconciled
         case AllergyRecorded() | AllergyRefuted():
-            shown = show(fields, at_ms)
-            return ShownAllergies(shown.allergy_status, shown.allergies)
+            return show_allergies(fields)
         case MultidoseAssigned() | MultidoseEnded():
             return show(fields, at_ms).multidose
         case ParkedRecordClosed():
@@ -151,14 +150,14 @@ def _claim_answer(
     dosing = show_dosing(fields, prescription_id)
     if prescription is None or dosing is None:
         return None
-    whole = show(fields, at_ms)
+    known = show_allergies(fields)
     signed = cast("Event[PrescriptionIssued]", decode(cast("bytes", fields[signed_field(prescription_id)])))
     sealed = signed.body.identity
     return ClaimAnswer(
         prescription=prescription,
         dosing_in_force=dosing,
-        allergy_status=whole.allergy_status,
-        allergies=whole.allergies,
+        allergy_status=known.allergy_status,
+        allergies=known.allergies,
         flags=flags,
         identity=None if sealed is None else base64.b64encode(sealed).decode("ascii"),
     )

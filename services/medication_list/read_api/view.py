@@ -9,6 +9,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import cast
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.codec import decode
@@ -75,6 +76,13 @@ Fields = Mapping[str, State]
 """Every field of a patient that stands, by name."""
 
 
+class ShownAllergies(Struct, frozen=True):
+    """What is known of allergies."""
+
+    allergy_status: str
+    allergies: tuple[ShownAllergy, ...]
+
+
 def show(fields: Fields, at_ms: int, flagged: Collection[str] = ()) -> MedicationList:
     """The whole list at that time. `flagged`: prescriptions whose number came under another patient later."""
     return _Reader(fields, at_ms, flagged).whole()
@@ -105,6 +113,12 @@ def show_dosing(fields: Fields, prescription: str) -> ShownDosing | None:
     return _Reader(fields, 0).dosing_in_force(state.treatment, treatment, prescription, state.issued_at_ms)
 
 
+def show_allergies(fields: Fields) -> ShownAllergies:
+    """What is known of allergies: the part of the list that goes along with every claim."""
+    allergies = cast("Allergies | None", fields.get(ALLERGIES)) or Allergies()
+    return ShownAllergies(_allergy_status(allergies), _allergies(allergies))
+
+
 class _Reader:
     """One reading of one patient."""
 
@@ -130,15 +144,14 @@ class _Reader:
             for field, value in sorted(self.fields.items())
             if isinstance(value, TreatmentState) and self.is_visible(field.removeprefix("t:"), value)
         ]
-        meta = self.meta
-        allergies = cast("Allergies | None", self.fields.get(ALLERGIES)) or Allergies()
+        meta, known = self.meta, show_allergies(self.fields)
         return MedicationList(
             version=meta.version,
             treatments=tuple(shown for is_other, shown in treatments if not is_other),
             other_prescriptions=tuple(shown for is_other, shown in treatments if is_other),
             unseen_hand_outs=self.unseen_hand_outs(),
-            allergies=_allergies(allergies),
-            allergy_status=_allergy_status(allergies),
+            allergies=known.allergies,
+            allergy_status=known.allergy_status,
             multidose=_multidose(meta),
             deceased_on=meta.death.on if meta.death else None,
             reconciled=_reconciled(meta),
