@@ -35,8 +35,16 @@ _MULTI: Final = command("MULTI")
 _EXEC: Final = command("EXEC")
 
 
+class _Parser(Protocol):
+    """Reads the replies of one connection, an error reply as a value."""
+
+    def read_response(self, *, disable_decoding: bool) -> Any: ...
+
+
 class _Wire(Protocol):
     """What is used of a connection of redis-py, which has no types of its own."""
+
+    _parser: _Parser
 
     def connect(self) -> None: ...
 
@@ -81,7 +89,7 @@ class Link:
             for each in commands:
                 connection.send_packed_command((each,), check_health=False)
                 sent += 1
-            return [self._reply(connection) for _ in range(sent)]
+            return _replies(connection, sent)
 
     def ask(self, commands: Iterable[bytes]) -> list[Any]:
         """As `exchange`, where an error reply is an exception.
@@ -108,11 +116,8 @@ class Link:
         with self._kept_in_step(connection):
             for each in packed_whole():
                 connection.send_packed_command((each,), check_health=False)
-            whole: list[Any] = []
-            for length in lengths:
-                for _ in range(length + 1):  # MULTI is answered, and every command is said to be queued
-                    self._reply(connection)
-                whole.append(self._reply(connection))
+            # MULTI is answered, every command is said to be queued, and then all of them are answered at once.
+            whole = [_replies(connection, length + 2)[-1] for length in lengths]
         for replies in self._checked(whole):
             self._checked(replies)
         return whole
@@ -166,7 +171,7 @@ class Link:
             connection.send_command("FUNCTION", "LIST", "LIBRARYNAME", LIBRARY)
             if not connection.read_response(disable_decoding=True):
                 connection.send_command("FUNCTION", "LOAD", CODE)
-                self._loaded(self._reply(connection))
+                self._loaded(_replies(connection, 1)[0])
         except (RedisError, OSError) as error:
             with contextlib.suppress(RedisError, OSError):
                 connection.disconnect()
@@ -178,9 +183,11 @@ class Link:
         if isinstance(reply, ResponseError) and "already exists" not in str(reply):
             raise reply
 
-    @staticmethod
-    def _reply(connection: _Wire) -> Any:
-        try:
-            return connection.read_response(disable_decoding=True)
-        except ResponseError as error:
-            return error
+
+def _replies(connection: _Wire, count: int) -> list[Any]:
+    """The next replies, past the connection, whose own work on each costs more than to read it.
+
+    Raises RedisError when the connection breaks, or the server lets nobody in; then it must be given up.
+    """
+    read = connection._parser.read_response  # noqa: SLF001
+    return [read(disable_decoding=True) for _ in range(count)]
