@@ -23,6 +23,7 @@ _LONGEST = 63
 """Bits of the last byte of a long."""
 _INSTANT_BYTES = 6
 """Of a time in milliseconds between 2004 and 2527."""
+_MORE_FOLLOWS = 0x80 * (1 + (1 << 7) + (1 << 14) + (1 << 21) + (1 << 28))
 _LONG_RUN = 3
 """So many fields that may be left out are worth a look at all of them at once."""
 _PLACES = -4
@@ -49,9 +50,10 @@ def _long(b: bytes, i: int) -> tuple[int, int]:
     instant = b[i : i + _INSTANT_BYTES]
     if len(instant) == _INSTANT_BYTES and instant[5] < 0x80:  # noqa: PLR2004 - the bit that says: more follows
         c, d, e, f, g, h = instant
-        if c & d & e & f & g & 0x80:
-            value = c & 0x7F | (d & 0x7F) << 7 | (e & 0x7F) << 14 | (f & 0x7F) << 21 | (g & 0x7F) << 28 | h << 35
-            return (value >> 1) ^ -(value & 1), i + _INSTANT_BYTES
+        if c & d & e & f & g & 0x80 and not c & 1:
+            # Each of the first five has the bit that says: more follows. An even number is twice what it stands for.
+            twice = c + (d << 7) + (e << 14) + (f << 21) + (g << 28) + (h << 35) - _MORE_FOLLOWS
+            return twice >> 1, i + _INSTANT_BYTES
     value, shift = 0, 0
     while True:
         byte = b[i]

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from schemas.events import DispensedLine, MedicationDispensed, Package, PrescriptionIssued
 from services.medication_list.fold.policy import PERIOD_TOLERANCE
@@ -12,6 +13,7 @@ NEVER = 1 << 62
 NOTHING = Decimal(0)
 ENOUGH_OF_A_PERIOD = 1 - PERIOD_TOLERANCE
 TOO_MUCH = 1 + PERIOD_TOLERANCE
+_when_it_happened: Final = attrgetter("occurred_at_ms", "dispense")
 
 
 class Usage(NamedTuple):
@@ -42,7 +44,7 @@ def usage(prescription: PrescriptionState) -> Usage:
         return UNUSED
     periods, amount = _used(prescription, standing)
     used_up_by = _report_that_used_up(prescription, standing) if periods > prescription.refills else None
-    completions = tuple(each for each in standing if each.completed or each is used_up_by)
+    completions = tuple([each for each in standing if each.completed or each is used_up_by])
     return Usage(min(periods, prescription.refills + 1), amount, completions)
 
 
@@ -74,10 +76,6 @@ def _report_that_used_up(prescription: PrescriptionState, standing: list[HandOut
         if periods > prescription.refills:
             return hand_out
     raise AssertionError("all of them together use it up")
-
-
-def _when_it_happened(hand_out: HandOut) -> tuple[int, str]:
-    return hand_out.occurred_at_ms, hand_out.dispense
 
 
 def total_of(prescription: PrescriptionState) -> Decimal:

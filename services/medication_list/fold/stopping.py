@@ -50,12 +50,13 @@ def covers(pause: Pause, at_ms: int) -> bool:
 
 def is_paused(treatment: TreatmentState, at_ms: int) -> bool:
     """Whether the treatment is paused at that time, as far as is known now."""
-    return any(covers(pause, at_ms) for pause in treatment.pauses)
+    # Most have none, and then nothing is made to walk them.
+    return bool(treatment.pauses) and any(covers(pause, at_ms) for pause in treatment.pauses)
 
 
 def was_paused(treatment: TreatmentState, at_ms: int) -> bool:
     """Whether it was paused when something happened, also by a pause that was ended later."""
-    return any(
+    return bool(treatment.pauses) and any(
         _is_within(pause, at_ms) and (pause.resumed_at_ms is None or at_ms < pause.resumed_at_ms)
         for pause in treatment.pauses
     )
