@@ -626,12 +626,21 @@ class SubmissionReceipt(Struct, frozen=True, kw_only=True, omit_defaults=True, g
     offset: int | None = None
 
 
+class UnsentRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A record whose effects are still to come, and why it was parked: it is, or was refolded and they are not sent yet."""
+
+    offset: int
+    reason: Word
+
+
 class RelayProgress(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """How far the relay of a partition has come: the source position of the last effect whose ack arrived."""
+    """How far the relay of a partition has come: the source position of the last effect whose ack arrived, and what is unsent."""
 
     partition: int
     source_offset: int
     effect_id: Id
+    unsent: tuple[UnsentRecord, ...] = ()
+    """By offset; whatever is not in it and lies before `source_offset` was sent."""
 
 
 EFFECTS: tuple[type[Struct], ...] = (DispenseOrder, Notice, SubmissionReceipt, RelayProgress)

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from schemas.events import RelayProgress
 from services.medication_list.source_log import LogIdentity, SourceLog
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import Beginning, Pointer, Role, Roles, RoleState
@@ -383,11 +384,24 @@ def _begin_missing(
     _begin(
         roles,
         {
-            each: Beginning(generation, pointer.epoch, ends[each], relayed.get(each, 0), unknown.get(each, ""))
+            each: _after_a_loss(generation, pointer.epoch, ends[each], relayed.get(each), unknown.get(each, ""))
             for each in missing
         },
     )
     return True
+
+
+def _after_a_loss(generation: str, epoch: int, end: int, relayed: RelayProgress | None, instead_of: str) -> Beginning:
+    """Up to the log's end, effects from what was relayed last, and parked again what is unsent of what lies before that.
+
+    Who judged such a record would leave out its effects, and what follows from it for later ones; a refold sends both.
+    """
+    if relayed is None:
+        return Beginning(generation, epoch, end, 0, instead_of)
+    withheld = {each.offset: each.reason for each in relayed.unsent}
+    # What was parked lies in the log, whatever its end was a moment before.
+    until = max(end, *(offset + 1 for offset in withheld), 0)
+    return Beginning(generation, epoch, until, relayed.source_offset, instead_of, withheld=withheld)
 
 
 def _still_stands(roles: Roles, pointer: Pointer, generation: str, name: Callable[[int], str]) -> bool:

@@ -41,6 +41,7 @@ from services.telemetry.traces import sampled
 
 PATIENT_KEY_BYTES = 32
 _HEX = frozenset(b"0123456789abcdef")
+_PARK_REASONS = frozenset(ParkReason)
 _log = get_logger()
 
 
@@ -288,6 +289,8 @@ class Judge:
                     continue
                 _cut(work, snapshot.limit)
             work.epoch = snapshot.epoch
+            if snapshot.withheld:
+                work.items = [_withheld(item, snapshot.withheld) for item in work.items]
             _keep(work, asked[partition], snapshot.fields, snapshot.remembered)
             ready.append(work)
         return ready
@@ -485,6 +488,18 @@ def _cut(work: PartitionWork, limit: int) -> None:
     """A generation that is not live goes as far as the live one has come."""
     work.items = [item for item in work.items if item.record.offset < limit]
     work.next_offset = limit
+
+
+def _withheld(item: Item, reasons: Mapping[int, str]) -> Item:
+    """The record as it lay parked before the view was lost, whether or not this release can read it.
+
+    For a reason that this release has no name for, it waits for an operator.
+    """
+    reason = reasons.get(item.record.offset)
+    if reason is None or item.patient is None or (isinstance(item, Unreadable) and item.reason == reason):
+        return item
+    known = ParkReason(reason) if reason in _PARK_REASONS else ParkReason.NOT_JUDGED
+    return Unreadable(item.record, item.patient, known)
 
 
 def _write_of(work: PartitionWork) -> PartitionWrite:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas.codec import UndecodableError, encode
-from schemas.events import RelayProgress
+from schemas.events import RelayProgress, UnsentRecord
 from schemas.framing import PLAIN, Framing
 from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
@@ -40,7 +41,8 @@ from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_check import RedisCheck
 from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
-from services.medication_list.store.waiting import FIRST, Outbox, WaitingEntry
+from services.medication_list.store.waiting import FIRST, Outbox, Unsent, WaitingEntry
+from services.medication_list.unsent import NOTED_AT_MOST, unsent_records
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_log import DELIVERY_TIMEOUT_MS, KafkaLog
 from services.publishing.log import (
@@ -93,11 +95,11 @@ class UnsendableError(Exception):
 class _Partition:
     """What one relay remembers of a partition that it leases: nothing that matters if it is forgotten.
 
-    `after`: the last entry looked at. `held`: topic -> from which entry on its effects wait. `progress`: the highest source
-    offset noted.
+    `noted`: the progress that is in the log. `after`: the last entry looked at. `held`: topic -> from which entry on its
+    effects wait.
     """
 
-    progress: int
+    noted: RelayProgress | None
     after: str = FIRST
     held: dict[str, str] = field(default_factory=dict)
 
@@ -131,7 +133,7 @@ class Relay:
         sealer: Sealer,
         clock: Clock,
         partitions: int,
-        relayed: Callable[[], Mapping[int, int]],
+        relayed: Callable[[], Mapping[int, RelayProgress]],
         *,
         metrics: RelayMetrics | None = None,
         owner: str | None = None,
@@ -199,7 +201,8 @@ class Relay:
 
         Raises StoreUnavailableError, LogUnavailable, SourceLogUnavailableError: what was sent may be sent again.
         """
-        await self._keep_leases()
+        if await self._keep_leases():
+            await self._note_unsent()
         await self._look_at_held_again()
         after = {partition: each.after for partition, each in self._leased.items()}
         found = await asyncio.to_thread(self._outbox.waiting, after, _AT_MOST, _WAIT_MS)
@@ -235,11 +238,11 @@ class Relay:
 
     # --- Leases ---------------------------------------------------------------------------------------------------
 
-    async def _keep_leases(self) -> None:
-        """Renew in time; what is new is read from its beginning, and its progress from the log."""
+    async def _keep_leases(self) -> bool:
+        """Renew in time, and tell whether it was time; what is new is read from its beginning, its progress from the log."""
         now_ms = self._clock.monotonic_ms()
         if self._leased_until_ms - now_ms > _RENEW_BEFORE_END_MS:
-            return
+            return False
         if self._leased_until_ms <= now_ms:
             self._leased.clear()  # it may have been another's meanwhile
         if self._has_failed:
@@ -252,8 +255,9 @@ class Relay:
         # Where nothing is held, nothing waits before `after`, unless an older file of Redis brought it back.
         for each in kept.values():
             each.after = each.after if each.held else FIRST
-        self._leased = kept | {partition: _Partition(progress.get(partition, -1)) for partition in new}
+        self._leased = kept | {partition: _Partition(progress.get(partition)) for partition in new}
         self._leased_until_ms = now_ms + LEASE_MS
+        return True
 
     async def _look_at_held_again(self) -> None:
         """Read a partition from its beginning again when what it holds may go: its topic has come, or time has passed."""
@@ -304,10 +308,14 @@ class Relay:
     def _hold(self, here: _Partition, topic: str, entry_id: str, reason: str) -> None:
         here.held.setdefault(topic, entry_id)
         self._metrics.held(reason)
+        self._alarm(topic, "effect_held", reason=reason, topic=topic)
+
+    def _alarm(self, about: str, event: str, **told: str | int) -> None:
+        """Say it once in a while."""
         now_ms = self._clock.monotonic_ms()
-        if now_ms >= self._alarmed_ms.get(topic, 0):
-            self._alarmed_ms[topic] = now_ms + _ALARM_AGAIN_MS
-            get_logger().error("effect_held", reason=reason, topic=topic)
+        if now_ms >= self._alarmed_ms.get(about, 0):
+            self._alarmed_ms[about] = now_ms + _ALARM_AGAIN_MS
+            get_logger().error(event, **told)
 
     def _record(self, topic: str, effect: WaitingEffect, partition: int) -> LogRecord:
         try:
@@ -344,13 +352,61 @@ class Relay:
             broken.add((batch.partition, record.topic))
 
     async def _note_progress(self, batches: Sequence[_Batch]) -> None:
-        """Note for each partition the last effect before which nothing waits any more."""
-        reached = [(batch, effect) for batch in batches if (effect := _reached(batch)) is not None]
-        answers = await self._log.append_many([_progress(batch.partition, effect) for batch, effect in reached])
-        for (batch, effect), answer in zip(reached, answers, strict=True):
+        """Note for each partition the last effect before which nothing waits any more, and what is unsent all the same.
+
+        The latter is asked for after the former was read: what lay parked before that effect came still does, or was
+        released. Where the entry is gone it is another outbox that was asked: nothing is known of this one any more.
+        """
+        reached = {batch.partition: each for batch in batches if (each := _reached(batch)) is not None}
+        if not reached:
+            return
+        asked = {partition: entry_id for partition, (entry_id, _) in reached.items()}
+        found = await asyncio.to_thread(self._outbox.unsent, asked, NOTED_AT_MOST)
+        await self._note(
+            [
+                RelayProgress(
+                    partition=partition,
+                    source_offset=effect.source_offset,
+                    effect_id=effect_id_of(effect.due),
+                    unsent=self._records_of(partition, found[partition]),
+                )
+                for partition, (_, effect) in reached.items()
+                if partition in found and found[partition].waits
+            ]
+        )
+
+    async def _note_unsent(self) -> None:
+        """Note anew what is unsent where it has changed since: what was parked, and what was refolded and is sent by now.
+
+        Only where nothing waits and the view has come beyond the progress: where it came from an older copy, or is being
+        made anew, what lies before the progress may have yet to be parked again, or to be sent.
+        """
+        noted = {partition: here.noted for partition, here in self._leased.items() if here.noted is not None}
+        if not noted:
+            return
+        found = await asyncio.to_thread(self._outbox.unsent, dict.fromkeys(noted), NOTED_AT_MOST)
+        anew = [
+            replace(noted[partition], unsent=self._records_of(partition, each))
+            for partition, each in found.items()
+            if not each.waits and each.offset > noted[partition].source_offset
+        ]
+        await self._note([each for each in anew if each != noted[each.partition]])
+
+    def _records_of(self, partition: int, found: Unsent) -> tuple[UnsentRecord, ...]:
+        if found.parked > NOTED_AT_MOST:
+            self._alarm(f"unsent of {partition}", "unsent_not_noted", partition=partition, parked=found.parked)
+        return unsent_records(found)
+
+    async def _note(self, progress: Sequence[RelayProgress]) -> None:
+        if not progress:
+            return
+        answers = await self._log.append_many(
+            [LogRecord(PROGRESS_TOPIC, str(each.partition).encode(), encode(each)) for each in progress]
+        )
+        for each, answer in zip(progress, answers, strict=True):
             if isinstance(answer, Exception):
                 raise answer
-            batch.here.progress = effect.source_offset
+            self._leased[each.partition].noted = each
 
     async def _delete(self, batch: _Batch) -> int:
         """Delete what is done with; returns how many."""
@@ -372,23 +428,22 @@ def _unpacked(entry: WaitingEntry) -> WaitingEffect:
         raise UnsendableError("unreadable_effect") from error
 
 
-def _reached(batch: _Batch) -> WaitingEffect | None:
-    """How far the progress moves; while something is held, it stands still."""
+def _reached(batch: _Batch) -> tuple[str, WaitingEffect] | None:
+    """How far the progress moves: an entry, and its effect. While something is held, it stands still."""
     held = batch.here.held
     if held and min(map(_place, held.values())) < _place(batch.entries[0].entry_id):
         return None
-    reached: WaitingEffect | None = None
+    reached: tuple[str, WaitingEffect] | None = None
     for entry in batch.entries:
         if entry.entry_id not in batch.done:
             break
-        reached = batch.effects[entry.entry_id]
+        reached = entry.entry_id, batch.effects[entry.entry_id]
     # A correction after a refold names an old record: progress does not go back for it.
-    return None if reached is None or reached.source_offset < batch.here.progress else reached
+    return None if reached is None or _is_before(reached[1], batch.here.noted) else reached
 
 
-def _progress(partition: int, reached: WaitingEffect) -> LogRecord:
-    noted = RelayProgress(partition=partition, source_offset=reached.source_offset, effect_id=effect_id_of(reached.due))
-    return LogRecord(PROGRESS_TOPIC, str(partition).encode(), encode(noted))
+def _is_before(effect: WaitingEffect, noted: RelayProgress | None) -> bool:
+    return noted is not None and effect.source_offset < noted.source_offset
 
 
 def _place(entry_id: str) -> tuple[int, int]:
@@ -404,7 +459,7 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
     clock, topics, registry = SystemClock(), load(), with_process(new_registry())
     link, source = Link(settings.redis), KafkaSourceLog(settings.kafka, framing=framing)
 
-    def relayed() -> Mapping[int, int]:
+    def relayed() -> Mapping[int, RelayProgress]:
         # Asked again with every new lease: the store may have been empty, or away, at the start.
         refuse_another_log(RedisRoles(link), source)
         return source.relayed()

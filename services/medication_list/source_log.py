@@ -45,8 +45,8 @@ class SourceLog(Protocol):
         """The offset after the last record, for every partition of the topic."""
         ...
 
-    def relayed(self) -> Mapping[int, int]:
-        """Source offset of the last effect that was relayed; a partition of which nothing was relayed is not there."""
+    def relayed(self) -> Mapping[int, RelayProgress]:
+        """What the relay noted last of each partition; one of which nothing was relayed is not there."""
         ...
 
 
@@ -88,7 +88,7 @@ class KafkaSourceLog:
         except KafkaError as error:
             raise self._unavailable(error) from error
 
-    def relayed(self) -> Mapping[int, int]:
+    def relayed(self) -> Mapping[int, RelayProgress]:
         """See `SourceLog.relayed`."""
         try:
             with closing(self._admin()) as admin:
@@ -110,12 +110,12 @@ class KafkaSourceLog:
         except RegistryUnavailableError as error:
             raise SourceLogUnavailableError("the progress cannot be read while the schema registry is away") from error
 
-    def _read_progress(self, consumer: Any, places: Sequence[TopicPartition]) -> dict[int, int]:
+    def _read_progress(self, consumer: Any, places: Sequence[TopicPartition]) -> dict[int, RelayProgress]:
         """Compaction may not have come by: the last record of a partition counts."""
         consumer.assign(places)
         ends = consumer.end_offsets(places)
         consumer.seek_to_beginning(*places)
-        found: dict[int, int] = {}
+        found: dict[int, RelayProgress] = {}
         heard_at_s = time.monotonic()
         while is_behind(consumer, ends, _POLL_MS):
             polled = consumer.poll(timeout_ms=_POLL_MS)
@@ -128,7 +128,7 @@ class KafkaSourceLog:
                     if record.value is not None:
                         progress = decode(self._framing.from_topic(record.value))
                         assert isinstance(progress, RelayProgress)
-                        found[progress.partition] = progress.source_offset
+                        found[progress.partition] = progress
         return found
 
     def _admin(self) -> Any:
@@ -166,7 +166,7 @@ class MemorySourceLog:
 
     log_identity: LogIdentity = field(default_factory=lambda: LogIdentity("cluster", "topic"))
     log_ends: dict[int, int] = field(default_factory=dict)
-    log_relayed: dict[int, int] = field(default_factory=dict)
+    log_relayed: dict[int, RelayProgress] = field(default_factory=dict)
 
     def identity(self) -> LogIdentity:
         """See `SourceLog.identity`."""
@@ -176,6 +176,6 @@ class MemorySourceLog:
         """See `SourceLog.ends`."""
         return dict(self.log_ends)
 
-    def relayed(self) -> Mapping[int, int]:
+    def relayed(self) -> Mapping[int, RelayProgress]:
         """See `SourceLog.relayed`."""
         return dict(self.log_relayed)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import redis
 
+from schemas.events import RelayProgress, UnsentRecord
 from services.medication_list.generations import (
     NAME,
     GenerationRecord,
@@ -32,6 +33,7 @@ from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Roles, RoleState
 
+NOBODY = "00000000-0000-4000-8000-000000000000"
 RECORD = GenerationRecord(fold_version=3, release="0.1.0", made_at_ms=1_700_000_000_000)
 
 
@@ -73,12 +75,17 @@ class LogWithMishap(MemorySourceLog):
 
     mishap: Callable[[], None] | None = None
 
-    def relayed(self) -> Mapping[int, int]:
+    def relayed(self) -> Mapping[int, RelayProgress]:
         """See `SourceLog.relayed`."""
         mishap, self.mishap = self.mishap, None
         if mishap is not None:
             mishap()
         return super().relayed()
+
+
+def noted(source_offset: int, *unsent: UnsentRecord) -> RelayProgress:
+    """What the relay has come to in partition 0."""
+    return RelayProgress(partition=0, source_offset=source_offset, effect_id=NOBODY, unsent=unsent)
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.integration)])
@@ -108,13 +115,40 @@ def test_the_first_worker_begins_and_the_others_join(place: Place, log: MemorySo
 def test_after_a_loss_it_builds_up_to_the_logs_end_and_sends_from_what_was_relayed(
     place: Place, log: MemorySourceLog
 ) -> None:
-    log.log_ends, log.log_relayed = {0: 50, 1: 0}, {0: 30}
+    log.log_ends, log.log_relayed = {0: 50, 1: 0}, {0: noted(30)}
     enter(place.roles, log, RECORD)
     roles = place.roles.roles([0, 1])
     assert roles[0] is not None
     assert roles[1] is not None
     assert (roles[0].state, roles[0].until, roles[0].effects_from) == (RoleState.BUILDING, 50, 30)
     assert roles[1].state is RoleState.LIVE
+
+
+def test_after_a_loss_it_parks_again_what_was_unsent_until_it_is_whole(place: Place, log: MemorySourceLog) -> None:
+    log.log_ends = {0: 50, 1: 0}
+    log.log_relayed = {0: noted(30, UnsentRecord(offset=7, reason="unknown_schema"))}
+    store = place.store(enter(place.roles, log, RECORD))
+    assert store.read({0: [], 1: []})[0].withheld == {7: "unknown_schema"}
+    assert store.read({0: [], 1: []})[1].withheld == {}
+    store.write([PartitionWrite(0, 0, 0, 20, parked={7: b"note"})])
+    assert store.read({0: []})[0].withheld == {7: "unknown_schema"}
+    store.write([PartitionWrite(0, 20, 0, 50)])
+    assert store.read({0: []})[0].withheld == {}
+
+
+def test_what_was_unsent_lies_before_the_end_that_must_be_reached(place: Place, log: MemorySourceLog) -> None:
+    """The log's end was asked for before another worker judged on, and the relay noted what it parked."""
+    log.log_ends, log.log_relayed = {0: 5}, {0: noted(9, UnsentRecord(offset=7, reason="unreadable"))}
+    enter(place.roles, log, RECORD)
+    role = place.roles.roles([0])[0]
+    assert role is not None
+    assert (role.state, role.until, role.effects_from) == (RoleState.BUILDING, 8, 9)
+
+
+def test_a_generation_beside_the_live_one_withholds_nothing(place: Place, log: MemorySourceLog) -> None:
+    log.log_ends, log.log_relayed = {0: 50}, {0: noted(30, UnsentRecord(offset=7, reason="unreadable"))}
+    enter(place.roles, log, RECORD)
+    assert place.store(begin_beside(place.roles, log, RECORD)).read({0: []})[0].withheld == {}
 
 
 def test_what_was_begun_with_an_end_from_before_the_loss_is_begun_again(place: Place) -> None:

@@ -30,7 +30,7 @@ from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning, Pointer, Role, Roles, RoleState
-from services.medication_list.store.waiting import FIRST, Outbox
+from services.medication_list.store.waiting import FIRST, Outbox, Unsent
 
 G1, G2 = "g1-aaaaaa", "g2-bbbbbb"
 ANNA, BJORN = "a" * 32, "b" * 32
@@ -52,10 +52,18 @@ class Place:
         return self.store(generation)
 
 
+def without_entry(key: str, held: Any) -> Any:
+    """What was released names an entry of the outbox, and each server numbers those by its own clock."""
+    return {offset: each.split(b" ", 1)[1] for offset, each in held.items()} if key.endswith(":released") else held
+
+
 def in_memory() -> Place:
     server = MemoryServer()
     return Place(
-        lambda generation: MemoryStore(server, generation), MemoryRoles(server), MemoryOutbox(server), server.content
+        lambda generation: MemoryStore(server, generation),
+        MemoryRoles(server),
+        MemoryOutbox(server),
+        lambda: {key: without_entry(key, held) for key, held in server.content().items()},
     )
 
 
@@ -65,7 +73,8 @@ def in_redis(url: str) -> Iterator[Place]:
         client.flushall()
 
         def content() -> Content:
-            return {key.decode(): value(key) for key in client.scan_iter("*") if b":relay" not in key}
+            keys = (each for each in client.scan_iter("*") if b":relay" not in each)
+            return {key.decode(): without_entry(key.decode(), value(key)) for key in keys}
 
         def value(key: bytes) -> Any:
             if client.type(key) == b"stream":
@@ -105,7 +114,7 @@ def test_what_was_written_is_read_with_its_offset_and_in_the_order_asked(place: 
     snapshot = store.read(
         {1: [Wanted(BJORN, ["meta"], [b"x"]), Wanted(ANNA, ["t:1", "rx:9", "meta"], [b"n", b"\x00id"])]}
     )[1]
-    assert snapshot == (3, 0, None, [[None], [b"\x00\xff", None, b"1"]], [[None], [None, b"\xffpacked"]])
+    assert snapshot == (3, 0, None, [[None], [b"\x00\xff", None, b"1"]], [[None], [None, b"\xffpacked"]], {})
     assert store.next_offsets([0, 1]) == {0: 0, 1: 3}
 
 
@@ -326,6 +335,111 @@ def test_a_patient_folded_anew_takes_the_place_of_what_stood_and_makes_other_rea
     assert place.content() == content
 
 
+def test_what_was_parked_and_sends_something_now_is_unsent_until_its_last_effect_is_gone(place: Place) -> None:
+    store = place.begin()
+    store.write([PartitionWrite(0, 0, 0, 3, [], [effect(2, "x")], parked={0: b"of nobody", 1: b"a", 2: b"b"})])
+    assert store.rewrite(PatientRewrite(0, ANNA, 0, 0, {}, {}, [effect(1, "y"), effect(1, "z")], unparked=[1, 5])) == (
+        Written(3, {})
+    )
+    assert store.rewrite(PatientRewrite(0, ANNA, 1, 0, {}, unparked=[2])) == Written(3, {})
+    parked, released = {0: b"of nobody"}, {1: b"a"}
+    assert place.content()["{0}:released"] == {b"1": b"a"}
+    assert place.outbox.unsent({0: None, 7: None}, 9) == {
+        0: Unsent(3, waits=True, notes=parked | released, withheld={}, parked=1)
+    }
+    assert list(place.outbox.lease([0], "one", 60_000)) == [0]
+    first, second, last = (each.entry_id for each in place.outbox.waiting({0: FIRST}, 9, 1)[0])
+    assert place.outbox.relayed(0, "one", [second])
+    assert place.outbox.relayed(0, "one", [first])
+    assert place.outbox.unsent({0: last}, 9)[0] == Unsent(3, waits=True, notes=parked | released, withheld={}, parked=1)
+    assert not place.outbox.unsent({0: first}, 9)[0].waits
+    assert not place.outbox.relayed(0, "another", [last])
+    assert place.outbox.relayed(0, "one", [last])
+    assert place.outbox.unsent({0: None}, 9) == {0: Unsent(3, waits=False, notes=parked, withheld={}, parked=1)}
+    assert "{0}:released" not in place.content()
+
+
+def test_what_came_later_holds_nothing_up_that_was_released_before_it(place: Place) -> None:
+    store = place.begin()
+    store.write([PartitionWrite(0, 0, 0, 2, parked={0: b"a"})])
+    store.rewrite(PatientRewrite(0, ANNA, 0, 0, {}, {}, [effect(0)], unparked=[0]))
+    store.write([PartitionWrite(0, 2, 1, 3, [], [effect(2)])])
+    assert list(place.outbox.lease([0], "one", 60_000)) == [0]
+    place.outbox.relayed(0, "one", [place.outbox.waiting({0: FIRST}, 1, 1)[0][0].entry_id])
+    assert place.outbox.unsent({0: None}, 9) == {0: Unsent(3, waits=True, notes={}, withheld={}, parked=0)}
+
+
+def test_what_is_not_live_releases_nothing(place: Place) -> None:
+    place.begin().write([PartitionWrite(0, 0, 0, 3)])
+    beside = place.begin(G2)
+    beside.write([PartitionWrite(0, 0, 0, 3, parked={1: b"a"})])
+    beside.rewrite(PatientRewrite(0, ANNA, 0, 0, {}, {}, [effect(1)], unparked=[1]))
+    assert place.content().keys().isdisjoint({"{0}:released", "{0}:outbox"})
+    assert place.outbox.unsent({0: None}, 9) == {0: Unsent(3, waits=False, notes={}, withheld={}, parked=0)}
+
+
+def test_a_rewrite_that_is_refused_releases_nothing(place: Place) -> None:
+    store = place.begin()
+    store.write([PartitionWrite(0, 0, 0, 3, parked={1: b"a"})])
+    before = place.content()
+    stale = PatientRewrite(0, ANNA, 1, 0, {}, {}, [effect(1)], unparked=[1])
+    assert store.rewrite(stale) == Refused(RefusedWhy.EPOCH, 3, 0, None)
+    assert place.content() == before
+
+
+def test_what_is_withheld_is_unsent_until_it_is_parked(place: Place) -> None:
+    place.roles.begin({0: Beginning(G1, 1, 9, 5, withheld={1: "unknown_schema", 6: "unreadable"})})
+    assert place.outbox.unsent({0: None}, 9)[0].withheld == {1: "unknown_schema", 6: "unreadable"}
+    store = place.store(G1)
+    assert store.read({0: []})[0].withheld == {1: "unknown_schema", 6: "unreadable"}
+    store.write([PartitionWrite(0, 0, 0, 3, parked={1: b"a"})])
+    assert place.outbox.unsent({0: None}, 9) == {
+        0: Unsent(3, waits=False, notes={1: b"a"}, withheld={6: "unreadable"}, parked=1)
+    }
+    store.write([PartitionWrite(0, 3, 0, 9, parked={6: b"b"})])
+    assert place.outbox.unsent({0: None}, 9) == {
+        0: Unsent(9, waits=False, notes={1: b"a", 6: b"b"}, withheld={}, parked=2)
+    }
+    assert store.read({0: []})[0].withheld == {}
+
+
+def test_a_generation_that_begins_where_another_is_live_or_again_withholds_nothing(place: Place) -> None:
+    place.begin()
+    before = place.content()
+    for generation, beside in ((G1, 0), (G1, 1)):
+        assert not place.roles.begin({0: Beginning(generation, 1, 9, 5, beside=beside, withheld={1: "unreadable"})})
+    assert place.content() == before
+
+
+@pytest.mark.parametrize("wrong", [{-1: "unreadable"}, {1: "unreadable", -7: "unreadable"}])
+@pytest.mark.integration
+def test_a_beginning_that_contradicts_itself_is_turned_away(redis_url: str, wrong: dict[int, str]) -> None:
+    for place in in_redis(redis_url):
+        with pytest.raises(ValueError, match="contradict"):
+            place.roles.begin({0: Beginning(G1, 1, 9, 5, withheld=wrong)})
+        assert place.content() == {}
+
+
+def test_the_unsent_of_a_generation_that_became_live_is_its_own(place: Place) -> None:
+    old, new = place.begin(), place.begin(G2)
+    old.write([PartitionWrite(0, 0, 0, 9, parked={1: b"a"})])
+    new.write([PartitionWrite(0, 0, 0, 9, parked={1: b"a", 2: b"b"})])
+    assert place.outbox.unsent({0: None}, 9)[0].notes == {1: b"a"}
+    seen = place.roles.roles([0])[0]
+    assert seen is not None
+    place.roles.turn(0, seen, Role(2, G2, RoleState.LIVE, "", 0, 9))
+    assert place.outbox.unsent({0: None}, 9)[0].notes == {1: b"a", 2: b"b"}
+
+
+def test_of_very_many_that_are_parked_some_are_told_and_how_many_there_are(place: Place) -> None:
+    store, notes = place.begin(), dict.fromkeys(range(3_000), b"n")
+    store.write([PartitionWrite(0, 0, 0, 3_000, parked=notes)])
+    found = place.outbox.unsent({0: None}, 1_000)[0]
+    assert found.parked == 3_000
+    assert 500 < len(found.notes) < 2_000
+    assert found.notes.items() <= notes.items()
+
+
 def test_a_patient_whose_index_has_grown_is_not_rewritten(place: Place) -> None:
     store = place.begin()
     store.write([PartitionWrite(0, 0, 0, 3, [PatientChange(ANNA, {"meta": b"1"}, (), {b"e1": b"x", b"e2": b"y"})])])
@@ -443,7 +557,14 @@ wanted = st.builds(Wanted, patients, st.lists(names, max_size=3), st.lists(value
 role_states = st.sampled_from([RoleState.LIVE, RoleState.FROZEN, RoleState.BUILDING])
 roles = st.builds(Role, st.integers(1, 2), generations, role_states, st.sampled_from(["", "x"]), offsets, offsets)
 beginnings = st.builds(
-    Beginning, generations, st.just(1), offsets, offsets, st.sampled_from(["", G1, G2]), st.sampled_from([0, 0, 1])
+    Beginning,
+    generations,
+    st.just(1),
+    offsets,
+    offsets,
+    st.sampled_from(["", G1, G2]),
+    st.sampled_from([0, 0, 1]),
+    st.dictionaries(offsets, st.sampled_from(["unreadable", "not_judged"]), max_size=2),
 )
 operations = st.one_of(
     st.tuples(st.just("write"), generations, st.lists(writes(), max_size=2, unique_by=lambda write: write.partition)),
@@ -453,9 +574,20 @@ operations = st.one_of(
     st.tuples(st.just("next_offsets"), generations, st.lists(partitions, unique=True)),
     st.tuples(st.just("begin"), partitions, beginnings),
     st.tuples(st.just("turn"), partitions, roles),
+    st.tuples(st.just("unsent"), partitions, st.just(1_000)),
+    st.tuples(st.just("sent"), partitions, st.integers(1, 3)),
 )
 Operation = tuple[str, Any, Any]
 begun: list[Operation] = [("begin", each, Beginning(G1, 1, 0, 0)) for each in (0, 1)]
+
+
+def answer_of_outbox(outbox: Outbox, operation: Operation) -> object:
+    kind, partition, how_many = operation
+    if kind == "unsent":
+        return outbox.unsent({partition: None}, how_many)
+    outbox.lease([partition], "one", 60_000)
+    entries = [each.entry_id for each in outbox.waiting({partition: FIRST}, how_many, 1).get(partition, ())]
+    return bool(entries) and outbox.relayed(partition, "one", entries)
 
 
 def answer(place: Place, stores: dict[str, Store], operation: Operation) -> object:
@@ -467,6 +599,8 @@ def answer(place: Place, stores: dict[str, Store], operation: Operation) -> obje
             case "turn":
                 seen = place.roles.roles([subject])[subject]
                 return seen, seen is not None and place.roles.turn(subject, seen, argument)
+            case "unsent" | "sent":
+                return answer_of_outbox(place.outbox, operation)
             case "write":
                 return stores[subject].write(argument)
             case _:

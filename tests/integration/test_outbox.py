@@ -83,9 +83,9 @@ class Place:
         """Another relay on the same outbox."""
         return Relay(self.outbox, self.log, self.topics, SEALER, self.clock, 1, self.relayed)
 
-    def relayed(self) -> Mapping[int, int]:
+    def relayed(self) -> Mapping[int, RelayProgress]:
         """The progress that is in the log."""
-        return {each.partition: each.source_offset for each in self.progress()}
+        return {each.partition: each for each in self.progress()}
 
     def wait(self, *effects: bytes) -> None:
         """Put effects into the outbox."""
@@ -312,7 +312,7 @@ async def test_a_relay_takes_no_lease_again_before_it_reaches_the_log() -> None:
     place.wait(notice(1, "a"))
     answers: list[Exception] = [SourceLogUnavailableError("the broker does not answer")] * 3
 
-    def relayed() -> Mapping[int, int]:
+    def relayed() -> Mapping[int, RelayProgress]:
         if answers:
             raise answers.pop()
         return place.relayed()
@@ -404,7 +404,7 @@ async def test_on_real_servers_every_effect_arrives_once_in_order_and_progress_i
     async with asyncio.timeout(60):
         while relayed < 600:
             relayed += await relay.step()
-    assert source_log.relayed() == {0: 299, 1: 599}
+    assert {each: noted.source_offset for each, noted in source_log.relayed().items()} == {0: 299, 1: 599}
     await relay.hand_over()
     await log.close()
     link.close()

@@ -362,10 +362,8 @@ async def test_the_log_is_looked_up_in_both_framings(
 async def test_the_relays_progress_is_read_in_both_framings(
     kafka: str, reading: Reading, server: RegistryServer, clock: ManualClock
 ) -> None:
-    noted = [
-        codec.encode(RelayProgress(partition=partition, source_offset=9, effect_id=str(uuid4())))
-        for partition in range(2)
-    ]
+    progress = [RelayProgress(partition=each, source_offset=9, effect_id=str(uuid4())) for each in range(2)]
+    noted = [codec.encode(each) for each in progress]
     foreign = server.add({**codec.newest("RelayProgress").schema, "doc": "Written elsewhere."})
     write(kafka, reading.topic, noted[0], framed(foreign, noted[1]))
     server.stop()
@@ -373,7 +371,7 @@ async def test_the_relays_progress_is_read_in_both_framings(
         reading.source.relayed()
     server.start()
     clock.advance(AWAY_MS)
-    assert reading.source.relayed() == {0: 9, 1: 9}
+    assert reading.source.relayed() == dict(enumerate(progress))
 
 
 def a_recall() -> Submission[PrescriptionRecalled]:

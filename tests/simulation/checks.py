@@ -7,14 +7,13 @@ from schemas.codec import decode
 from schemas.events import DispenseOrder, Notice, RelayProgress, SubmissionReceipt
 from services.medication_list.answered import ANSWERED
 from services.medication_list.source_log import PROGRESS_TOPIC
-from services.medication_list.store.effects import source_offset
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
 from services.medication_list.store.memory_store import Content
 from services.medication_list.store.reading import Found
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.broker import Stored
 from tests.simulation.corrections import Corrections
-from tests.simulation.expected import Expected, Hash
+from tests.simulation.expected import Due, Expected, Hash
 from tests.simulation.world import World
 
 _ANSWERED = ANSWERED.encode()
@@ -30,13 +29,9 @@ class Checks:
         self.delivered: set[str] = set()
         self._last_first: dict[tuple[str, int], tuple[int, int]] = {}
         self.asides: defaultdict[int, set[frozenset[int]]] = defaultdict(set)
-        self._lost_aside: defaultdict[int, set[frozenset[int]]] = defaultdict(set)
-        """What lay parked when the store was lost, by partition."""
-        self._lost_unsent: defaultdict[int, set[int]] = defaultdict(set)
-        """Of which records effects were waiting then that come before the relay's progress, by partition: a refold's."""
         self._frozen: dict[int, tuple[str, int, int]] = {}
-        self._relayed: defaultdict[int, int] = defaultdict(int)
-        """How far the relay's progress is, by partition."""
+        self._unsent: dict[int, frozenset[int]] = {}
+        """What the relay noted last as unsent, by partition."""
         self.corrections = Corrections(world, self.expected)
         self.highest: defaultdict[int, int] = defaultdict(int)
         """How far the store ever came, by partition."""
@@ -79,6 +74,8 @@ class Checks:
         parked = {int(each) for each in content.hashes.get(keys.parked, {})}
         aside = frozenset(parked - unreadable)
         self.asides[partition].add(aside)
+        if content.hashes.get(PartitionKeys(partition).role, {}).get(b"live") == generation.encode():
+            self.corrections.parked(partition, aside)
         self.counts["compared"] += 1
         self.highest[partition] = max(offset, self.highest[partition])
         if offset > self.bounds.get(generation, {}).get(partition, offset):
@@ -146,15 +143,14 @@ class Checks:
             self._broken("I5", f"p{partition} was written by {call} while it was frozen")
         self._frozen[partition] = token, *stands[live]
 
-    def forget(self, partition: int, live: str) -> None:
-        """What the store holds of a partition is about to be lost."""
+    def forget(self, partition: int, live: str, *, is_set_back: bool) -> None:
+        """What the store holds of a partition is about to be lost, all of it or what came since an older copy."""
         self._frozen.clear()
-        self.corrections.forget(partition)
-        waiting = self._world.server.content_now.outboxes.get(PartitionKeys(partition).outbox, ())
-        self._lost_unsent[partition] |= {
-            offset for _, effect in waiting if (offset := source_offset(effect)) < self._relayed[partition]
-        }
-        self._lost_aside[partition].add(self.aside(self._world.server.content_now, live, partition))
+        content = self._world.server.content_now
+        released = content.hashes.get(PartitionKeys(partition).released, {})
+        owed = self.aside(content, live, partition) | frozenset(map(int, released))
+        noted = self._unsent.get(partition, frozenset())
+        self.corrections.forget(partition, self.highest[partition], owed, None if is_set_back else noted)
 
     def check_belief(self, who: str, believed: Mapping[int, tuple[int, int]]) -> None:
         """I4: no worker takes for applied what the store never took."""
@@ -215,7 +211,8 @@ class Checks:
         assert stored.value is not None
         noted = decode(stored.value)
         assert isinstance(noted, RelayProgress)
-        self._relayed[noted.partition] = noted.source_offset
+        self._unsent[noted.partition] = frozenset(each.offset for each in noted.unsent)
+        self._check_unsent(noted)
         for aside in self._asides_of(noted.partition):
             for due in self.expected.all_due(noted.partition, aside):
                 is_before = due.place[0] < noted.source_offset or due.effect_id == noted.effect_id
@@ -229,6 +226,27 @@ class Checks:
                         f"progress of p{noted.partition} is at {noted.source_offset}, and {due.topic} lacks {due.place}",
                     )
                     return
+
+    def _check_unsent(self, noted: RelayProgress) -> None:
+        """Whoever lacks an effect of what lies before the progress has a record among those that are noted as unsent."""
+        partition = noted.partition
+        for patient in self.expected.patients(partition):
+            if self.expected.aside_of(partition, patient, self._unsent[partition]):
+                continue
+            for due in self._final(partition, patient):
+                if due.place[0] < noted.source_offset and due.effect_id not in self.delivered:
+                    self._broken(
+                        "effects",
+                        f"progress of p{partition} is at {noted.source_offset}, {due.topic} lacks {due.place}, and nothing "
+                        f"of {patient[:4]} is noted as unsent",
+                    )
+                    return
+
+    def _final(self, partition: int, patient: str) -> list[Due]:
+        """What must be delivered in the end; no receipt of who was folded anew, whose outcome had been answered otherwise."""
+        variants = {self.expected.aside_of(partition, patient, aside) for aside in self.asides[partition]}
+        due = self.expected.fold(partition, patient, frozenset()).due
+        return [each for each in due if not (each.is_receipt and len(variants) > 1)]
 
     def _may_be_mended(self, patient: str, partition: int) -> bool:
         """Whether some record of this patient was parked by one release and could be read by another."""
@@ -296,30 +314,18 @@ class Checks:
                         self._broken("I9", f"{live} and {other} of p{partition} differ in {name[:12]}")
 
     def _flat(self, content: Content, generation: str, partition: int) -> dict[str, Hash]:
-        """Every hash of a generation by its name without it, but for its offset, which tells an epoch too."""
+        """Every hash of a generation by its name without it, but for what tells how it was made: its epoch, for one."""
         keys = GenerationKeys(generation, partition)
         start = keys.offset.removesuffix("offset")
+        own = keys.offset, keys.withheld
         return {
             key.removeprefix(start): {name: value for name, value in held.items() if name != _ANSWERED}
             for key, held in content.hashes.items()
-            if key.startswith(start) and key != keys.offset
+            if key.startswith(start) and key not in own
         }
 
     def _check_delivered(self, partition: int, patient: str) -> None:
-        """Every effect; of a patient who was folded anew, no receipt whose outcome had been answered otherwise.
-
-        What follows from a record that lay parked when the store was lost is before the progress from which effects are
-        made again, and so does what a refold had put into the outbox for it: a limit that docs/decisions/refold.md tells of.
-        """
-        lost = [
-            {each.effect_id for each in self.expected.fold(partition, patient, of).due}
-            for aside in self._lost_aside[partition]
-            if (of := self.expected.aside_of(partition, patient, aside))
-        ]
-        final = self.expected.fold(partition, patient, frozenset()).due
-        variants = {self.expected.aside_of(partition, patient, aside) for aside in self.asides[partition]}
-        for due in final:
-            is_old_answer = due.is_receipt and len(variants) > 1
-            is_lost = any(due.effect_id not in each for each in lost) or due.place[0] in self._lost_unsent[partition]
-            if due.effect_id not in self.delivered and not is_old_answer and not is_lost:
+        """Every effect, whatever was parked, refolded or lost in between."""
+        for due in self._final(partition, patient):
+            if due.effect_id not in self.delivered:
                 self._broken("effects", f"{due.topic} never had {due.place} of p{partition}")

@@ -26,8 +26,10 @@ class Corrections:
     def __init__(self, world: World, expected: Expected) -> None:
         self._world = world
         self._expected = expected
-        self._due: dict[tuple[int, str], str] = {}
-        """By partition and event: the outcome that its sender has to be told."""
+        self._due: dict[tuple[int, str, str], str] = {}
+        """By partition, patient and event: the outcome that its sender has to be told."""
+        self._made_again: dict[tuple[int, str, str], tuple[int, frozenset[int]]] = {}
+        """Of each of these that a refold is to make again: how far the lost view had come, and what of it is parked again."""
         self._changes: defaultdict[str, int] = defaultdict(int)
         """How often the answer to an event was changed, in all."""
         self._told: defaultdict[str, dict[str, str]] = defaultdict(dict)
@@ -48,7 +50,8 @@ class Corrections:
             if outcome != _answer(known):
                 event_id = self._event_at(partition, patient, known.offset)
                 self._changes[event_id] += 1
-                self._due[partition, event_id] = outcome[0]
+                self._due[partition, patient, event_id] = outcome[0]
+                self._made_again.pop((partition, patient, event_id), None)
                 self.counted += 1
 
     def _event_at(self, partition: int, patient: str, offset: int) -> str:
@@ -58,9 +61,31 @@ class Corrections:
         assert isinstance(found, Readable), "what was answered can be read"
         return found.entry.event.event_id
 
-    def forget(self, partition: int) -> None:
-        """The store lost this partition: with its outbox went what nobody had been told yet."""
-        self._due = {place: outcome for place, outcome in self._due.items() if place[0] != partition}
+    def forget(self, partition: int, came_to: int, owed: frozenset[int], noted: frozenset[int] | None) -> None:
+        """The store lost this partition, and with its outbox what nobody had been told yet: a refold makes it once more.
+
+        `owed`: what was parked, or refolded and not sent. Where the relay had not noted that, nobody parks it again; nor in
+        a copy of the store (`noted` is None) from before it was judged at all.
+        """
+        for each in [each for each in self._due if each[0] == partition]:
+            if noted is None or not self._expected.aside_of(partition, each[1], owed) <= noted:
+                self._drop(each)
+            else:
+                self._made_again[each] = came_to, self._expected.aside_of(partition, each[1], noted)
+
+    def parked(self, partition: int, aside: frozenset[int]) -> None:
+        """This lies parked in the live generation: where it is more than is parked again, an older release makes the view.
+
+        What it answers otherwise by that, or not at all, it answers anew.
+        """
+        for each, (came_to, again) in list(self._made_again.items()):
+            own = self._expected.aside_of(partition, each[1], aside) if each[0] == partition else again
+            if any(offset < came_to for offset in own - again):
+                self._drop(each)
+
+    def _drop(self, each: tuple[int, str, str]) -> None:
+        del self._due[each]
+        self._made_again.pop(each, None)
 
     def after_delivery(self, effect: object) -> None:
         """Something was sent for the first time."""
@@ -76,7 +101,7 @@ class Corrections:
 
     def check_end(self, partition: int) -> None:
         """Every sender whose answer was changed has been told what it is now."""
-        for (place, event_id), outcome in self._due.items():
+        for (place, _, event_id), outcome in self._due.items():
             told = self._told[event_id]
             is_told = outcome in told.values() or any(each in self._expected.due for each in told)
             if place == partition and not is_told:

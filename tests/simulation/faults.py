@@ -92,8 +92,9 @@ async def store_rolled_back(s: "Schedule") -> None:
     if not s.images.kept:
         return
     content, leases = s.dice.choice(s.images.kept[-6:])
-    s.lose("store rolled back")
+    s.lose("store rolled back", is_set_back=True)
     s.world.server.roll_back(content)
+    s.replays.set_back()
     s.world.server.leases = dict(leases)
 
 

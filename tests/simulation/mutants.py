@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from services.medication_list import generations, judging, refolding
+from services.medication_list import generations, judging, outbox, refolding
 from services.medication_list.driver.app import FaustLog
 from services.medication_list.judging import Judge, Readable
 from services.medication_list.outbox import Relay
@@ -28,6 +28,8 @@ MUTANTS: dict[str, Change] = dict(REPLAY_MUTANTS)
 
 def kind_of(name: str) -> str | None:
     """The kind of schedules that must miss it; None: any."""
+    if name == rebuilt_view_judges_what_was_parked.__name__:
+        return "parked"
     return KINDS_OF.get(name, "replayed") if name in REPLAY_MUTANTS else None
 
 
@@ -270,6 +272,24 @@ def refold_keeps_what_is_parked(stack: ExitStack) -> None:
         return original(self, content, replace(rewrite, unparked=()))
 
     _instead(stack, MemoryStore, "_rewrite", rewrite)
+
+
+@mutant
+def rebuilt_view_judges_what_was_parked(stack: ExitStack) -> None:
+    """What lay parked when the store was lost is judged while the view is made again, and its effects are left out."""
+    _instead(stack, judging, "_withheld", lambda item, _: item)
+
+
+@mutant
+def progress_without_what_is_unsent(stack: ExitStack) -> None:
+    """The relay notes how far it has come, and not what lies before that and was not sent."""
+    _instead(stack, outbox, "unsent_records", lambda _: ())
+
+
+@mutant
+def refold_forgets_what_it_released(stack: ExitStack) -> None:
+    """What was refolded counts as sent at once."""
+    _instead(stack, MemoryStore, "_release", lambda *_: None)
 
 
 @mutant

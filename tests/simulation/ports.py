@@ -27,7 +27,7 @@ from services.medication_list.store.port import (
 )
 from services.medication_list.store.reading import Asked, Looked
 from services.medication_list.store.roles import Attending, Beginning, Pointer, Role
-from services.medication_list.store.waiting import WaitingEntry
+from services.medication_list.store.waiting import Unsent, WaitingEntry
 from services.publishing.log import LogRecord, LogUnavailable, Position
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.broker import IDENTITY
@@ -325,6 +325,14 @@ class SimulatedOutbox:
         self._link.world.note(f"relayed p{partition} {len(entry_ids)} {gone}")
         return gone
 
+    def unsent(self, asked: Mapping[int, str | None], at_most: int) -> Mapping[int, Unsent]:
+        """See `Outbox.unsent`."""
+        found: dict[int, Unsent] = {}
+        for each, entry_id in asked.items():
+            alone = partial(self._inner.unsent, {each: entry_id}, at_most)
+            found |= self._link.call("unsent", alone)
+        return found
+
 
 class SimulatedViews:
     """Where readers look, through a link: they await instead of blocking."""
@@ -420,16 +428,16 @@ class SimulatedSourceLog:
         ends = self._world.broker.ends
         return {each: ends[EVENTS_TOPIC, each] for each in range(self._world.partitions)}
 
-    def relayed(self) -> Mapping[int, int]:
+    def relayed(self) -> Mapping[int, RelayProgress]:
         """See `SourceLog.relayed`."""
         self._ask()
-        found = {}
+        found: dict[int, RelayProgress] = {}
         for place in range(self._world.partitions):
             for record in self._world.broker.records[PROGRESS_TOPIC, place]:
                 assert record.value is not None
                 progress = decode(record.value)
                 assert isinstance(progress, RelayProgress)
-                found[progress.partition] = progress.source_offset
+                found[progress.partition] = progress
         return found
 
     def _ask(self) -> None:

@@ -204,6 +204,12 @@ class Replays:
             stands = self._stands(generation)
             self.bounds[generation] = {each: max(offset, stands.get(each, 0)) for each, offset in until.items()}
 
+    def set_back(self) -> None:
+        """The store came back with an older copy: it may hold more of a generation than that is to be made up to now."""
+        for generation, until in list(self.bounds.items()):
+            stands = self._stands(generation)
+            self.bounds[generation] = {each: max(offset, stands.get(each, 0)) for each, offset in until.items()}
+
     def marked_whole(self, generation: str) -> None:
         """I9: a generation is called whole only when it has come to where the live one was when the command was started."""
         marking = current_process()

@@ -160,6 +160,23 @@ MENDED_BESIDE: Final = Profile(
     events=(16, LONGEST),
 )
 """A replay by a release that cannot read everything, while patients of what it makes are folded anew by one that can."""
+PARKED: Final = Profile(
+    faults=0.1,
+    always=("store_emptied", "shared_partitions", "rebalance"),
+    fails=(0.0, 0.01),
+    lingers=(0.0, 0.1),
+    older_release=1.0,
+    older_workers=0.6,
+    refolds=0.1,
+    workers=(2, 3),
+    readers=(1,),
+    operator=0.0,
+    replays=0.0,
+    every_s=(1.0, 1.5),
+    pace_s=(0.2, 0.3),
+    events=(16, LONGEST),
+)
+"""The store is emptied while records lie parked that only some of the workers can read, and while they are refolded."""
 PROFILES: Final = (
     ANYTHING,
     REFOLDED,
@@ -172,6 +189,7 @@ PROFILES: Final = (
     REPLAYED,
     REPLAYED,
     MENDED_BESIDE,
+    PARKED,
 )
 
 SET_BACK: Final = replace(
@@ -184,7 +202,12 @@ SET_BACK: Final = replace(
     every_s=(0.6, 1.0),
 )
 """Nothing goes wrong but that the store goes back, also when nobody writes any more."""
-KINDS: Final[Mapping[str, Profile]] = {"replayed": REPLAYED, "mended_beside": MENDED_BESIDE, "set_back": SET_BACK}
+KINDS: Final[Mapping[str, Profile]] = {
+    "replayed": REPLAYED,
+    "mended_beside": MENDED_BESIDE,
+    "set_back": SET_BACK,
+    "parked": PARKED,
+}
 """Those that can be asked for by name."""
 
 CALM_WITHIN_S: Final = 120.0
@@ -351,7 +374,7 @@ class Schedule:
         workers = [name for name in self.starting if name.startswith("worker")] + bulk
         return self.dice.choice(workers if self.dice.random() < 0.5 else [*self.starting, *bulk])
 
-    def lose(self, what: str, partition: int | None = None) -> None:
+    def lose(self, what: str, partition: int | None = None, *, is_set_back: bool = False) -> None:
         """Something that stood is gone: what is shown of it from now on has come at least as far as what was lost."""
         world = self.world
         world.note(what)
@@ -362,7 +385,7 @@ class Schedule:
             live = role.get(b"live", b"").decode()
             stood = content.hashes.get(GenerationKeys(live, each).offset, {b"offset": b"0"})
             world.lost_at[each] = max(world.lost_at[each], int(stood[b"offset"]))
-            self.checks.forget(each, live)
+            self.checks.forget(each, live, is_set_back=is_set_back)
 
     # --- What happens --------------------------------------------------------------------------------------------
 

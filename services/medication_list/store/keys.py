@@ -17,12 +17,14 @@ def workers_key(generation: str) -> str:
 class PartitionKeys:
     """The keys of one partition that no generation owns."""
 
-    __slots__ = ("announcements", "lease", "outbox", "partition", "role")
+    __slots__ = ("announcements", "lease", "outbox", "partition", "released", "role")
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.role = f"{{{partition}}}:role"
         self.outbox = f"{{{partition}}}:outbox"
+        self.released = f"{{{partition}}}:released"
+        """What was parked and is not any more, and whose effects wait in the outbox: offset -> last entry, space, note."""
         self.lease = f"{{{partition}}}:relay"
         self.announcements = f"{{{partition}}}:offsets"
         """The channel on which each new offset of the live generation is published."""
@@ -31,7 +33,7 @@ class PartitionKeys:
 class GenerationKeys:
     """The keys of one generation in one partition. A patient's hash is `list_of + patient`, its index `events_of + patient`."""
 
-    __slots__ = ("events_of", "list_of", "offset", "parked", "rx")
+    __slots__ = ("events_of", "list_of", "offset", "parked", "rx", "withheld")
 
     def __init__(self, generation: str, partition: int) -> None:
         prefix = f"{generation}:{{{partition}}}:"
@@ -40,6 +42,7 @@ class GenerationKeys:
         self.events_of = f"{prefix}e:"
         self.rx = f"{prefix}rx"
         self.parked = f"{prefix}parked"
+        self.withheld = f"{prefix}withheld"
 
     def list_key(self, patient: str) -> str:
         """The hash of a patient's list."""

@@ -35,7 +35,7 @@ from services.medication_list.store.roles import (
     pointer_of,
     role_of,
 )
-from services.medication_list.store.waiting import WaitingEntry
+from services.medication_list.store.waiting import Unsent, WaitingEntry
 
 Hash = dict[bytes, bytes]
 
@@ -228,11 +228,21 @@ class MemoryStore:
             for effect in rewrite.effects:
                 content.last_entry += 1
                 content.outboxes[PartitionKeys(rewrite.partition).outbox].append((content.last_entry, effect))
+            if rewrite.effects:
+                self._release(content, rewrite)
         taken = self._owners(content, keys.rx, rewrite)
         _drop(content, keys.parked, [str(each).encode() for each in rewrite.unparked])
         _put(content, keys.parked, {str(each).encode(): note for each, note in rewrite.parked.items()})
         _put(content, keys.offset, {b"epoch": str(epoch + 1).encode()})
         return Written(offset, taken)
+
+    def _release(self, content: Content, rewrite: PatientRewrite) -> None:
+        """Note what is about to be parked no more: until the entry that is the last for it was sent."""
+        parked = content.hashes.get(GenerationKeys(self.generation, rewrite.partition).parked, {})
+        named = [str(each).encode() for each in rewrite.unparked]
+        last_entry = f"{content.last_entry}-0 ".encode()
+        noted = {name: last_entry + parked[name] for name in named if name in parked}
+        _put(content, PartitionKeys(rewrite.partition).released, noted)
 
     def _stands(self, content: Content, partition: int) -> tuple[int, int]:
         held = content.hashes.get(GenerationKeys(self.generation, partition).offset)
@@ -260,7 +270,14 @@ class MemoryStore:
             self._limit(content, partition, role),
             [[held.get(name.encode()) for name in each.fields] for each, held in zip(wanted, lists, strict=True)],
             [[held.get(name) for name in each.remembered] for each, held in zip(wanted, indexes, strict=True)],
+            self._withheld(content, partition, role),
         )
+
+    def _withheld(self, content: Content, partition: int, role: Role) -> dict[int, str]:
+        if role.live != self.generation or role.state != RoleState.BUILDING:
+            return {}
+        held = content.hashes.get(GenerationKeys(self.generation, partition).withheld, {})
+        return {int(offset): reason.decode() for offset, reason in held.items()}
 
     def _write(self, content: Content, write: PartitionWrite) -> Written | Refused | None:
         role = _role(content, write.partition)
@@ -342,21 +359,24 @@ class MemoryRoles:
 
     @staticmethod
     def _begin(content: Content, partition: int, beginning: Beginning) -> bool:
-        key = GenerationKeys(beginning.generation, partition).offset
+        keys = GenerationKeys(beginning.generation, partition)
         role = _role(content, partition)
         if role is not None and role.live == beginning.instead_of:
             role = None
         if role is None and beginning.beside:
             return False
-        if key not in content.hashes:
+        if keys.offset not in content.hashes:
             if role is not None and role.live == beginning.generation:
                 return False
-            _put(content, key, {b"offset": b"0", b"epoch": b"0"})
+            _put(content, keys.offset, {b"offset": b"0", b"epoch": b"0"})
         if role is None:
-            reached = int(content.hashes[key][b"offset"]) >= beginning.until
+            reached = int(content.hashes[keys.offset][b"offset"]) >= beginning.until
             state = RoleState.LIVE if reached else RoleState.BUILDING
             begun = Role(beginning.epoch, beginning.generation, state, "", beginning.until, beginning.effects_from)
             _put(content, PartitionKeys(partition).role, _role_fields(begun))
+            content.hashes.pop(keys.withheld, None)
+            withheld = {str(offset).encode(): reason.encode() for offset, reason in beginning.withheld.items()}
+            _put(content, keys.withheld, withheld)
         return True
 
     def turn(self, partition: int, seen: Role, shall: Role) -> bool:
@@ -455,7 +475,47 @@ class MemoryOutbox:
             gone = {int(each.split("-")[0]) for each in entry_ids}
             entries = content.outboxes[PartitionKeys(partition).outbox]
             entries[:] = [each for each in entries if each[0] not in gone]
+            released = content.hashes.get(PartitionKeys(partition).released, {})
+            sent = [each for each, held in released.items() if not entries or entries[0][0] > _last_entry(held)]
+            _drop(content, PartitionKeys(partition).released, sent)
             return True
+
+    def unsent(self, asked: Mapping[int, str | None], at_most: int) -> Mapping[int, Unsent]:
+        """See `Outbox.unsent`."""
+        with self._server.call() as content:
+            found = {partition: self._unsent(content, partition, each, at_most) for partition, each in asked.items()}
+            return {partition: each for partition, each in found.items() if each is not None}
+
+    @staticmethod
+    def _unsent(content: Content, partition: int, entry_id: str | None, at_most: int) -> Unsent | None:
+        role, common = _role(content, partition), PartitionKeys(partition)
+        if role is None:
+            return None
+        keys = GenerationKeys(role.live, partition)
+        stands = content.hashes.get(keys.offset)
+        if stands is None:
+            return None
+        offset, entries = int(stands[b"offset"]), content.outboxes.get(common.outbox, [])
+        parked = content.hashes.get(keys.parked, {})
+        released = {each: held.split(b" ", 1)[1] for each, held in content.hashes.get(common.released, {}).items()}
+        withheld = content.hashes.get(keys.withheld, {}) if role.state == RoleState.BUILDING else {}
+        return Unsent(
+            offset,
+            bool(entries) if entry_id is None else any(f"{number}-0" == entry_id for number, _ in entries),
+            _first(released, at_most) | _first(parked, at_most),
+            {each: reason.decode() for each, reason in _first(withheld, at_most).items() if each >= offset},
+            len(parked),
+        )
+
+
+def _last_entry(released: bytes) -> int:
+    """The number of the last entry for a record that was released."""
+    return int(released.split(b"-", 1)[0])
+
+
+def _first(held: Hash, at_most: int) -> dict[int, bytes]:
+    """The first fields of a hash whose fields are offsets."""
+    return dict(sorted((int(offset), value) for offset, value in held.items())[:at_most])
 
 
 class MemoryViews:

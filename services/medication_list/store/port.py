@@ -34,7 +34,8 @@ class Snapshot(NamedTuple):
 
     `fields` and `remembered` have one list per Wanted, in the order asked, None where nothing is stored.
     `limit` is the offset up to which this generation may write now: None for the live one (it has no limit), else the
-    live one's offset. A batch that goes beyond it is cut there, or waits.
+    live one's offset. A batch that goes beyond it is cut there, or waits. `withheld` are the records that the live one
+    parks while it is building, by offset with the reason; nothing for any other.
     """
 
     offset: int
@@ -42,6 +43,7 @@ class Snapshot(NamedTuple):
     limit: int | None
     fields: Sequence[Sequence[bytes | None]]
     remembered: Sequence[Sequence[bytes | None]]
+    withheld: Mapping[int, str] = {}
 
 
 class WholePatient(NamedTuple):
@@ -162,7 +164,10 @@ class Store(Protocol):
         ...
 
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
-        """Put a patient that was folded anew in the place of what stands, and raise the epoch, in one step."""
+        """Put a patient that was folded anew in the place of what stands, and raise the epoch, in one step.
+
+        What is unparked by it and sends something counts as unsent until the last effect is deleted (see `Outbox.unsent`).
+        """
         ...
 
     def note_parked(self, partition: int, epoch: int, notes: Mapping[int, bytes]) -> Written | Refused:

@@ -38,13 +38,7 @@ class RedisRoles:
 
     def begin(self, beginnings: Mapping[int, Beginning]) -> Collection[int]:
         """See `Roles.begin`."""
-        replies = self._link.ask(
-            command(
-                "FCALL", function("begin"), 2, PartitionKeys(partition).role, GenerationKeys(each.generation, partition).offset,
-                *each,
-            )
-            for partition, each in beginnings.items()
-        )  # fmt: skip
+        replies = self._link.ask(_pack_begin(partition, each) for partition, each in beginnings.items())
         return [partition for partition, reply in zip(beginnings, replies, strict=True) if reply[0] != b"ok"]
 
     def turn(self, partition: int, seen: Role, shall: Role) -> bool:
@@ -82,3 +76,12 @@ class RedisRoles:
         """See `Roles.keeps_everything`."""
         info: bytes = self._link.ask([command("INFO", "memory")])[0]
         return b"maxmemory_policy:noeviction" in info or b"maxmemory:0\r" in info
+
+
+def _pack_begin(partition: int, beginning: Beginning) -> bytes:
+    at, own = PartitionKeys(partition), GenerationKeys(beginning.generation, partition)
+    generation, epoch, until, effects_from, instead_of, beside, withheld = beginning
+    words: list[Word] = [generation, epoch, until, effects_from, instead_of, beside]
+    for offset, reason in withheld.items():
+        words += (offset, reason)
+    return command("FCALL", function("begin"), 3, at.role, own.offset, own.withheld, *words)

@@ -34,7 +34,7 @@ _ATTEMPTS: Final = 4
 class _Places:
     """Every key of a partition that a call needs, and what every read begins with, made once."""
 
-    __slots__ = ("_standing", "common", "live", "live_offset", "own", "standing")
+    __slots__ = ("_standing", "common", "is_building", "live", "live_offset", "own", "standing")
 
     def __init__(self, generation: str, partition: int) -> None:
         self.common = PartitionKeys(partition)
@@ -43,6 +43,8 @@ class _Places:
             command("HMGET", self.common.role, "live", "state"),
             command("HMGET", self.own.offset, "offset", "epoch"),
         )
+        self.is_building = False
+        """Whether it was the live one, and building, when it was read last."""
         self.believe(generation)
 
     def believe(self, live: str) -> None:
@@ -74,11 +76,19 @@ class RedisStore:
         found: dict[int, Snapshot] = {}
         for _ in range(_ATTEMPTS):
             asked = {partition: wanted for partition, wanted in requests.items() if partition not in found}
-            replies = self._link.transact(_pack_read(self._at(each), wanted) for each, wanted in asked.items())
+            building = {partition for partition in asked if self._at(partition).is_building}
+            replies = self._link.transact(
+                _pack_read(self._at(each), wanted, is_building=each in building) for each, wanted in asked.items()
+            )
             for (partition, wanted), reply in zip(asked.items(), replies, strict=True):
                 stands = self._standing(partition, reply)
-                if stands is not None:
-                    found[partition] = Snapshot(*stands, *_lists(wanted, reply))
+                if stands is None:
+                    continue
+                is_building = self._is_building(partition, reply)
+                if is_building and partition not in building:
+                    continue  # once more, with what it withholds
+                withheld = _withheld(reply[-1]) if is_building else {}
+                found[partition] = Snapshot(*stands, *_lists(wanted, reply), withheld)
             if len(found) == len(requests):
                 return found
         raise _restless(min(requests.keys() - found))
@@ -155,6 +165,12 @@ class RedisStore:
             return int(offset), int(epoch), int(live_offset or 0)
         return int(offset), int(epoch), int(offset) if state == b"frozen" else None
 
+    def _is_building(self, partition: int, reply: Any) -> bool:
+        """Whether it is the live one, and building: then what it withholds must have been read with the rest."""
+        at = self._at(partition)
+        at.is_building = at.live == self.generation and reply[0][1] == b"building"
+        return at.is_building
+
     def _is_settled(self, partition: int, reply: Any) -> bool:
         if reply[0] == b"lost":
             raise ViewLostError(partition)
@@ -170,7 +186,7 @@ class RedisStore:
         return places
 
 
-def _pack_read(at: _Places, wanted: Sequence[Wanted]) -> list[bytes]:
+def _pack_read(at: _Places, wanted: Sequence[Wanted], *, is_building: bool) -> list[bytes]:
     """A transaction of plain commands: as atomic as a function, and Lua would copy every value twice."""
     commands = list(at.standing)
     list_of, events_of = at.own.list_of, at.own.events_of
@@ -179,7 +195,13 @@ def _pack_read(at: _Places, wanted: Sequence[Wanted]) -> list[bytes]:
             commands.append(packed(("HMGET", list_of + patient, *fields)))
         if remembered:
             commands.append(packed(("HMGET", events_of + patient, *remembered)))
+    if is_building:
+        commands.append(command("HGETALL", at.own.withheld))
     return commands
+
+
+def _withheld(flat: Sequence[bytes]) -> dict[int, str]:
+    return {int(offset): reason.decode() for offset, reason in _pairs(flat).items()}
 
 
 def _lists(wanted: Sequence[Wanted], reply: Any) -> tuple[list[Any], list[Any]]:
@@ -200,7 +222,7 @@ def _pack_rewrite(at: _Places, generation: str, rewrite: PatientRewrite) -> byte
     common, own = at.common, at.own
     keys = (
         *(common.role, own.offset, at.live_offset, common.outbox, own.rx, own.parked),
-        *(own.list_key(rewrite.patient), own.events_key(rewrite.patient)),
+        *(own.list_key(rewrite.patient), own.events_key(rewrite.patient), common.released),
     )
     parts = (
         *(rewrite.put, rewrite.remember, rewrite.effects, rewrite.opened, rewrite.closed, rewrite.unparked),

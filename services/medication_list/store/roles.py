@@ -50,7 +50,8 @@ class Beginning(NamedTuple):
     """How a generation begins in a partition where no role stands: see Role for `until` and `effects_from`.
 
     A role of the generation `instead_of`, which is gone, counts as none. With `beside`, which is 0 or 1, the generation
-    begins only where there is a role: beside the live one, and never in its place.
+    begins only where there is a role: beside the live one, and never in its place. `withheld` maps the offset of each
+    record that it parks while it is building, whether or not it can be read, to the reason.
     """
 
     generation: str
@@ -59,6 +60,7 @@ class Beginning(NamedTuple):
     effects_from: int
     instead_of: str = ""
     beside: int = 0
+    withheld: Mapping[int, str] = {}
 
 
 class WorkerKind(StrEnum):

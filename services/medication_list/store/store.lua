@@ -212,9 +212,20 @@ local function write(keys, args)
   return {'ok', taken}
 end
 
+-- Notes records as released, before they are parked no more: until the entry that is the last for them was sent.
+local function release(parked_key, released_key, args, first, last, entry_id)
+  for i = first, last do
+    local note = redis.call('HGET', parked_key, args[i])
+    if note then
+      redis.call('HSET', released_key, args[i], entry_id .. ' ' .. note)
+    end
+  end
+end
+
 -- Puts a patient that was folded anew in the place of what stands, unless its index has grown or anybody else wrote a
 -- patient meanwhile; raises the epoch, so that what others have read is stale.
--- KEYS: role, offset, the live generation's offset, outbox, rx, parked, the patient's hash and event index.
+-- What was parked and sends something now stays noted, with the last entry of that, until all of it was sent.
+-- KEYS: role, offset, the live generation's offset, outbox, rx, parked, the patient's hash and event index, released.
 -- ARGV: generation, believed live one, epoch, size of the index, packed counts (put, remember, effects, opened, closed,
 -- unparked, parked, forget, unchanged), then the values in that order. Answers as `write`, and the offset.
 local function rewrite(keys, args)
@@ -225,7 +236,7 @@ local function rewrite(keys, args)
   local counts = cmsgpack.unpack(args[5])
   local total = 2 * (counts[1] + counts[2] + counts[4] + counts[5] + counts[7] + counts[9])
   total = total + counts[3] + counts[6] + counts[8]
-  if #keys ~= 8 or #counts ~= 9 or #args ~= 5 + total or not whole(args[3]) then
+  if #keys ~= 9 or #counts ~= 9 or #args ~= 5 + total or not whole(args[3]) then
     return redis.error_reply('BADARGUMENT the rewrite does not add up')
   end
   local why = false
@@ -254,9 +265,10 @@ local function rewrite(keys, args)
   drop(keys[8], args, forget_at, forget_at + counts[8] - 1)
   set_pairs(keys[8], args, at, at + 2 * counts[2] - 1)
   at = at + 2 * counts[2]
+  local last_entry = false
   for i = at, at + counts[3] - 1 do
     if now.own then
-      redis.call('XADD', keys[4], '*', 'e', args[i])
+      last_entry = redis.call('XADD', keys[4], '*', 'e', args[i])
     end
   end
   at = at + counts[3]
@@ -264,6 +276,9 @@ local function rewrite(keys, args)
   close(keys[5], args, closed_at, closed_at + 2 * counts[5] - 1)
   local taken = open(keys[5], args, at, closed_at - 1)
   local parked_at = closed_at + 2 * counts[5] + counts[6]
+  if last_entry then
+    release(keys[6], keys[9], args, parked_at - counts[6], parked_at - 1, last_entry)
+  end
   drop(keys[6], args, parked_at - counts[6], parked_at - 1)
   set_pairs(keys[6], args, parked_at, forget_at - 1)
   redis.call('HINCRBY', keys[2], 'epoch', 1)
@@ -320,10 +335,10 @@ local function look(keys, args)
 end
 
 -- Begins a generation in one partition; again is harmless. Where no role stands, the generation becomes the live one,
--- building until its offset has reached `until`; not so one that is to begin beside the live one. A role of the
--- generation that is to be replaced counts as none.
--- KEYS: role, offset. ARGV: generation, role epoch, until, effects from, which one is to be replaced, 1 to begin beside.
--- Answers 'ok', or 'retired', or 'alone'.
+-- building until its offset has reached `until`, and withholding records from being judged; not so one that is to begin
+-- beside the live one. A role of the generation that is to be replaced counts as none.
+-- KEYS: role, offset, withheld. ARGV: generation, role epoch, until, effects from, which one is to be replaced, 1 to
+-- begin beside, then offsets that are withheld, each with its reason. Answers 'ok', or 'retired', or 'alone'.
 local function begin(keys, args)
   local role = redis.call('HMGET', keys[1], 'live')
   local stands = redis.call('HGET', keys[2], 'offset')
@@ -339,7 +354,11 @@ local function begin(keys, args)
   if not role[1] and args[6] == '1' then
     return {'alone'}
   end
-  if not (whole(args[2]) and whole(args[3]) and whole(args[4])) then
+  local are_whole = whole(args[2]) and whole(args[3]) and whole(args[4]) and #args % 2 == 0
+  for i = 7, #args, 2 do
+    are_whole = are_whole and whole(args[i])
+  end
+  if not are_whole then
     return redis.error_reply('BADARGUMENT a generation begins with whole numbers')
   end
   if not stands then
@@ -350,6 +369,8 @@ local function begin(keys, args)
     local state = tonumber(stands) >= tonumber(args[3]) and 'live' or 'building'
     redis.call('HSET', keys[1], 'epoch', args[2], 'live', args[1], 'state', state, 'token', '',
       'until', args[3], 'effects_from', args[4])
+    redis.call('DEL', keys[3])
+    set_pairs(keys[3], args, 7, #args)
   end
   return {'ok'}
 end
@@ -393,13 +414,59 @@ local function lease(keys, args)
   return 1
 end
 
--- Deletes what was acknowledged, for the owner of the lease alone. KEYS: lease, outbox. ARGV: owner, then entry ids.
--- Answers how many were deleted, or -1 when the lease is another's.
+-- Deletes what was acknowledged, for the owner of the lease alone; what was released is done with once no entry is left
+-- up to its last one. KEYS: lease, outbox, released. ARGV: owner, then entry ids. Answers how many were deleted, or -1
+-- when the lease is another's.
 local function relayed(keys, args)
   if redis.call('GET', keys[1]) ~= args[1] then
     return -1
   end
-  return redis.call('XDEL', keys[2], unpack(args, 2))
+  local deleted = redis.call('XDEL', keys[2], unpack(args, 2))
+  local released = redis.call('HGETALL', keys[3])
+  for i = 1, #released, 2 do
+    local last_entry = string.match(released[i + 1], '^[^ ]+')
+    if #redis.call('XRANGE', keys[2], '-', last_entry, 'COUNT', 1) == 0 then
+      redis.call('HDEL', keys[3], released[i])
+    end
+  end
+  return deleted
+end
+
+-- A hash, or of one that is larger about so many fields: nobody waits for a hash without bound.
+local function some(key, at_most)
+  if redis.call('HLEN', key) <= at_most then
+    return redis.call('HGETALL', key)
+  end
+  return redis.call('HSCAN', key, '0', 'COUNT', at_most)[2]
+end
+
+-- What of a partition is unsent, and how far its live generation has come, at one moment.
+-- KEYS: role, outbox, released, then offset, parked and withheld of the generation that is believed live.
+-- ARGV: that generation, how many fields of a hash, an outbox entry ('': any). Answers 'lost', 'believed' and which, or
+-- 'ok', offset, 1 when that entry waits, how many are parked, and what is parked, released, and, while it builds, withheld.
+local function unsent(keys, args)
+  local role = redis.call('HMGET', keys[1], 'live', 'state')
+  if not role[1] then
+    return {'lost'}
+  end
+  if role[1] ~= args[1] then
+    return {'believed', role[1]}
+  end
+  local offset, at_most = redis.call('HGET', keys[4], 'offset'), whole(args[2])
+  if not offset then
+    return {'lost'}
+  end
+  if not at_most then
+    return redis.error_reply('BADARGUMENT how many is a whole number')
+  end
+  local first, last = '-', '+'
+  if args[3] ~= '' then
+    first, last = args[3], args[3]
+  end
+  local waits = #redis.call('XRANGE', keys[2], first, last, 'COUNT', 1)
+  local withheld = role[2] == 'building' and some(keys[6], at_most) or {}
+  local parked = some(keys[5], at_most)
+  return {'ok', offset, waits, redis.call('HLEN', keys[5]), parked, some(keys[3], at_most), withheld}
 end
 
 -- Whether two hashes, as flat lists, hold the same.
@@ -474,3 +541,4 @@ redis.register_function{function_name='forget_@RELEASE@', callback=forget}
 redis.register_function{function_name='attend_@RELEASE@', callback=attend}
 redis.register_function{function_name='lease_@RELEASE@', callback=lease}
 redis.register_function{function_name='relayed_@RELEASE@', callback=relayed}
+redis.register_function{function_name='unsent_@RELEASE@', callback=unsent, flags={'no-writes'}}

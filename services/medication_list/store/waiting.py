@@ -11,6 +11,21 @@ class WaitingEntry(NamedTuple):
     effect: bytes
 
 
+class Unsent(NamedTuple):
+    """What of a partition is unsent at one moment: records that are parked, and such as were and whose effects wait.
+
+    `offset`: how far the live generation has come. `waits`: whether the entry that was asked for is in the outbox still.
+    `notes`: of what is parked, or was, the packed note by offset. `withheld`: what it has yet to park while it is building,
+    with the reason. `parked`: how many are, in all.
+    """
+
+    offset: int
+    waits: bool
+    notes: Mapping[int, bytes]
+    withheld: Mapping[int, str]
+    parked: int
+
+
 FIRST = "0-0"
 """Before every entry."""
 
@@ -31,4 +46,11 @@ class Outbox(Protocol):
 
     def relayed(self, partition: int, owner: str, entry_ids: Sequence[str]) -> bool:
         """Delete what was acknowledged; False, and nothing deleted, when the lease is another's by now."""
+        ...
+
+    def unsent(self, asked: Mapping[int, str | None], at_most: int) -> Mapping[int, Unsent]:
+        """What is unsent of each partition; one that lost its view is left out.
+
+        `asked`: the outbox entry to look for, None: any. Of more notes than `at_most` some, about so many, are brought.
+        """
         ...
