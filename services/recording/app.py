@@ -34,7 +34,6 @@ from services.recording.outcomes import ListUnreachable, MedicationListClient
 from services.recording.recorder import Recorder
 from services.recording.routes import Write, direct_of, router_of
 from services.recording.settings import RecordingSettings
-from services.recording.whole_answers import WholeAnswers
 from services.recording.write_metrics import WriteMetrics
 from services.serving import OURS_ALONE
 from services.telemetry import Registry, RequestMetrics, TroubleMetrics, metrics_routes, new_registry
@@ -45,8 +44,8 @@ from services.topics.registry import EVENTS_TOPIC, load
 
 _RETRYABLE: Final = {LogUnavailable: DoorReason.LOG_UNAVAILABLE, ListUnreachable: DoorReason.LIST_UNAVAILABLE}
 _KEEP_ALIVE_S: Final = 75
-"""Longer than callers keep idle connections, for 15 s as a rule: who sends on one that is just being closed here cannot know
-whether the write came through."""
+"""Longer than callers keep idle connections, aiohttp's 15 s among them: who sends on one that is just being closed here
+cannot know whether the write came through."""
 
 
 class Parts(NamedTuple):
@@ -198,7 +197,7 @@ def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:
     switch_often()
     collect_seldom()
     config = uvicorn.Config(
-        app, loop="uvloop", http=WholeAnswers, access_log=False, log_config=None, timeout_keep_alive=_KEEP_ALIVE_S
+        app, loop="uvloop", http="httptools", access_log=False, log_config=None, timeout_keep_alive=_KEEP_ALIVE_S
     )
     server = uvicorn.Server(config)
     with suppress(KeyboardInterrupt):
