@@ -69,6 +69,8 @@ lock: setup ## choose versions anew from pyproject.toml (with hashes, for every 
 		--extra dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 		deploy/local/java.in -o deploy/local/java.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		deploy/local/redis.in -o deploy/local/redis.lock
 
 clean: ## stop the platform and remove build/ whole
 	@test ! -x $(BIN)/python || $(BIN)/python -m deploy.local down

