@@ -1,6 +1,7 @@
 """The store against a Redis that loses its functions, its memory, its connections or its right to write."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 
@@ -73,9 +74,9 @@ async def test_a_full_redis_takes_nothing_and_still_answers_readers(
     try:
         with pytest.raises(StoreUnavailableError, match=r"OOM|OutOfMemory"):
             store.write([write(1)])
-        # A transaction takes memory, so the fold does not even begin.
-        with pytest.raises(StoreUnavailableError):
-            store.read({0: [Wanted(ANNA, ["meta"], [])]})
+        # Redis 7 refuses every transaction then, so that the fold does not even begin; Redis 8 lets one in that only reads.
+        with contextlib.suppress(StoreUnavailableError):
+            assert store.read({0: [Wanted(ANNA, ["meta"], [])]})[0][:4] == (1, 0, None, [[b"0"]])
         assert (await reader.read_list(ANNA)).values == {b"meta": b"0"}
     finally:
         client.config_set("maxmemory", "0")
