@@ -308,13 +308,13 @@ class Judge:
         return True
 
     def _read_second(self, work: PartitionWork) -> None:
-        wanted: dict[str, set[str]] = {}
+        wanted: dict[str, dict[str, None]] = {}
         for item in work.items:
             if isinstance(item, Readable):
                 fields = work.patients[item.patient].fields
                 missing = [name for name in pointed_at(item.entry.event.body, fields) if name not in fields]
                 if missing:
-                    wanted.setdefault(item.patient, set()).update(missing)
+                    wanted.setdefault(item.patient, {}).update(dict.fromkeys(missing))
         if wanted:
             self._read_more(work, [Wanted(patient, tuple(names), ()) for patient, names in wanted.items()])
 

@@ -228,7 +228,7 @@ def _notes(
                 standing[partition] = seen & set(place.inventory.differing_notes(partition, before, after))
     counts: dict[str, int] = {}
     for seen in standing.values():
-        for kind, _ in seen:
+        for kind, _ in sorted(seen):
             counts[kind] = counts.get(kind, 0) + 1
     return counts
 

@@ -428,7 +428,8 @@ class World:
         patient = self._read_for(event)
         judgement = self._judge(patient, entry)
         if self.whole_too:
-            whole = Patient({**self.everything()}, dict(patient.memory), complete=True)
+            # The store gives fields in whatever order.
+            whole = Patient(dict(reversed(self.everything().items())), dict(patient.memory), complete=True)
             assert evolve(whole, entry) == judgement, "what was loaded changed the judgement"
         read = [name for name in patient.fields if name in self.fields]
         then = Then(

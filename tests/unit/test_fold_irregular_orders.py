@@ -3,6 +3,7 @@
 import pytest
 
 from schemas.medication_list import MedicationList
+from services.medication_list.fold.judgement import NoticeDue
 from services.medication_list.read_api.view import show
 from tests.unit.fold_world import (
     Said,
@@ -259,3 +260,12 @@ def test_a_request_is_answered_once_and_by_whom_it_asks() -> None:
 def test_a_retraction_is_told_of_what_the_death_alone_recalled() -> None:
     world = given(issued("R1", "T1"), issued("R2", "T2", by="B"), recalled("R1"), died())
     assert world.when(death_retracted()).notices == [("death_retracted", "B")]
+
+
+def test_what_comes_late_tells_of_all_that_it_recalls_in_the_order_of_their_ids() -> None:
+    """Fields come from the store in any order, and the same event tells the same each time that it is judged."""
+    series = [issued(rx, by="A", series="S1", signed_ms=at(0)) for rx in ("R1", "R2", "R3", "R4")]
+    newest = issued("R9", by="A", signed_ms=at(5), earliest=on(60))
+    then = given(*series, newest).when(issued("R5", by="B", at_ms=at(6), signed_ms=at(3)))
+    told = [each.prescription for each in then.judgement.effects if isinstance(each, NoticeDue)]
+    assert told == sorted(id_of(rx) for rx in ("R1", "R2", "R3", "R4"))

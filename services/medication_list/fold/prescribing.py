@@ -205,10 +205,13 @@ def _replacement(draft: Draft, event: Event[PrescriptionIssued]) -> Recall:
 
 
 def _of_treatment(draft: Draft, treatment: str) -> dict[str, PrescriptionState]:
-    """Every known prescription of it, by id. Only what arrives late asks: it takes the whole patient to be read."""
+    """Every known prescription of it, in the order of ids: fields come in any order, and notices go out in this one.
+
+    Only what arrives late asks: it takes the whole patient to be read.
+    """
     return {
         field.removeprefix("rx:"): value
-        for field, value in draft.everything().items()
+        for field, value in sorted(draft.everything().items())
         if isinstance(value, PrescriptionState) and value.treatment == treatment
     }
 
