@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from tests.simulation.mutants import MUTANTS, kind_of
+from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import Result, run
 
 _AT_ONCE = 50
@@ -83,14 +83,14 @@ def explain(result: Result, last: int = 60) -> str:
     until = next((n for n, line in enumerate(result.history.lines()) if " CHECK " in line), len(result.history))
     lines = result.history.lines()[max(0, until - last) : until + 1]
     broken = [f"{each.invariant}: {each.what}" for each in result.violations[:_SHOWN]]
-    again = f"build/venv/bin/python -m tests.simulation --seed {result.seed} --schedules 1 --trace"
-    return "\n".join([f"seed {result.seed}:", *broken, "", *lines, "", f"again, from the beginning: {again}"])
+    again = f"again, from the beginning, to digest {result.history.digest()}: {result.again}"
+    return "\n".join([f"seed {result.seed}:", *broken, "", *lines, "", again])
 
 
 def _one_by_one(seeds: Iterable[int], mutant: str | None, *, traces: bool) -> int:
     failed = 0
     for seed in seeds:
-        result = run(seed, mutant, None if mutant is None else kind_of(mutant))
+        result = run(seed, mutant)
         failed += bool(result.violations)
         if traces:
             sys.stdout.write("\n".join([*result.history.lines(), f"digest {result.history.digest()}", ""]))

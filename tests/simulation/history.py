@@ -20,15 +20,23 @@ class History:
         self._now_s = now_s
         self._steps: list[tuple[float, str, str]] = []
         self.violations: list[Violation] = []
+        self._is_over = False
 
     def note(self, who: str, what: str) -> None:
         """Somebody did something, or something was done to them."""
-        self._steps.append((self._now_s(), who, what))
+        if not self._is_over:
+            self._steps.append((self._now_s(), who, what))
 
     def broken(self, invariant: str, what: str) -> None:
         """A promise does not hold."""
-        self.violations.append(Violation(invariant, what))
-        self.note("CHECK", f"{invariant}: {what}")
+        if not self._is_over:
+            self.violations.append(Violation(invariant, what))
+            self.note("CHECK", f"{invariant}: {what}")
+
+    def end(self, what: str) -> None:
+        """The last step. From now on the world is only taken apart, one task after the other in whatever order."""
+        self.note("world", what)
+        self._is_over = True
 
     def digest(self) -> str:
         """The same for the same history, in any process."""

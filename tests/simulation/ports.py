@@ -217,7 +217,7 @@ class SimulatedRoles:
         before = self._inner.pointer()
         pointed = self._inner.point(seen, shall)
         if pointed and before is not None:
-            for name in before.records.keys() & shall.records.keys():
+            for name in sorted(before.records.keys() & shall.records.keys()):
                 states = record_of(before, name).state, record_of(shall, name).state
                 if states == (GenerationState.FILLING, GenerationState.WHOLE):
                     self._link.world.on_whole(name)

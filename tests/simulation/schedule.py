@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 import logging
 import random
 import secrets
@@ -24,7 +25,7 @@ from tests.simulation.checks import Checks
 from tests.simulation.faults import FAULTS, SELDOM, Images
 from tests.simulation.history import History, Violation
 from tests.simulation.loop import Process, Scheduler, running
-from tests.simulation.mutants import applied
+from tests.simulation.mutants import applied, kind_of
 from tests.simulation.operator import run_operator
 from tests.simulation.replaying import Replays, decoded, run_replayer, run_reviewer
 from tests.simulation.stories import LONGEST, POOL, OlderRelease, Told, pseudonym, story
@@ -220,20 +221,57 @@ class Result:
     """What came of a schedule."""
 
     seed: int
+    mutant: str | None
     violations: Sequence[Violation]
     history: History
     counts: Mapping[str, int]
     calm_after_s: float
     faults: Mapping[str, int]
 
+    @property
+    def again(self) -> str:
+        """The command that plays it once more."""
+        return command_for(self.seed, self.mutant)
 
-def run(seed: int, mutant: str | None = None, kind: str | None = None) -> Result:
-    """Run one schedule; `mutant`: without this protection; `kind`: of this one of KINDS, and not by chance of any."""
+
+def command_for(seed: int, mutant: str | None = None) -> str:
+    """The command that plays one schedule, and prints its history and that one's digest."""
+    without = "" if mutant is None else f" --mutant {mutant}"
+    return f"build/venv/bin/python -m tests.simulation --seed {seed} --schedules 1 --trace{without}"
+
+
+def run(seed: int, mutant: str | None = None) -> Result:
+    """Run one schedule; `mutant`: without this protection, and of the kind that must miss it, where it is of one.
+
+    The same seed gives the same history in every process, whatever ran there before.
+    """
     dice = random.Random(seed)
-    with applied(mutant), silence(), seeded_chance(dice), running(dice) as loop:
-        schedule = Schedule(seed, loop, dice, None if kind is None else KINDS[kind])
-        loop.run_until_complete(schedule.go())
+    kind = None if mutant is None else kind_of(mutant)
+    with applied(mutant), silence(), seeded_chance(dice), uncollected(), running(dice) as loop:
+        schedule = Schedule(seed, loop, dice, mutant, None if kind is None else KINDS[kind])
+        try:
+            loop.run_until_complete(schedule.go())
+        except Exception as error:
+            error.add_note(f"again: {command_for(seed, mutant)}")
+            raise
         return schedule.result()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No cyclic garbage is collected meanwhile: when it is depends on all that this process ever allocated.
+
+    What a killed process leaves behind is such garbage, and some of it comes back to the loop when it is collected: an
+    asynchronous generator that was left in its midst is closed by a task of its own, which takes a turn of the dice.
+    """
+    was_on = gc.isenabled()
+    gc.collect(1)  # the world of the schedule before this one
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextmanager
@@ -265,6 +303,7 @@ class Schedule:
     seed: int
     loop: Scheduler
     dice: random.Random
+    mutant: str | None = None
     wanted: Profile | None = None
     images: Images = field(default_factory=Images)
 
@@ -538,9 +577,18 @@ class Schedule:
             self.checks.check_equal(self._beside(self.world.server.content_now)[1])
 
     def result(self) -> Result:
-        """What came of it."""
+        """What came of it; the last step tells how many turns there were and how the dice stand, which lines may hide."""
         history = self.world.history
-        return Result(self.seed, history.violations, history, dict(self.checks.counts), self.calm_after_s, self.counted)
+        history.end(f"ends after {self.loop.steps} turns; the dice say {self.dice.random()}")
+        return Result(
+            self.seed,
+            self.mutant,
+            history.violations,
+            history,
+            dict(self.checks.counts),
+            self.calm_after_s,
+            self.counted,
+        )
 
 
 async def _awaited(fault: Awaitable[None]) -> None:

@@ -1,15 +1,17 @@
 """Schedules by chance keep every promise, one seed tells one history, and each protection that is taken out is missed."""
 
 import gc
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from random import Random
 
 import pytest
 
 from deploy.local.layout import CHECKOUT
 from tests.simulation.__main__ import explain, run_all
-from tests.simulation.mutants import MUTANTS, kind_of
+from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import run
 from tests.simulation.world import World
 
@@ -18,6 +20,8 @@ SAME = 80
 """Schedules that every run plays."""
 DRAWN = 40
 """Schedules that a run draws for itself, and perhaps nobody has played before."""
+TWICE = 8
+"""Schedules that are played again: some that once came out otherwise the second time, and some that a run draws."""
 TRIES = 60
 """Schedules that a mutant may survive at most; most are caught by one of the first ten."""
 
@@ -38,9 +42,24 @@ def test_no_schedule_drawn_by_the_runs_seed_breaks_a_promise(seed: int) -> None:
     assert told.schedules == DRAWN
 
 
-def test_one_seed_tells_one_history_in_every_process(seed: int) -> None:
-    first, again, another = (_digest_of(each) for each in (seed, seed, seed + 1))
-    assert first == again != another
+@pytest.mark.parametrize("first", [71294, None], ids=["same", "drawn"])
+def test_one_seed_tells_one_history_whatever_ran_before_and_in_every_process(first: int | None, seed: int) -> None:
+    first = Random(seed).randrange(10**6, 10**9) if first is None else first
+    seeds = range(first, first + TWICE)
+    here = [run(each).history.digest() for each in seeds]
+    again = [run(each).history.digest() for each in reversed(seeds)]
+    assert here == again[::-1]
+    assert here == _digests_elsewhere(seeds)
+    assert len(set(here)) == TWICE
+
+
+def test_whoever_follows_what_a_failing_schedule_prints_sees_the_same(seed: int) -> None:
+    failed = next(result for each in range(seed, seed + TRIES) if (result := run(each, "errors_swallowed")).violations)
+    told = explain(failed).splitlines()[-1]
+    command = failed.again.split()[1:]
+    assert told.endswith(failed.again)
+    assert failed.history.digest() in told
+    assert _played(command)[-2:] == [f"digest {failed.history.digest()}", "1 failed"]
 
 
 def test_a_schedule_leaves_nothing_of_its_world_behind() -> None:
@@ -50,18 +69,31 @@ def test_a_schedule_leaves_nothing_of_its_world_behind() -> None:
     assert not [each for each in gc.get_objects() if isinstance(each, World)]
 
 
-def _digest_of(seed: int) -> str:
-    arguments = ["--seed", str(seed), "--schedules", "1", "--trace"]
+def _digests_elsewhere(seeds: range) -> list[str]:
+    """Of each, in a process where hashes come out otherwise."""
+    arguments = ["--seed", str(seeds.start), "--schedules", str(len(seeds)), "--trace"]
+    lines = _played(["-m", "tests.simulation", *arguments])
+    return [line.removeprefix("digest ") for line in lines if line.startswith("digest ")]
+
+
+def _played(arguments: Sequence[str]) -> list[str]:
+    """What our own command line printed."""
+    hashes = {"PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
     told = subprocess.run(  # noqa: S603  our own command line
-        [sys.executable, "-m", "tests.simulation", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=True
+        [sys.executable, *arguments],
+        cwd=CHECKOUT,
+        env=os.environ | hashes,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    return next(line for line in told.stdout.splitlines() if line.startswith("digest "))
+    assert told.returncode in (0, 1), told.stderr
+    return told.stdout.splitlines()
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_a_protection_that_is_taken_out_is_missed(name: str) -> None:
-    kind = kind_of(name)
-    caught = next((result for seed in range(1, TRIES + 1) if (result := run(seed, name, kind)).violations), None)
+    caught = next((result for seed in range(1, TRIES + 1) if (result := run(seed, name)).violations), None)
     assert caught is not None, f"{name} survived {TRIES} schedules"
     assert caught.violations[0].invariant != "crash", "it was not the protection that was missed"
     assert "again, from the beginning" in explain(caught)
