@@ -16,11 +16,13 @@ FIRST_BACKOFF_S: Final = 0.2
 LONGEST_BACKOFF_S: Final = 5.0
 # One that ran this long before it died is started at once, as if it had never died.
 STEADY_S: Final = 30.0
-LOOK_EVERY_S: Final = 0.05
+LOOK_EVERY_S: Final = 0.2
+"""How soon one that died is noticed. To ask the kernel costs little, but for nine programs and twenty times a second."""
 HUNG_AFTER_S: Final = 30.0
 """A program that has answered before and does not for so long, each time that it is asked, hangs. Longer than a busy
 machine lets anyone wait, and than a worker is missed by its group: that one's partitions have gone to another long before."""
-ASK_EVERY_S: Final = 2.0
+ASK_EVERY_S: Final = 5.0
+"""An answer costs 2 ms of processor time, of whoever asks and of whoever answers."""
 ASKED_IN_VAIN: Final = 3
 """And it was asked so often: where all are slow a round of questions takes long, and two answers that came too late are
 no sign that anything hangs. Who is killed under too much load cannot be reached at all, and the others wait for it."""

@@ -23,6 +23,7 @@ from services.health import HealthServer, Pulse, Readiness, Trouble, TroubleReas
 from services.identity.sealing import SealBroken, Sealer
 from services.medication_list.fold.judgement import Effect, ReceiptDue
 from services.medication_list.generations import refuse_another_log
+from services.medication_list.log_side import LogAsker
 from services.medication_list.outgoing import effect_id_of, outgoing, topic_of
 from services.medication_list.overview import overview
 from services.medication_list.overview_metrics import Overlooking
@@ -494,7 +495,8 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
     TroubleMetrics(readiness, registry)
     if traces is not None:
         traces.tell(registry)
-    overlooking = Overlooking(lambda: overview(settings.kafka, link, topics), registry)
+    asker = LogAsker(settings.kafka)
+    overlooking = Overlooking(lambda: overview(asker, link, topics), registry)
     more = [metrics_routes(lambda _: (registry,))]
     health = HealthServer(readiness, pulse, host=settings.host, port=settings.port, more=more)
     health.start()
@@ -513,6 +515,7 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
     if traces is not None:
         await asyncio.to_thread(traces.close)
     overlooking.stop()
+    asker.close()
     link.close()
     health.stop()
 

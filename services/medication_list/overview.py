@@ -7,31 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from typing import Any, Final
 
 import msgspec
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationState, record_of
 from services.medication_list.groups import group_of_generation, group_of_release
 from services.medication_list.judging import ParkedNote
+from services.medication_list.log_side import LogAsker, LogSide
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.roles import Pointer, Role, RoleState
-from services.publishing.broker_check import listens
-from services.publishing.kafka_access import KafkaAccess, no_right_to, refusal
-from services.topics.reading import described, places_of
+from services.publishing.kafka_access import no_right_to, refusal
 from services.topics.registry import EVENTS_TOPIC, Topics
-
-_ANSWERS_WITHIN_MS: Final = 5_000
-_LISTENS_WITHIN_S: Final = 2.0
-_FIRST_RECORDS_WITHIN_S: Final = 2.0
 
 
 class PartitionOverview(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,11 +84,6 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(each.partition for each in self.partitions if each.owner is None)
 
 
-class _LogSide(msgspec.Struct):
-    ends: Mapping[int, int] = {}
-    owners: Mapping[int, str] = {}
-
-
 class _ViewSide(msgspec.Struct):
     pointer: Pointer | None = None
     roles: Mapping[int, Role | None] = {}
@@ -107,23 +93,23 @@ class _ViewSide(msgspec.Struct):
     redis: RedisOverview | None = None
 
 
-def overview(kafka: KafkaAccess, link: Link, topics: Topics, *, now_ms: int | None = None) -> Overview:
-    """Ask broker and Redis. Blocking, some seconds where one of them is away; never raises for that."""
+def overview(asker: LogAsker, link: Link, topics: Topics, *, now_ms: int | None = None) -> Overview:
+    """Ask brokers and Redis. Blocking, some seconds where one of them is away; never raises for that."""
     partitions = range(topics.partitions(EVENTS_TOPIC))
     at_ms = int(time.time() * 1000) if now_ms is None else now_ms
     away: list[str] = []
-    log, view, first_ms = _LogSide(), _ViewSide(), dict[int, int]()
+    log, view, first_ms = LogSide(), _ViewSide(), dict[int, int]()
     try:
         view = _view_side(link, partitions)
     except StoreUnavailableError as error:
         away.append(f"Redis does not answer ({type(error).__name__}).")
     try:
-        log = _log_side(kafka, _groups(view.pointer))
-        first_ms = _first_waiting(kafka, _behind(log, view))
+        log = asker.side(_groups(view.pointer))
+        first_ms = asker.first_waiting(_behind(log, view))
     except TopicAuthorizationFailedError:
         away.append(no_right_to(EVENTS_TOPIC))
     except (KafkaError, OSError) as error:
-        away.append(refusal(kafka) or f"The broker does not answer ({type(error).__name__}).")
+        away.append(refusal(asker.kafka) or f"The broker does not answer ({type(error).__name__}).")
     return Overview(
         at_ms=at_ms,
         partitions=tuple(_partition(each, log, view, first_ms, at_ms) for each in partitions),
@@ -144,66 +130,10 @@ def _groups(pointer: Pointer | None) -> tuple[str, ...]:
     return group_of_release(record_of(pointer, live).fold_version), group_of_generation(live)
 
 
-def _log_side(kafka: KafkaAccess, groups: Sequence[str]) -> _LogSide:
-    if not any(listens(each, _LISTENS_WITHIN_S) for each in kafka.addresses):
-        # The library would try for long, and leave every refused socket open behind it.
-        raise ConnectionRefusedError
-    with closing(
-        KafkaAdminClient(
-            **kafka.client_settings(), request_timeout_ms=_ANSWERS_WITHIN_MS, bootstrap_timeout_ms=_ANSWERS_WITHIN_MS
-        )
-    ) as admin:
-        topic = described(admin, EVENTS_TOPIC)
-        places = [] if topic is None else places_of(EVENTS_TOPIC, topic)
-        found = admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST)) if places else {}
-        return _LogSide({each.partition: found[each].offset for each in places}, _owners(admin, groups))
-
-
-def _owners(admin: Any, groups: Sequence[str]) -> dict[int, str]:
-    """Who works on each partition of the log, by the groups' word."""
-    owners: dict[int, str] = {}
-    described = admin.describe_groups(list(groups))
-    for member in (member for group in groups for member in described[group]["members"]):
-        assignment = member["member_assignment"] or {}
-        for assigned in assignment.get("assigned_partitions", ()):
-            if assigned["topic"] == EVENTS_TOPIC:
-                owners |= dict.fromkeys(assigned["partitions"], str(member["member_id"]))
-    return owners
-
-
-def _behind(log: _LogSide, view: _ViewSide) -> dict[int, int]:
+def _behind(log: LogSide, view: _ViewSide) -> dict[int, int]:
     """The offset of the first record that waits, for each partition of which one does."""
     live = {} if view.pointer is None else view.offsets[view.pointer.generation]
     return {p: offset for p, end in log.ends.items() if (offset := live.get(p)) is not None and offset < end}
-
-
-def _first_waiting(kafka: KafkaAccess, places: Mapping[int, int]) -> dict[int, int]:
-    """When the broker took the first record that waits, in milliseconds since the epoch."""
-    if not places:
-        return {}
-    found: dict[int, int] = {}
-    with closing(
-        KafkaConsumer(
-            **kafka.client_settings(),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            allow_auto_create_topics=False,
-            # A broker gives at least one batch, however small this is.
-            max_partition_fetch_bytes=1,
-            fetch_max_bytes=1 << 20,
-        )
-    ) as consumer:
-        asked = [TopicPartition(EVENTS_TOPIC, each) for each in places]
-        consumer.assign(asked)
-        for each in asked:
-            consumer.seek(each, places[each.partition])
-        deadline = time.monotonic() + _FIRST_RECORDS_WITHIN_S
-        while len(found) < len(places) and time.monotonic() < deadline:
-            for place, records in consumer.poll(timeout_ms=200).items():
-                found.setdefault(place.partition, records[0].timestamp)
-                consumer.pause(place)
-    return found
 
 
 # --- The view -----------------------------------------------------------------------------------------------------
@@ -258,7 +188,7 @@ def redis_overview(link: Link) -> RedisOverview:
 
 
 def _partition(
-    partition: int, log: _LogSide, view: _ViewSide, first_ms: Mapping[int, int], at_ms: int
+    partition: int, log: LogSide, view: _ViewSide, first_ms: Mapping[int, int], at_ms: int
 ) -> PartitionOverview:
     offset = None if view.pointer is None else view.offsets[view.pointer.generation].get(partition)
     end, role = log.ends.get(partition), view.roles.get(partition)
@@ -283,7 +213,7 @@ def _seconds(since_ms: int | None, at_ms: int) -> float | None:
     return None if since_ms is None else max(0.0, (at_ms - since_ms) / 1000)
 
 
-def _generations(log: _LogSide, view: _ViewSide) -> tuple[GenerationOverview, ...]:
+def _generations(log: LogSide, view: _ViewSide) -> tuple[GenerationOverview, ...]:
     pointer = view.pointer
     if pointer is None:
         return ()

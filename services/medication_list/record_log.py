@@ -9,8 +9,8 @@ from typing import Any, Final, Protocol
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
-from services.publishing.broker_check import listens
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kept_admin import listens
 from services.topics.registry import EVENTS_TOPIC
 
 _NEAR: Final = 100

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from services.canonical_log import configure
 from services.casework.telling import Exit, answered, instant, tell
+from services.medication_list.log_side import LogAsker
 from services.medication_list.overview import Overview, PartitionOverview, RedisOverview, overview
 from services.medication_list.store.link import Link
 from services.operations.reaching import Reached, ServiceStatus, ask_services, reach
@@ -57,17 +58,17 @@ def status(
     console = Console(soft_wrap=True, highlight=False)
     with answered(as_json=as_json):
         platform = reach()
-        with closing(Link(platform.redis)) as link:
-            seen = look(platform, link, None)
+        with closing(Link(platform.redis)) as link, closing(LogAsker(platform.kafka)) as asker:
+            seen = look(platform, asker, link, None)
             if not once and not as_json and console.is_terminal:
-                _follow(console, platform, link, seen, every_s)
+                _follow(console, platform, asker, link, seen, every_s)
             tell(_plain(seen), lambda out: out.print(screen(seen)), as_json=as_json)
     raise typer.Exit(int(Exit.DONE if seen.well else Exit.NOT_WELL))
 
 
-def look(platform: Reached, link: Link, before: Status | None) -> Status:
+def look(platform: Reached, asker: LogAsker, link: Link, before: Status | None) -> Status:
     """Ask everybody once."""
-    seen = overview(platform.kafka, link, load())
+    seen = overview(asker, link, load())
     services = ask_services(platform.services)
     outcomes = outcomes_in(each.metrics for each in services)
     ready = all(each.state == "ready" for each in services)
@@ -105,13 +106,13 @@ def _plain(seen: Status) -> Status:
     return Status(seen.at_ms, seen.well, services, seen.without_owner, seen.outcomes, seen.per_second, seen.overview)
 
 
-def _follow(console: Console, platform: Reached, link: Link, seen: Status, every_s: float) -> None:
+def _follow(console: Console, platform: Reached, asker: LogAsker, link: Link, seen: Status, every_s: float) -> None:
     """Until Ctrl-C."""
     with Live(screen(seen), console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
                 time.sleep(every_s)
-                seen = look(platform, link, seen)
+                seen = look(platform, asker, link, seen)
                 live.update(screen(seen), refresh=True)
         except KeyboardInterrupt:
             raise typer.Exit(int(Exit.DONE if seen.well else Exit.NOT_WELL)) from None

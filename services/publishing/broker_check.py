@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from threading import Thread
 from typing import Any, Final
 
-from kafka import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from services.health import Trouble, TroubleReason
 from services.publishing.kafka_access import KafkaAccess, no_right_to, refusal
+from services.publishing.kept_admin import KeptAdmin
 
 _ANSWERS_WITHIN_MS: Final = 2_000
 LOW_BYTES: Final = 1 << 30
@@ -40,7 +38,7 @@ class BrokerCheck:
         self._low_share = low_share
         self._kafka = kafka
         self._declared = {topic: partitions(topic) for topic in topics}
-        self._admin: Any = None
+        self._admin = KeptAdmin(kafka, _ANSWERS_WITHIN_MS)
         self._left_bytes: int | None = None
         """Room on the fullest disk, when that was low the last time that the broker told."""
 
@@ -50,11 +48,11 @@ class BrokerCheck:
 
     def _look(self) -> Sequence[Trouble]:
         try:
-            admin = self._connected()
+            admin = self._admin.connected()
             found = {each["name"]: each for each in admin.describe_topics(list(self._declared))}
             self._left_bytes = self._low(admin.describe_log_dirs({}))
         except (KafkaError, OSError) as error:
-            self._disconnect()
+            self._admin.let_go()
             return (self._unreachable(type(error).__name__),)
         troubles = [_wrong(topic, count, found.get(topic)) for topic, count in self._declared.items()]
         if self._left_bytes is not None:
@@ -64,27 +62,7 @@ class BrokerCheck:
 
     def close(self) -> None:
         """Let the connection go. The next question makes another."""
-        spent, self._admin = self._admin, None
-        if spent is not None:
-            spent.close()
-
-    def _connected(self) -> Any:
-        if not any(listens(address, _ANSWERS_WITHIN_MS / 1000) for address in self._kafka.addresses):
-            # The library would try for two seconds, and leave every refused socket open behind it.
-            raise ConnectionRefusedError
-        if self._admin is None:
-            self._admin = KafkaAdminClient(
-                **self._kafka.client_settings(),
-                request_timeout_ms=_ANSWERS_WITHIN_MS,
-                bootstrap_timeout_ms=_ANSWERS_WITHIN_MS,
-            )
-        return self._admin
-
-    def _disconnect(self) -> None:
-        """A connection on which a broker fell silent stays silent for long after: the next question gets a new one."""
-        spent, self._admin = self._admin, None
-        if spent is not None:
-            Thread(target=spent.close, name="broker-check-spent", daemon=True).start()
+        self._admin.close()
 
     def _low(self, brokers: Sequence[Mapping[str, Any]]) -> int | None:
         """The bytes left on the fullest log directory, None where there is room, or where the brokers do not tell."""
@@ -106,16 +84,6 @@ class BrokerCheck:
             return Trouble(TroubleReason.BROKER_UNREACHABLE, text)
         full = f"{text} When it last answered, its disk had {_megabytes(self._left_bytes)} left."
         return Trouble(TroubleReason.BROKER_DISK_FULL, full)
-
-
-def listens(address: str, within_s: float) -> bool:
-    """Whether anything listens at host:port."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=within_s).close()
-    except OSError:
-        return False
-    return True
 
 
 def _wrong(topic: str, declared: int, found: Mapping[str, Any] | None) -> Trouble | None:

@@ -15,8 +15,8 @@ from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from schemas.framing import PLAIN, Framing
 from services.health import Trouble, TroubleReason
-from services.publishing.broker_check import listens
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kept_admin import listens
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
     Headers,

@@ -30,7 +30,7 @@ Place = tuple[str, int]
 """A topic and a partition of it."""
 
 RECORDS_AT_ONCE: Final = 200
-_POLL_MS: Final = 500
+_POLL_MS: Final = 1_000
 _JOIN_MS: Final = 8_000
 """How long each step of joining the group may take: to join, and to learn where to go on. It takes several requests, with
 the metadata of all topics among them, and one that ends before them begins anew: on a busy machine half a second never
@@ -131,6 +131,7 @@ class Inbox:
             isolation_level="read_committed",
             allow_auto_create_topics=False,
             max_poll_records=RECORDS_AT_ONCE,
+            fetch_max_wait_ms=_POLL_MS,
             metadata_max_age_ms=_NEW_TOPICS_SEEN_WITHIN_MS,
             session_timeout_ms=_SESSION_MS,
         )

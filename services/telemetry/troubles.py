@@ -12,7 +12,7 @@ from services.telemetry.exposition import Registry
 
 
 class TroubleMetrics(Collector):
-    """Tells what stood at the last look (every two seconds, see `Readiness.watch`): scraping asks nobody."""
+    """Tells what stood at the last look (some seconds ago, see `Readiness.watch`): scraping asks nobody."""
 
     def __init__(self, readiness: Readiness, registry: Registry) -> None:
         self._standing: Callable[[], frozenset[TroubleReason]] = lambda: readiness.standing

@@ -16,6 +16,7 @@ from deploy.local.waiting import wait_until
 from deploy.services import SERVICES
 from services.clock import SystemClock
 from services.health import Trouble, TroubleReason
+from services.medication_list.log_side import LogAsker
 from services.medication_list.overview import overview
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
@@ -110,8 +111,8 @@ async def test_who_has_no_right_writes_nothing_reads_nothing_and_is_told_so(plat
         places(somebody, EVENTS_TOPIC)
     with pytest.raises(SourceLogUnavailableError, match=f"no right to topic {EVENTS_TOPIC}"):
         KafkaSourceLog(somebody).ends()
-    with closing(Link(platform.redis_url)) as link:
-        assert (await asyncio.to_thread(overview, somebody, link, load())).away == (NO_RIGHT,)
+    with closing(Link(platform.redis_url)) as link, closing(LogAsker(somebody)) as asker:
+        assert (await asyncio.to_thread(overview, asker, link, load())).away == (NO_RIGHT,)
     await check_that_it_cannot_append(platform, somebody)
 
 

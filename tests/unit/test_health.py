@@ -105,6 +105,28 @@ async def test_the_log_tells_when_a_trouble_begins_and_when_it_ends(capsys: pyte
     assert told.count("redis_unreachable") == 2
 
 
+async def test_a_process_looks_soon_again_while_something_is_wrong_and_less_often_while_all_is_well() -> None:
+    troubles = [LOST]
+    pauses: list[float] = []
+
+    async def check() -> Sequence[Trouble]:
+        return tuple(troubles)
+
+    async def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 20:
+            troubles.clear()
+        if len(pauses) == 40:
+            raise asyncio.CancelledError
+
+    readiness = Readiness({"store": check})
+    with pytest.raises(asyncio.CancelledError):
+        await readiness.watch(sleep)
+    assert all(1.6 <= each <= 2.4 for each in pauses[:20]), pauses
+    assert all(4.0 <= each <= 6.0 for each in pauses[20:]), pauses
+    assert len(set(pauses)) > 30, "who started together does not look at once for ever"
+
+
 def test_a_process_lives_while_its_loop_beats() -> None:
     beating, silent = Pulse(), Pulse(silent_after_s=0)
     assert asked(Readiness({}), "/health/live", beating).json() == {"status": "live"}
