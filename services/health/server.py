@@ -16,6 +16,7 @@ from services.health.pulse import Pulse
 from services.health.readiness import Readiness
 from services.health.routes import health_routes
 from services.serving import OURS_ALONE
+from services.serving.quiet_server import QuietServer
 
 _ENDS_WITHIN_S: Final = 5.0
 
@@ -37,7 +38,7 @@ class HealthServer:
         for router in (health_routes(lambda _: readiness, pulse), *more):
             app.include_router(router)
         config = uvicorn.Config(app, loop="asyncio", http="httptools", log_config=None, access_log=False)
-        self._server = uvicorn.Server(config)
+        self._server = QuietServer(config)
         self._thread = Thread(target=self._serve, name="health", daemon=True)
 
     def start(self) -> None:
@@ -47,7 +48,7 @@ class HealthServer:
 
     def stop(self) -> None:
         """End. Twice does no harm."""
-        self._server.should_exit = True
+        self._server.end()
         if self._thread.is_alive():
             self._thread.join(_ENDS_WITHIN_S)
 

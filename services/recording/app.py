@@ -36,6 +36,7 @@ from services.recording.routes import Write, direct_of, router_of
 from services.recording.settings import RecordingSettings
 from services.recording.write_metrics import WriteMetrics
 from services.serving import OURS_ALONE
+from services.serving.quiet_server import QuietServer
 from services.telemetry import Registry, RequestMetrics, TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process
 from services.telemetry.traced_requests import TracedRequests
@@ -199,7 +200,7 @@ def serve(app: FastAPI, *, service: str, host: str, port: int) -> None:
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", access_log=False, log_config=None, timeout_keep_alive=_KEEP_ALIVE_S
     )
-    server = uvicorn.Server(config)
+    server = QuietServer(config)
     with suppress(KeyboardInterrupt):
         server.run(listening(host, port))
     if not server.started:
