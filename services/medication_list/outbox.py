@@ -205,7 +205,8 @@ class Relay:
         if await self._keep_leases():
             await self._note_unsent()
         await self._look_at_held_again()
-        after = {partition: each.after for partition, each in self._leased.items()}
+        # Where nothing is held, nothing waits before `after`, unless another file of Redis brought it back: that goes first.
+        after = {partition: each.after if each.held else FIRST for partition, each in self._leased.items()}
         found = await asyncio.to_thread(self._outbox.waiting, after, _AT_MOST, _WAIT_MS)
         if not after:
             await asyncio.sleep(_WAIT_MS / 1000)  # another relay has them all
@@ -253,9 +254,6 @@ class Relay:
         new = [partition for partition in owned if partition not in self._leased]
         progress = await asyncio.to_thread(self._relayed) if new else {}
         kept = {partition: self._leased[partition] for partition in owned if partition not in new}
-        # Where nothing is held, nothing waits before `after`, unless an older file of Redis brought it back.
-        for each in kept.values():
-            each.after = each.after if each.held else FIRST
         self._leased = kept | {partition: _Partition(progress.get(partition)) for partition in new}
         self._leased_until_ms = now_ms + LEASE_MS
         return True

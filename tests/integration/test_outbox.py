@@ -274,6 +274,19 @@ async def test_progress_does_not_go_back_for_a_correction_of_an_old_event() -> N
     assert place.left() == 0
 
 
+async def test_what_another_copy_of_the_store_brings_back_goes_before_what_comes_then() -> None:
+    place = Place()
+    relay = place.relay()
+    place.wait(notice(4, "first"), notice(5, "second"))
+    copied = place.server.save()
+    await relay.step()
+    place.server.roll_back(copied)
+    place.wait(notice(6, "third"))
+    await relay.step()
+    assert place.log.keys(NOTICES) == ["first", "second", "first", "second", "third"]
+    assert place.left() == 0
+
+
 async def test_only_the_holder_of_the_lease_relays_and_another_takes_over() -> None:
     place = Place()
     place.wait(notice(1, "a"))
