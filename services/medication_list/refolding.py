@@ -137,8 +137,8 @@ class Refolder:
         Whatever the patient's own traffic or another writer puts between is read again.
 
         Raises:
-            RefoldRefusedError: a switch is under way, a record that was judged cannot be read by this release, or the
-                patient's events keep coming.
+            RefoldRefusedError: the view is being made anew, a switch is under way, a record that was judged cannot be
+                read by this release, or the patient's events keep coming.
             LogLookupError, StoreUnavailableError, RegistryUnavailableError: try again.
         """
         known: dict[int, StoredRecord] = {}
@@ -159,7 +159,9 @@ class Refolder:
                     self._spans.refolded(plan.traced, began_ns)
                 return plan
             if answer.why == RefusedWhy.ROLE:
-                raise RefoldRefusedError("A switch of generations is under way: refold when it is done.")
+                raise RefoldRefusedError(
+                    "The view is being made anew, or a switch of generations is under way: refold when that is done."
+                )
         raise RefoldRefusedError("The patient's events keep coming between reading and writing: try again.")
 
     def _planned(self, patient: str, known: dict[int, StoredRecord]) -> Refold:

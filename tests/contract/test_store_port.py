@@ -387,6 +387,17 @@ def test_a_rewrite_that_is_refused_releases_nothing(place: Place) -> None:
     assert place.content() == before
 
 
+def test_nobody_is_folded_anew_while_the_view_is_being_made(place: Place) -> None:
+    store = place.begin(until=3)
+    store.write([PartitionWrite(0, 0, 0, 2, parked={1: b"a"})])
+    before = place.content()
+    anew = PatientRewrite(0, ANNA, 0, 0, {}, {}, [effect(1)], unparked=[1])
+    assert store.rewrite(anew) == Refused(RefusedWhy.ROLE, 2, 0, None)
+    assert place.content() == before
+    store.write([PartitionWrite(0, 2, 0, 3)])
+    assert store.rewrite(anew) == Written(3, {})
+
+
 def test_what_is_withheld_is_unsent_until_it_is_parked(place: Place) -> None:
     place.roles.begin({0: Beginning(G1, 1, 9, 5, withheld={1: "unknown_schema", 6: "unreadable"})})
     assert place.outbox.unsent({0: None}, 9)[0].withheld == {1: "unknown_schema", 6: "unreadable"}

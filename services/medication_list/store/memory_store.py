@@ -210,7 +210,7 @@ class MemoryStore:
         index = keys.events_key(rewrite.patient)
         held = content.hashes.get(keys.list_key(rewrite.patient), {})
         why = None
-        if own and limit is not None:
+        if own and (limit is not None or role.state == RoleState.BUILDING):
             why = RefusedWhy.ROLE
         elif epoch != rewrite.epoch:
             why = RefusedWhy.EPOCH

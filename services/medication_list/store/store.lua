@@ -224,7 +224,8 @@ end
 
 -- Puts a patient that was folded anew in the place of what stands, unless its index has grown or anybody else wrote a
 -- patient meanwhile; raises the epoch, so that what others have read is stale.
--- What was parked and sends something now stays noted, with the last entry of that, until all of it was sent.
+-- What was parked and sends something now stays noted, with the last entry of that, until all of it was sent. Refused while
+-- the view is being made: what is judged later would owe effects to it that come before the relay's progress.
 -- KEYS: role, offset, the live generation's offset, outbox, rx, parked, the patient's hash and event index, released.
 -- ARGV: generation, believed live one, epoch, size of the index, packed counts (put, remember, effects, opened, closed,
 -- unparked, parked, forget, unchanged), then the values in that order. Answers as `write`, and the offset.
@@ -240,7 +241,7 @@ local function rewrite(keys, args)
     return redis.error_reply('BADARGUMENT the rewrite does not add up')
   end
   local why = false
-  if now.own and now.limit then
+  if now.own and (now.limit or now.state == 'building') then
     why = 'role'
   elseif now.epoch ~= args[3] then
     why = 'epoch'
