@@ -6,7 +6,7 @@ At least once by the relay, once by the effects' ids. `python -m services.medica
 import asyncio
 import secrets
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -245,18 +245,27 @@ class Relay:
         now_ms = self._clock.monotonic_ms()
         if self._leased_until_ms - now_ms > _RENEW_BEFORE_END_MS:
             return False
-        if self._leased_until_ms <= now_ms:
-            self._leased.clear()  # it may have been another's meanwhile
         if self._has_failed:
             await asyncio.to_thread(self._relayed)  # no lease for one that does not reach the log
             self._has_failed = False
-        owned = await asyncio.to_thread(self._outbox.lease, self._all, self._owner, LEASE_MS)
-        new = [partition for partition in owned if partition not in self._leased]
-        progress = await asyncio.to_thread(self._relayed) if new else {}
-        kept = {partition: self._leased[partition] for partition in owned if partition not in new}
+        owned = await self._lease()
+        progress: Mapping[int, RelayProgress] = {}
+        if not self._leased.keys() >= set(owned):
+            progress = await asyncio.to_thread(self._relayed)
+            owned = await self._lease()  # the reading can have taken longer than a lease lasts
+        kept = {partition: self._leased[partition] for partition in owned if partition in self._leased}
+        new = [partition for partition in owned if partition not in kept]
         self._leased = kept | {partition: _Partition(progress.get(partition)) for partition in new}
-        self._leased_until_ms = now_ms + LEASE_MS
         return True
+
+    async def _lease(self) -> Collection[int]:
+        """Take or keep what leases can be had, from now on; of those that ran out, what was known may be another's by now."""
+        now_ms = self._clock.monotonic_ms()
+        if self._leased_until_ms <= now_ms:
+            self._leased.clear()
+        owned = await asyncio.to_thread(self._outbox.lease, self._all, self._owner, LEASE_MS)
+        self._leased_until_ms = now_ms + LEASE_MS
+        return owned
 
     async def _look_at_held_again(self) -> None:
         """Read a partition from its beginning again when what it holds may go: its topic has come, or time has passed."""
@@ -392,8 +401,8 @@ class Relay:
         await self._note([each for each in anew if each != noted[each.partition]])
 
     def _records_of(self, partition: int, found: Unsent) -> tuple[UnsentRecord, ...]:
-        if found.parked > NOTED_AT_MOST:
-            self._alarm(f"unsent of {partition}", "unsent_not_noted", partition=partition, parked=found.parked)
+        if found.in_all > NOTED_AT_MOST:
+            self._alarm(f"unsent of {partition}", "unsent_not_noted", partition=partition, parked=found.in_all)
         return unsent_records(found)
 
     async def _note(self, progress: Sequence[RelayProgress]) -> None:

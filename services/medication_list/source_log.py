@@ -111,11 +111,11 @@ class KafkaSourceLog:
             raise SourceLogUnavailableError("the progress cannot be read while the schema registry is away") from error
 
     def _read_progress(self, consumer: Any, places: Sequence[TopicPartition]) -> dict[int, RelayProgress]:
-        """Compaction may not have come by: the last record of a partition counts."""
+        """Compaction may not have come by: the last record of a key counts, and no other is decoded."""
         consumer.assign(places)
         ends = consumer.end_offsets(places)
         consumer.seek_to_beginning(*places)
-        found: dict[int, RelayProgress] = {}
+        newest: dict[bytes, bytes] = {}
         heard_at_s = time.monotonic()
         while is_behind(consumer, ends, _POLL_MS):
             polled = consumer.poll(timeout_ms=_POLL_MS)
@@ -124,12 +124,13 @@ class KafkaSourceLog:
             elif time.monotonic() - heard_at_s > self._answers_within_ms / 1000:
                 raise KafkaTimeoutError("nothing came of what is there")
             for records in polled.values():
-                for record in records:
-                    if record.value is not None:
-                        progress = decode(self._framing.from_topic(record.value))
-                        assert isinstance(progress, RelayProgress)
-                        found[progress.partition] = progress
-        return found
+                newest.update((record.key, record.value) for record in records if record.value is not None)
+        return {noted.partition: noted for noted in map(self._progress_in, newest.values())}
+
+    def _progress_in(self, value: bytes) -> RelayProgress:
+        noted = decode(self._framing.from_topic(value))
+        assert isinstance(noted, RelayProgress)
+        return noted
 
     def _admin(self) -> Any:
         return KafkaAdminClient(

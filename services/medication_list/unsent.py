@@ -12,7 +12,7 @@ from schemas.reasons import ParkReason
 from services.medication_list.store.waiting import Unsent
 
 NOTED_AT_MOST: Final = 1_000
-"""*Policy*: so many records of a partition are noted, the first ones; the note is written as often as effects are sent."""
+"""*Policy*: so many records of a partition are noted, of more than that any; the note is written as often as effects are sent."""
 
 
 class _Note(msgspec.Struct, frozen=True, array_like=True):

@@ -345,17 +345,17 @@ def test_what_was_parked_and_sends_something_now_is_unsent_until_its_last_effect
     parked, released = {0: b"of nobody"}, {1: b"a"}
     assert place.content()["{0}:released"] == {b"1": b"a"}
     assert place.outbox.unsent({0: None, 7: None}, 9) == {
-        0: Unsent(3, waits=True, notes=parked | released, withheld={}, parked=1)
+        0: Unsent(3, waits=True, notes=parked | released, withheld={}, in_all=2)
     }
     assert list(place.outbox.lease([0], "one", 60_000)) == [0]
     first, second, last = (each.entry_id for each in place.outbox.waiting({0: FIRST}, 9, 1)[0])
     assert place.outbox.relayed(0, "one", [second])
     assert place.outbox.relayed(0, "one", [first])
-    assert place.outbox.unsent({0: last}, 9)[0] == Unsent(3, waits=True, notes=parked | released, withheld={}, parked=1)
+    assert place.outbox.unsent({0: last}, 9)[0] == Unsent(3, waits=True, notes=parked | released, withheld={}, in_all=2)
     assert not place.outbox.unsent({0: first}, 9)[0].waits
     assert not place.outbox.relayed(0, "another", [last])
     assert place.outbox.relayed(0, "one", [last])
-    assert place.outbox.unsent({0: None}, 9) == {0: Unsent(3, waits=False, notes=parked, withheld={}, parked=1)}
+    assert place.outbox.unsent({0: None}, 9) == {0: Unsent(3, waits=False, notes=parked, withheld={}, in_all=1)}
     assert "{0}:released" not in place.content()
 
 
@@ -366,7 +366,7 @@ def test_what_came_later_holds_nothing_up_that_was_released_before_it(place: Pla
     store.write([PartitionWrite(0, 2, 1, 3, [], [effect(2)])])
     assert list(place.outbox.lease([0], "one", 60_000)) == [0]
     place.outbox.relayed(0, "one", [place.outbox.waiting({0: FIRST}, 1, 1)[0][0].entry_id])
-    assert place.outbox.unsent({0: None}, 9) == {0: Unsent(3, waits=True, notes={}, withheld={}, parked=0)}
+    assert place.outbox.unsent({0: None}, 9) == {0: Unsent(3, waits=True, notes={}, withheld={}, in_all=0)}
 
 
 def test_what_is_not_live_releases_nothing(place: Place) -> None:
@@ -375,7 +375,7 @@ def test_what_is_not_live_releases_nothing(place: Place) -> None:
     beside.write([PartitionWrite(0, 0, 0, 3, parked={1: b"a"})])
     beside.rewrite(PatientRewrite(0, ANNA, 0, 0, {}, {}, [effect(1)], unparked=[1]))
     assert place.content().keys().isdisjoint({"{0}:released", "{0}:outbox"})
-    assert place.outbox.unsent({0: None}, 9) == {0: Unsent(3, waits=False, notes={}, withheld={}, parked=0)}
+    assert place.outbox.unsent({0: None}, 9) == {0: Unsent(3, waits=False, notes={}, withheld={}, in_all=0)}
 
 
 def test_a_rewrite_that_is_refused_releases_nothing(place: Place) -> None:
@@ -405,11 +405,11 @@ def test_what_is_withheld_is_unsent_until_it_is_parked(place: Place) -> None:
     assert store.read({0: []})[0].withheld == {1: "unknown_schema", 6: "unreadable"}
     store.write([PartitionWrite(0, 0, 0, 3, parked={1: b"a"})])
     assert place.outbox.unsent({0: None}, 9) == {
-        0: Unsent(3, waits=False, notes={1: b"a"}, withheld={6: "unreadable"}, parked=1)
+        0: Unsent(3, waits=False, notes={1: b"a"}, withheld={6: "unreadable"}, in_all=1)
     }
     store.write([PartitionWrite(0, 3, 0, 9, parked={6: b"b"})])
     assert place.outbox.unsent({0: None}, 9) == {
-        0: Unsent(9, waits=False, notes={1: b"a", 6: b"b"}, withheld={}, parked=2)
+        0: Unsent(9, waits=False, notes={1: b"a", 6: b"b"}, withheld={}, in_all=2)
     }
     assert store.read({0: []})[0].withheld == {}
 
@@ -446,7 +446,7 @@ def test_of_very_many_that_are_parked_some_are_told_and_how_many_there_are(place
     store, notes = place.begin(), dict.fromkeys(range(3_000), b"n")
     store.write([PartitionWrite(0, 0, 0, 3_000, parked=notes)])
     found = place.outbox.unsent({0: None}, 1_000)[0]
-    assert found.parked == 3_000
+    assert found.in_all == 3_000
     assert 500 < len(found.notes) < 2_000
     assert found.notes.items() <= notes.items()
 

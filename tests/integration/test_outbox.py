@@ -341,6 +341,22 @@ async def test_a_relay_takes_no_lease_again_before_it_reaches_the_log() -> None:
     assert await relay.step() == 1
 
 
+async def test_a_progress_that_takes_longer_to_read_than_a_lease_lasts_holds_nothing_up() -> None:
+    place = Place()
+    place.server.now_ms = place.clock.monotonic_ms
+    place.wait(notice(1, "a"))
+
+    def relayed() -> Mapping[int, RelayProgress]:
+        place.clock.advance(2 * LEASE_MS)
+        return place.relayed()
+
+    relay = Relay(place.outbox, place.log, place.topics, SEALER, place.clock, 1, relayed)
+    assert await relay.step() == 1
+    place.wait(notice(2, "b"))
+    assert await relay.step() == 1
+    assert place.log.keys(NOTICES) == ["a", "b"]
+
+
 async def run_until_it_pauses(relay: Relay) -> None:
     """Run a relay until a round has failed."""
 

@@ -230,7 +230,7 @@ def a_note(patient: str | None, reason: str = "not_judged") -> bytes:
 
 
 def found(notes: Mapping[int, bytes], withheld: Mapping[int, str] | None = None) -> Unsent:
-    return Unsent(0, waits=False, notes=notes, withheld=withheld or {}, parked=len(notes))
+    return Unsent(0, waits=False, notes=notes, withheld=withheld or {}, in_all=len(notes))
 
 
 def test_what_belongs_to_nobody_is_not_noted_and_all_else_is() -> None:

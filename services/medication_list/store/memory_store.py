@@ -210,7 +210,7 @@ class MemoryStore:
         index = keys.events_key(rewrite.patient)
         held = content.hashes.get(keys.list_key(rewrite.patient), {})
         why = None
-        if own and (limit is not None or role.state == RoleState.BUILDING):
+        if (own and (limit is not None or role.state == RoleState.BUILDING)) or role.state == RoleState.FROZEN:
             why = RefusedWhy.ROLE
         elif epoch != rewrite.epoch:
             why = RefusedWhy.EPOCH
@@ -504,7 +504,7 @@ class MemoryOutbox:
             bool(entries) if entry_id is None else any(f"{number}-0" == entry_id for number, _ in entries),
             _first(released, at_most) | _first(parked, at_most),
             {each: reason.decode() for each, reason in _first(withheld, at_most).items() if each >= offset},
-            len(parked),
+            len(parked) + len(released),
         )
 
 

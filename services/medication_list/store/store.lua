@@ -225,7 +225,8 @@ end
 -- Puts a patient that was folded anew in the place of what stands, unless its index has grown or anybody else wrote a
 -- patient meanwhile; raises the epoch, so that what others have read is stale.
 -- What was parked and sends something now stays noted, with the last entry of that, until all of it was sent. Refused while
--- the view is being made: what is judged later would owe effects to it that come before the relay's progress.
+-- the live view is being made: what is judged later would owe effects to it that come before the relay's progress; and while
+-- a switch is under way, also beside: what it would send goes nowhere if that one becomes live.
 -- KEYS: role, offset, the live generation's offset, outbox, rx, parked, the patient's hash and event index, released.
 -- ARGV: generation, believed live one, epoch, size of the index, packed counts (put, remember, effects, opened, closed,
 -- unparked, parked, forget, unchanged), then the values in that order. Answers as `write`, and the offset.
@@ -241,7 +242,7 @@ local function rewrite(keys, args)
     return redis.error_reply('BADARGUMENT the rewrite does not add up')
   end
   local why = false
-  if now.own and (now.limit or now.state == 'building') then
+  if now.own and (now.limit or now.state == 'building') or now.state == 'frozen' then
     why = 'role'
   elseif now.epoch ~= args[3] then
     why = 'epoch'
@@ -444,7 +445,8 @@ end
 -- What of a partition is unsent, and how far its live generation has come, at one moment.
 -- KEYS: role, outbox, released, then offset, parked and withheld of the generation that is believed live.
 -- ARGV: that generation, how many fields of a hash, an outbox entry ('': any). Answers 'lost', 'believed' and which, or
--- 'ok', offset, 1 when that entry waits, how many are parked, and what is parked, released, and, while it builds, withheld.
+-- 'ok', offset, 1 when that entry waits, how many are parked or released, and what is parked, released, and, while it builds,
+-- withheld.
 local function unsent(keys, args)
   local role = redis.call('HMGET', keys[1], 'live', 'state')
   if not role[1] then
@@ -467,7 +469,8 @@ local function unsent(keys, args)
   local waits = #redis.call('XRANGE', keys[2], first, last, 'COUNT', 1)
   local withheld = role[2] == 'building' and some(keys[6], at_most) or {}
   local parked = some(keys[5], at_most)
-  return {'ok', offset, waits, redis.call('HLEN', keys[5]), parked, some(keys[3], at_most), withheld}
+  local count = redis.call('HLEN', keys[5]) + redis.call('HLEN', keys[3])
+  return {'ok', offset, waits, count, parked, some(keys[3], at_most), withheld}
 end
 
 -- Whether two hashes, as flat lists, hold the same.

@@ -16,14 +16,14 @@ class Unsent(NamedTuple):
 
     `offset`: how far the live generation has come. `waits`: whether the entry that was asked for is in the outbox still.
     `notes`: of what is parked, or was, the packed note by offset. `withheld`: what it has yet to park while it is building,
-    with the reason. `parked`: how many are, in all.
+    with the reason. `in_all`: how many are parked or released, in all.
     """
 
     offset: int
     waits: bool
     notes: Mapping[int, bytes]
     withheld: Mapping[int, str]
-    parked: int
+    in_all: int
 
 
 FIRST = "0-0"
