@@ -124,17 +124,18 @@ async def partition_lost(s: "Schedule") -> None:
 
 @fault
 async def pointer_lost(s: "Schedule") -> None:
-    """The pointer is gone while the partitions stand; an operator restores it."""
+    """The pointer is gone while the partitions stand; an operator restores it: the last one that there was."""
     held = s.world.server.content_now.hashes.get(LIVE)
     if held is None:
         return
     s.world.note("pointer lost")
+    s.world.lost_pointer = held
     s.world.server.lose(lambda key: key == LIVE)
     era = s.world.era
     await asyncio.sleep(s.dice.choice((0.1, 2.0, 5.0)))
     if s.world.era == era and LIVE not in s.world.server.content_now.hashes:
         s.world.note("pointer restored")
-        s.world.server.content_now.hashes[LIVE] = held
+        s.world.server.content_now.hashes[LIVE] = s.world.lost_pointer
         s.start_all()
 
 

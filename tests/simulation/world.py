@@ -75,6 +75,8 @@ class World:
         """Told which generation was marked whole that was not."""
         self.lost_at: dict[int, int] = dict.fromkeys(range(self.partitions), 0)
         self.era = 0
+        self.lost_pointer: Hash = {}
+        """The last pointer that was lost."""
 
     def now_ms(self) -> int:
         """What time it is, by a clock that is right."""
