@@ -66,8 +66,11 @@ def redis_server() -> str:
 
 
 def redis_version(executable: str) -> int:
-    """The major version of a redis-server, 0 if it does not say."""
-    found = re.search(r"v=(\d+)", _run(executable, "--version").stdout)
+    """The major version of a redis-server, 0 if it does not say, or cannot be run on this machine."""
+    try:
+        found = re.search(r"v=(\d+)", _run(executable, "--version").stdout)
+    except OSError:
+        return 0
     return int(found.group(1)) if found else 0
 
 

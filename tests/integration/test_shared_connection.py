@@ -54,6 +54,19 @@ async def test_who_gives_up_leaves_the_others_in_step(connection: SharedConnecti
             assert answer.replies == [b"%d" % each]
 
 
+async def test_a_connection_that_came_after_all_had_given_up_is_the_next_ones(
+    connection: SharedConnection, redis_url: str
+) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        before = client.info("stats")["total_connections_received"]
+        gives_up = asyncio.create_task(connection.exchange([command("ECHO", "a")]))
+        await asyncio.sleep(0)
+        gives_up.cancel()
+        await asyncio.sleep(TIMEOUT_S / 2)  # it opens meanwhile, and nobody waits for it
+        assert (await connection.exchange([command("ECHO", "b")])).replies == [b"b"]
+        assert client.info("stats")["total_connections_received"] - before == 1
+
+
 async def test_an_error_of_one_is_no_error_of_its_neighbours(connection: SharedConnection) -> None:
     wrong, right = await asyncio.gather(
         connection.exchange([command("NONSENSE")]), connection.exchange([command("ECHO", "right")])

@@ -86,17 +86,18 @@ class SharedConnection:
             self._opening = asyncio.create_task(self._opened(), name="redis-opening")
             # All who waited may have given up: then nobody is left to hear why it failed, and nobody needs to.
             self._opening.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._line = await asyncio.shield(self._opening)
-        return self._line
+        return await asyncio.shield(self._opening)
 
     async def _opened(self) -> "_Line":
         connection = self._pool.make_connection()
         try:
             await connection.connect()
-            return _Line(connection, await _prepared(connection))
+            # Kept here, and not by who waits: all of them may have given up meanwhile, and the next one must find it.
+            self._line = _Line(connection, await _prepared(connection))
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
+        return self._line
 
 
 class _Line(asyncio.Protocol):
