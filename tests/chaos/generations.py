@@ -39,10 +39,13 @@ def _partition(view: Any, live: str, other: str, partition: int) -> Iterator[Vio
 
 
 def _hashes(view: Any, generation: str, partition: int) -> Hashes:
-    """Every hash of a generation by its name without the generation; the epoch counts rewrites and may differ."""
+    """Every hash of a generation by its name without the generation.
+
+    But for what is of one of them alone: the epoch counts rewrites, and only one that was made after a loss withholds records.
+    """
     prefix = f"{generation}:{{{partition}}}:"
     names = [key.decode() for key in view.scan_iter(match=f"{prefix}*", count=1000)]
-    names = [name for name in names if name != f"{prefix}offset"]
+    names = [name for name in names if name not in {f"{prefix}offset", f"{prefix}withheld"}]
     pipeline = view.pipeline(transaction=False)
     for name in names:
         pipeline.hgetall(name)
