@@ -26,6 +26,12 @@ def test_generations_that_are_equal_but_for_their_epochs_are_equal(view: Any) ->
 
 
 @pytest.mark.integration
+def test_what_one_withheld_while_it_was_made_after_a_loss_is_no_difference(view: Any) -> None:
+    view.hset("g1-00000a:{0}:withheld", "5", b"unreadable")
+    assert differing(view, 1) == (1, [])
+
+
+@pytest.mark.integration
 def test_a_field_that_differs_is_named(view: Any) -> None:
     view.hset("g2-00000b:{0}:p:somebody", "t:1", b"\x94")
     _, (found,) = differing(view, 1)
