@@ -337,10 +337,10 @@ async def reading(kafka: str, fresh_topic: FreshTopic, client: RegistryClient) -
     await lookup.close()
 
 
-def write(kafka: str, topic: str, *values: bytes) -> None:
+def write(kafka: str, topic: str, *values: bytes, key: str = ANNA) -> None:
     with closing(KafkaProducer(bootstrap_servers=kafka)) as producer:
         for value in values:
-            producer.send(topic, key=ANNA.encode(), value=value, partition=0).get(30)
+            producer.send(topic, key=key.encode(), value=value, partition=0).get(30)
 
 
 async def test_the_log_is_looked_up_in_both_framings(
@@ -365,7 +365,8 @@ async def test_the_relays_progress_is_read_in_both_framings(
     progress = [RelayProgress(partition=each, source_offset=9, effect_id=str(uuid4())) for each in range(2)]
     noted = [codec.encode(each) for each in progress]
     foreign = server.add({**codec.newest("RelayProgress").schema, "doc": "Written elsewhere."})
-    write(kafka, reading.topic, noted[0], framed(foreign, noted[1]))
+    write(kafka, reading.topic, noted[0], key="0")
+    write(kafka, reading.topic, framed(foreign, noted[1]), key="1")
     server.stop()
     with pytest.raises(SourceLogUnavailableError, match="registry"):
         reading.source.relayed()

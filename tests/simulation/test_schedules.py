@@ -22,7 +22,7 @@ DRAWN = 40
 """Schedules that a run draws for itself, and perhaps nobody has played before."""
 TWICE = 8
 """Schedules that are played again: some that once came out otherwise the second time, and some that a run draws."""
-TRIES = 60
+TRIES = 120
 """Schedules that a mutant may survive at most; most are caught by one of the first ten."""
 
 
