@@ -46,6 +46,11 @@ def connections(broker: Broker) -> set[str]:
     return {fields[1] for fields in map(str.split, lines) if fields[2].endswith(to)}
 
 
+def assert_kept(broker: Broker, before: set[str]) -> None:
+    """No new connection for each look: the library may make one more by itself, to the node that the first one named."""
+    assert len(connections(broker) - before) <= 1
+
+
 def append(broker: Broker, partition: int, count: int) -> None:
     with closing(KafkaProducer(**KafkaAccess(broker.address).client_settings())) as producer:
         for _ in range(count):
@@ -53,18 +58,17 @@ def append(broker: Broker, partition: int, count: int) -> None:
 
 
 async def test_a_check_asks_over_one_connection_and_over_a_new_one_after_a_failure(broker: Broker) -> None:
-    check = BrokerCheck(KafkaAccess(broker.address), load().partitions, [EVENTS_TOPIC])
-    assert list(await check()) == []
-    before = connections(broker)
-    for _ in range(3):
+    with closing(BrokerCheck(KafkaAccess(broker.address), load().partitions, [EVENTS_TOPIC])) as check:
         assert list(await check()) == []
-    assert connections(broker) == before
-    broker.kill()
-    (away,) = await check()
-    assert away.reason is TroubleReason.BROKER_UNREACHABLE
-    await asyncio.to_thread(broker.start)
-    assert list(await check()) == []
-    check.close()
+        before = connections(broker)
+        for _ in range(8):
+            assert list(await check()) == []
+        assert_kept(broker, before)
+        broker.kill()
+        (away,) = await check()
+        assert away.reason is TroubleReason.BROKER_UNREACHABLE
+        await asyncio.to_thread(broker.start)
+        assert list(await check()) == []
 
 
 def test_ends_owners_and_what_waits_are_asked_over_connections_that_are_kept(broker: Broker) -> None:
@@ -81,7 +85,7 @@ def test_ends_owners_and_what_waits_are_asked_over_connections_that_are_kept(bro
         assert set(asker.first_waiting({3: 4})) == {3}, "fewer of them"
         assert asker.first_waiting({5: 0}) == {5: first[5]}, "and others"
         assert asker.side([GROUP]) == seen
-        assert connections(broker) == before
+        assert_kept(broker, before)
         append(broker, 3, 1)
         assert asker.side([GROUP]).ends[3] == 6
 
