@@ -400,7 +400,7 @@ def _after_a_loss(generation: str, epoch: int, end: int, relayed: RelayProgress 
         return Beginning(generation, epoch, end, 0, instead_of)
     withheld = {each.offset: each.reason for each in relayed.unsent}
     # What was parked lies in the log, whatever its end was a moment before.
-    until = max(end, *(offset + 1 for offset in withheld), 0)
+    until = max([end, *(offset + 1 for offset in withheld)])
     return Beginning(generation, epoch, until, relayed.source_offset, instead_of, withheld=withheld)
 
 

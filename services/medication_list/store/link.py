@@ -21,6 +21,16 @@ SOCKET_TIMEOUT_S: Final = 2.0
 Word = str | bytes | int
 
 
+def connection_settings(timeout_s: float) -> dict[str, Any]:
+    """What every connection to Redis is made with, blocking or not; each kind of redis-py's clients has its own class of retries."""
+    return {
+        "protocol": 2,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "socket_keepalive": True,
+    }
+
+
 def command(*words: Word) -> bytes:
     """One command as it goes over the wire."""
     return packed(words)
@@ -33,6 +43,11 @@ def packed(words: tuple[Word, ...]) -> bytes:
 
 _MULTI: Final = command("MULTI")
 _EXEC: Final = command("EXEC")
+
+
+def hash_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """A hash, of the flat list that is answered for it: name, value, name, value."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 class _Parser(Protocol):
@@ -66,14 +81,7 @@ class Link:
     """
 
     def __init__(self, url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> None:
-        self._pool = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._pool = ConnectionPool.from_url(url, **connection_settings(timeout_s), retry=Retry(NoBackoff(), 0))
         self._idle: deque[_Wire] = deque()
 
     def exchange(self, commands: Iterable[bytes]) -> list[Any]:

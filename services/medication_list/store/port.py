@@ -166,8 +166,8 @@ class Store(Protocol):
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
         """Put a patient that was folded anew in the place of what stands, and raise the epoch, in one step.
 
-        Refused (role) while the live generation is frozen, and while it is building: what is judged later could owe effects to
-        what this releases, and leave them out for a record from before the relay's progress.
+        Refused (role) while the live generation is frozen, also beside it; and of itself while it is building: what is judged
+        later could owe effects to what this releases, and leave them out for a record from before the relay's progress.
 
         What is unparked by it and sends something counts as unsent until the last effect is deleted (see `Outbox.unsent`).
         """

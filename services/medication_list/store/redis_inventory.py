@@ -8,7 +8,7 @@ from typing import Any, Final
 from services.medication_list.store.inventory import Compared, Memory, PatientPlace, Sides
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.library import function
-from services.medication_list.store.link import Link, command
+from services.medication_list.store.link import Link, command, hash_of
 
 _INDEX: Final = re.compile(rb"(g[0-9]+-[0-9a-f]+):\{([0-9]+)\}:e:(.+)")
 _GENERATION: Final = re.compile(rb"(g[0-9]+-[0-9a-f]+):")
@@ -64,7 +64,7 @@ class RedisInventory:
                 keys += (side.list_key(patient), side.events_key(patient))
         reply = self._one("FCALL_RO", function("compare"), len(keys), *keys)
         differing = [
-            Sides(patients[int(number) - 1], *(_pairs(flat) for flat in (mine, mine_index, its, its_index)))
+            Sides(patients[int(number) - 1], *(hash_of(flat) for flat in (mine, mine_index, its, its_index)))
             for number, mine, mine_index, its, its_index in zip(*[iter(reply[2:])] * 5, strict=True)
         ]
         return Compared(_offset(reply[0]), _offset(reply[1]), differing)
@@ -97,7 +97,7 @@ class RedisInventory:
         cursor = 0
         while True:
             after, flat = self._one("HSCAN", here, cursor, "COUNT", _SLICE)
-            fields = _pairs(flat)
+            fields = hash_of(flat)
             if fields:
                 held = self._one("HMGET", there, *fields)
                 pairs = zip(fields.items(), held, strict=True)
@@ -118,10 +118,6 @@ class RedisInventory:
 
     def _one(self, *words: Any) -> Any:
         return self._link.ask([command(*words)])[0]
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _offset(reply: bytes | None) -> int | None:

@@ -5,7 +5,7 @@ from typing import Final
 
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.library import function
-from services.medication_list.store.link import Link, command
+from services.medication_list.store.link import Link, command, hash_of
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.waiting import Unsent, WaitingEntry
 
@@ -84,4 +84,4 @@ def _unsent(
 
 
 def _by_offset(flat: Sequence[bytes]) -> dict[int, bytes]:
-    return {int(offset): value for offset, value in zip(flat[::2], flat[1::2], strict=True)}
+    return {int(offset): value for offset, value in hash_of(flat).items()}

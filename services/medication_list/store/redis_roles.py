@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys, workers_key
 from services.medication_list.store.library import function
-from services.medication_list.store.link import Link, Word, command
+from services.medication_list.store.link import Link, Word, command, hash_of
 from services.medication_list.store.roles import (
     ROLE_FIELDS,
     Attending,
@@ -49,7 +49,7 @@ class RedisRoles:
     def pointer(self) -> Pointer | None:
         """See `Roles.pointer`."""
         flat = self._link.ask([command("HGETALL", LIVE)])[0]
-        return pointer_of(dict(zip(flat[::2], flat[1::2], strict=True)))
+        return pointer_of(hash_of(flat))
 
     def point(self, seen: Pointer | None, shall: Pointer) -> bool:
         """See `Roles.point`."""

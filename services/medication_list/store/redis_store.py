@@ -8,7 +8,7 @@ import msgspec
 
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.library import function
-from services.medication_list.store.link import Link, Word, command, packed
+from services.medication_list.store.link import Link, Word, command, hash_of, packed
 from services.medication_list.store.port import (
     PartitionWrite,
     PatientRewrite,
@@ -108,7 +108,7 @@ class RedisStore:
             reply = self._link.transact([[*at.standing, *(command("HGETALL", key) for key in keys)]])[0]
             stands = self._standing(partition, reply)
             if stands is not None:
-                fields, index = _pairs(reply[3]), _pairs(reply[4]) if with_index else {}
+                fields, index = hash_of(reply[3]), hash_of(reply[4]) if with_index else {}
                 return WholePatient(stands[0], stands[1], {name.decode(): each for name, each in fields.items()}, index)
         raise _restless(partition)
 
@@ -118,7 +118,7 @@ class RedisStore:
         for _ in range(_ATTEMPTS):
             reply = self._link.transact([[*at.standing, command("HGETALL", at.own.parked)]])[0]
             if self._standing(partition, reply) is not None:
-                return {int(offset): note for offset, note in _pairs(reply[3]).items()}
+                return {int(offset): note for offset, note in hash_of(reply[3]).items()}
         raise _restless(partition)
 
     def note_parked(self, partition: int, epoch: int, notes: Mapping[int, bytes]) -> Written | Refused:
@@ -201,7 +201,7 @@ def _pack_read(at: _Places, wanted: Sequence[Wanted], *, is_building: bool) -> l
 
 
 def _withheld(flat: Sequence[bytes]) -> dict[int, str]:
-    return {int(offset): reason.decode() for offset, reason in _pairs(flat).items()}
+    return {int(offset): reason.decode() for offset, reason in hash_of(flat).items()}
 
 
 def _lists(wanted: Sequence[Wanted], reply: Any) -> tuple[list[Any], list[Any]]:
@@ -212,10 +212,6 @@ def _lists(wanted: Sequence[Wanted], reply: Any) -> tuple[list[Any], list[Any]]:
         fields.append(next(values) if each.fields else [])
         remembered.append(next(values) if each.remembered else [])
     return fields, remembered
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _pack_rewrite(at: _Places, generation: str, rewrite: PatientRewrite) -> bytes:
@@ -259,7 +255,7 @@ def _pack_write(at: _Places, generation: str, write: PartitionWrite) -> bytes:
 def _answer(next_offset: int, reply: Any) -> Written | Refused:
     if reply[0] == b"ok":
         taken = reply[1]
-        return Written(next_offset, {key.decode(): owner for key, owner in zip(taken[::2], taken[1::2], strict=True)})
+        return Written(next_offset, {key.decode(): owner for key, owner in hash_of(taken).items()})
     return Refused(RefusedWhy(reply[0].decode()), int(reply[1]), int(reply[2]), _limit(reply[3]))
 
 

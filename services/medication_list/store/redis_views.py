@@ -5,9 +5,6 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
@@ -16,7 +13,7 @@ from services.medication_list.store.link import SOCKET_TIMEOUT_S, Word, packed
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import Asked, Looked
 from services.medication_list.store.roles import RoleState
-from services.medication_list.store.shared_connection import SharedConnection
+from services.medication_list.store.shared_connection import SharedConnection, pool_of
 
 _LOOK: Final = function("look")
 _pack_counts = msgspec.msgpack.Encoder().encode
@@ -27,14 +24,7 @@ class RedisViews:
 
     def __init__(self, url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> None:
         self._connection = SharedConnection(url, timeout_s=timeout_s)
-        self._subscriber: Any = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._subscriber = pool_of(url, timeout_s)
 
     async def look(self, asked: Sequence[Asked]) -> list[Looked]:
         """See `Views.look`."""

@@ -16,9 +16,15 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from services.medication_list.store.library import CODE, LIBRARY
+from services.medication_list.store.link import connection_settings
 
 _FUNCTION_MISSING: Final = "unction not found"
 _NOT_YET: Final = object()
+
+
+def pool_of(url: str, timeout_s: float) -> Any:
+    """Makes connections for the event loop; nothing is retried."""
+    return ConnectionPool.from_url(url, **connection_settings(timeout_s), retry=Retry(NoBackoff(), 0))
 
 
 class Answers(NamedTuple):
@@ -42,14 +48,7 @@ class SharedConnection:
     """
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        self._pool: Any = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._pool = pool_of(url, timeout_s)
         self._timeout_s = timeout_s
         self._line: _Line | None = None
         self._opening: asyncio.Task[_Line] | None = None

@@ -313,15 +313,25 @@ local function note_parked(keys, args)
   return {'ok', {}, now.offset}
 end
 
+-- The role: live generation, state, and the offset it must reach to turn live. Answers nil and a reply when there is none,
+-- or when the caller believes another generation to be live.
+local function believed_role(role_key, believed)
+  local role = redis.call('HMGET', role_key, 'live', 'state', 'until')
+  if not role[1] then
+    return nil, {'lost'}
+  end
+  if role[1] ~= believed then
+    return nil, {'believed', role[1]}
+  end
+  return role
+end
+
 -- KEYS: role, offset, then the hashes to look into. ARGV: generation, packed counts of fields per hash (-1: all of it),
 -- then the fields. Answers 'ok', offset, epoch, state, the offset it must reach to turn live, then a list per hash.
 local function look(keys, args)
-  local role = redis.call('HMGET', keys[1], 'live', 'state', 'until')
-  if not role[1] then
-    return {'lost'}
-  end
-  if role[1] ~= args[1] then
-    return {'believed', role[1]}
+  local role, other = believed_role(keys[1], args[1])
+  if not role then
+    return other
   end
   local stands = redis.call('HMGET', keys[2], 'offset', 'epoch')
   if not stands[1] then
@@ -448,12 +458,9 @@ end
 -- 'ok', offset, 1 when that entry waits, how many are parked or released, and what is parked, released, and, while it builds,
 -- withheld.
 local function unsent(keys, args)
-  local role = redis.call('HMGET', keys[1], 'live', 'state')
-  if not role[1] then
-    return {'lost'}
-  end
-  if role[1] ~= args[1] then
-    return {'believed', role[1]}
+  local role, other = believed_role(keys[1], args[1])
+  if not role then
+    return other
   end
   local offset, at_most = redis.call('HGET', keys[4], 'offset'), whole(args[2])
   if not offset then
