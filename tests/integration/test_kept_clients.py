@@ -18,7 +18,11 @@ from services.topics import cluster
 from services.topics.registry import EVENTS_TOPIC, load
 from tests.integration.test_silent_broker import open_sockets
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # The library drops a socket that a broker which is away refused, without closing it, at any moment of a test.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 GROUP = "kept-clients"
 PARTITIONS = range(load().partitions(EVENTS_TOPIC))
