@@ -1,7 +1,7 @@
-"""`python -m deploy.kubernetes.definitions`: fetch Strimzi's definitions anew, which a test holds our resources against.
+"""`python -m deploy.kubernetes.definitions`: fetch Strimzi's and KEDA's definitions anew, which a test holds our resources against.
 
 Strimzi publishes no files of them but its types, and the program that makes the files of these: run with a Java of 21 or
-newer (JAVA_HOME). Kept is what a check needs, without texts, one kind a line.
+newer (JAVA_HOME). KEDA's are files of its Go module. Kept is what a check needs, without texts, one kind a line.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, Final
 
 import yaml
 
-VERSION: Final = "1.2.0"
-KEPT: Final = Path(__file__).parent / "strimzi.json"
-_TYPES: Final = {
+STRIMZI: Final = "1.2.0"
+KEDA: Final = "2.21.0"
+KEPT: Final = Path(__file__).parent / "definitions.json"
+_STRIMZIS_TYPES: Final = {
     "Kafka": "kafka.Kafka",
     "KafkaNodePool": "nodepool.KafkaNodePool",
     "KafkaTopic": "topic.KafkaTopic",
@@ -31,45 +32,59 @@ _VERSIONS: Final = ("--api-versions", "v1", "--describe-api-versions", "v1", "--
 def main() -> None:
     """Write the file."""
     with tempfile.TemporaryDirectory() as folder:
-        kinds = dict(_made(Path(folder)))
+        kinds = dict(_bare(each) for each in (*_of_strimzi(Path(folder)), _scaled_object()))
     lines = (f"{json.dumps(kind)}: {json.dumps(schema, separators=(',', ':'))}" for kind, schema in kinds.items())
     KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-def _made(folder: Path) -> Iterator[tuple[str, Any]]:
+def _of_strimzi(folder: Path) -> Iterator[Any]:
     for artifact in ("api", "crd-generator"):
-        named = f"io.strimzi:{artifact}:{VERSION}"
+        named = f"io.strimzi:{artifact}:{STRIMZI}"
         _run("mvn", "-q", "-B", "dependency:copy", f"-Dartifact={named}", f"-DoutputDirectory={folder}")
     java = Path(os.environ["JAVA_HOME"]) / "bin" / "java"
     program = (str(java), "-cp", f"{folder}/*", "io.strimzi.crdgenerator.CrdGenerator", *_OPTIONS, *_VERSIONS)
-    for kind, name in _TYPES.items():
+    for kind, name in _STRIMZIS_TYPES.items():
         _run(*program, f"io.strimzi.api.kafka.model.{name}={folder / kind}")
-        (version,) = yaml.safe_load((folder / kind).read_text(encoding="utf-8"))["spec"]["versions"]
-        schema = version["schema"]["openAPIV3Schema"]
-        schema["properties"] |= {
-            "apiVersion": {"const": f"kafka.strimzi.io/{version['name']}"},
-            "kind": {"const": kind},
-        }
-        # What Kubernetes itself defines.
-        schema["properties"]["metadata"] = {}
-        yield kind, _bare(schema)
+        yield yaml.safe_load((folder / kind).read_text(encoding="utf-8"))
 
 
-def _bare(schema: Any) -> Any:
+def _scaled_object() -> Any:
+    module = json.loads(_run("go", "mod", "download", "-json", f"github.com/kedacore/keda/v2@v{KEDA}"))
+    made = Path(module["Dir"]) / "config/crd/bases/keda.sh_scaledobjects.yaml"
+    return yaml.safe_load(made.read_text(encoding="utf-8"))
+
+
+def _bare(definition: Any) -> tuple[str, Any]:
+    """A definition's kind, and what a resource of it must be."""
+    kind: str = definition["spec"]["names"]["kind"]
+    (version,) = definition["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    schema["properties"] |= {
+        "apiVersion": {"const": f"{definition['spec']['group']}/{version['name']}"},
+        "kind": {"const": kind},
+    }
+    # What Kubernetes itself defines.
+    schema["properties"]["metadata"] = {}
+    return kind, _closed(schema)
+
+
+def _closed(schema: Any) -> Any:
     """Without texts, and closed: Kubernetes would drop a field that nobody defined, and say nothing."""
     if isinstance(schema, list):
-        return [_bare(each) for each in schema]
+        return [_closed(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {name: _bare(each) for name, each in schema.items() if name != "description" or isinstance(each, dict)}
+    kept = {name: _closed(each) for name, each in schema.items() if name != "description" or isinstance(each, dict)}
     is_open = "additionalProperties" in kept or "x-kubernetes-preserve-unknown-fields" in kept
     if kept.get("type") == "object" and "properties" in kept and not is_open:
         kept["additionalProperties"] = False
     return kept
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True)  # noqa: S603  our own command lines, no shell
+def _run(*command: str) -> str:
+    """What a command of ours says."""
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  our own, no shell
+    return done.stdout
 
 
 if __name__ == "__main__":

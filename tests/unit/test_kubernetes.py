@@ -12,16 +12,13 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from deploy.kubernetes.definitions import KEPT as DEFINITIONS
+from deploy.kubernetes.definitions import KEPT as DEFINITIONS_OF_OTHERS
 from deploy.kubernetes.manifests import CLUSTER, FOLDER, KAFKA, OPERATOR, SECRET, files, kafka_user, our_user, user_of
 from deploy.services import KEYS, SERVICES, Service
 from services.publishing.kafka_access import CA, CERTIFICATE, FILES, KEY
 from services.topics.registry import EVENTS_TOPIC, load
 
 KUBERNETES: Final = "1.34"
-STRIMZI: Final = "kafka.strimzi.io/"
-OF_OTHERS: Final = ("keda.sh/", "kustomize.config.k8s.io/")
-"""Nobody publishes schemas of these that a program in Python could take: their fields are checked below."""
 
 
 def documents(folder: Path) -> Iterator[dict[str, Any]]:
@@ -38,9 +35,9 @@ ALL: Final = list(documents(FOLDER / "overlays" / "example"))
 
 
 @functools.cache
-def strimzi() -> dict[str, Any]:
-    """Strimzi's definition of each kind."""
-    definitions: dict[str, Any] = json.loads(DEFINITIONS.read_text(encoding="utf-8"))
+def definitions_of_others() -> dict[str, Any]:
+    """What Strimzi and KEDA demand of each of their kinds."""
+    definitions: dict[str, Any] = json.loads(DEFINITIONS_OF_OTHERS.read_text(encoding="utf-8"))
     return definitions
 
 
@@ -55,9 +52,9 @@ def test_the_files_are_what_the_declarations_make_of_them(name: str, text: str) 
 
 @pytest.mark.parametrize("manifest", ALL, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
 def test_every_manifest_is_valid_by_the_published_schema(manifest: dict[str, Any]) -> None:
-    if manifest["apiVersion"].startswith(STRIMZI):
-        jsonschema.validate(manifest, strimzi()[manifest["kind"]])
-    elif not manifest["apiVersion"].startswith(OF_OTHERS):
+    if manifest["kind"] in definitions_of_others():
+        jsonschema.validate(manifest, definitions_of_others()[manifest["kind"]])
+    else:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     assert manifest["metadata"]["name"]
 
@@ -77,17 +74,21 @@ def test_the_published_schema_finds_what_is_wrong() -> None:
         ("KafkaTopic", (), {"partitions": "8"}),
         ("KafkaUser", ("authorization", "acls", 0), {"operation": "Read"}),
         ("KafkaUser", ("authorization", "acls", 0, "resource"), {"patternType": "regex"}),
+        ("ScaledObject", (), {"maxReplicas": 8}),
+        ("ScaledObject", ("triggers", 0, "metadata"), {"threshold": 5000}),
     ],
-    ids=["listener", "authorization", "volume", "partitions", "right", "pattern"],
+    ids=["listener", "authorization", "volume", "partitions", "right", "pattern", "most", "threshold"],
 )
-def test_strimzis_definitions_find_what_is_wrong(kind: str, path: tuple[str | int, ...], wrong: dict[str, Any]) -> None:
+def test_the_definitions_of_others_find_what_is_wrong(
+    kind: str, path: tuple[str | int, ...], wrong: dict[str, Any]
+) -> None:
     manifest = copy.deepcopy(next(iter(named(kind).values())))
     changed: Any = manifest["spec"]
     for step in path:
         changed = changed[step]
     changed |= wrong
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(manifest, strimzi()[kind])
+        jsonschema.validate(manifest, definitions_of_others()[kind])
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
