@@ -11,7 +11,7 @@ import pytest_asyncio
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from services.medication_list.read_api.log_lookup import LogLookup
-from services.medication_list.record_log import LogLookupError
+from services.medication_list.record_log import KafkaRecordLog, LogLookupError
 from services.publishing.kafka_access import KafkaAccess
 from tests.conftest import FreshTopic
 
@@ -27,7 +27,7 @@ async def lookup(kafka: str, fresh_topic: FreshTopic) -> AsyncIterator[LogLookup
             producer.send(topic, key=b"k", value=b"record %d" % number, partition=0, timestamp_ms=1_000 + number)
         producer.send(topic, key=b"k", value=b"alone", partition=1)
         producer.flush()
-    made = LogLookup(KafkaAccess(kafka), topic)
+    made = LogLookup(KafkaRecordLog(KafkaAccess(kafka), topic))
     yield made
     await made.close()
 
@@ -59,14 +59,14 @@ async def test_what_lies_behind_records_that_were_removed_is_found(kafka: str, f
             producer.send(topic, key=b"k", value=b"record %d" % number, partition=0)
         producer.flush()
         admin.delete_records({TopicPartition(topic, 0): 5})
-    lookup = LogLookup(KafkaAccess(kafka), topic)
+    lookup = LogLookup(KafkaRecordLog(KafkaAccess(kafka), topic))
     assert list(await lookup.read(0, [2, 3, 7, 9, 12])) == [7, 9]
     assert await lookup.read(0, [4]) == {}
     await lookup.close()
 
 
 async def test_a_log_that_does_not_answer_is_an_error() -> None:
-    lookup = LogLookup(KafkaAccess("127.0.0.1:1"))
+    lookup = LogLookup(KafkaRecordLog(KafkaAccess("127.0.0.1:1")))
     with pytest.raises(LogLookupError):
         await lookup.read(0, [0])
     await lookup.close()

@@ -27,7 +27,7 @@ from services.medication_list.fold.state import signed_field
 from services.medication_list.judging import Judge, ParkedNote
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import event_of
-from services.medication_list.record_log import LogLookupError
+from services.medication_list.record_log import KafkaRecordLog, LogLookupError
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.roles import Beginning
@@ -332,7 +332,7 @@ class Reading(NamedTuple):
 @pytest.fixture
 async def reading(kafka: str, fresh_topic: FreshTopic, client: RegistryClient) -> AsyncIterator[Reading]:
     topic, framing = fresh_topic(partitions=1), registered(client)
-    lookup = LogLookup(KafkaAccess(kafka), topic, framing)
+    lookup = LogLookup(KafkaRecordLog(KafkaAccess(kafka), topic), framing)
     yield Reading(lookup, KafkaSourceLog(KafkaAccess(kafka), events=topic, progress=topic, framing=framing), topic)
     await lookup.close()
 

@@ -15,6 +15,7 @@ from services.medication_list.packing import unpack_field, unpack_memory
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts, PatientView, numbers_of, others_too
 from services.medication_list.read_api.view import Fields, show
+from services.medication_list.record_log import KafkaRecordLog
 from services.medication_list.store.keys import GenerationKeys, disputed_name
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.port import WholePatient
@@ -120,7 +121,7 @@ async def _settled(url: str, partitions: int, kafka: KafkaAccess, patient: str) 
     async def no_ends() -> Mapping[int, int]:
         return {}  # how far the view has come is the comparison's own affair
 
-    reader, log = ViewReader(RedisViews(url), partitions, no_ends), LogLookup(kafka)
+    reader, log = ViewReader(RedisViews(url), partitions, no_ends), LogLookup(KafkaRecordLog(kafka))
     try:
         return await NumberConflicts(reader, log).shown(patient)
     finally:

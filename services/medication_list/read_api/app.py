@@ -34,7 +34,7 @@ from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import Outcomes
 from services.medication_list.read_api.read_metrics import ReadMetrics
-from services.medication_list.record_log import LogLookupError
+from services.medication_list.record_log import KafkaRecordLog, LogLookupError
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.starting import refuse_to_start
@@ -91,7 +91,7 @@ def opened(
         registry = with_process(new_registry())
         reader = ViewReader(RedisViews(settings.redis), partitions, log_ends, ReadMetrics(registry).waited)
         # Who waits for the outcome of a write does not queue behind who reads through years of history.
-        log, short = (LogLookup(settings.kafka, topic, framing) for _ in range(2))
+        log, short = (LogLookup(KafkaRecordLog(settings.kafka, topic), framing) for _ in range(2))
         places = EventPlaces(settings.redis, partitions)
         store_check = RedisCheck(settings.redis, writes=False)
         broker_check = BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC])

@@ -7,18 +7,16 @@ from typing import Any, Final
 
 from schemas.codec import UndecodableError
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
-from services.medication_list.record_log import KafkaRecordLog, LogLookupError, StoredRecord
-from services.publishing.kafka_access import KafkaAccess
-from services.topics.registry import EVENTS_TOPIC
+from services.medication_list.record_log import LogLookupError, RecordLog, StoredRecord
 
 _READERS: Final = 4
 
 
 class LogLookup:
-    """Some threads that read, each value in single-object encoding. `close` it."""
+    """Some threads that read `records`, each value in single-object encoding. `close` it, and with it the records."""
 
-    def __init__(self, kafka: KafkaAccess, topic: str = EVENTS_TOPIC, framing: Framing = PLAIN) -> None:
-        self._records = KafkaRecordLog(kafka, topic)
+    def __init__(self, records: RecordLog, framing: Framing = PLAIN) -> None:
+        self._records = records
         self._framing = framing
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="log-lookup")
 
