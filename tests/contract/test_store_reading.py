@@ -75,9 +75,24 @@ async def test_a_list_is_read_whole_with_the_offset_that_it_shows(place: Place) 
     assert (await place.reader.remembered(ANNA, [b"none", b"\x00e"])).values == {b"\x00e": b"x"}
     listed, index = await place.reader.list_and_index(ANNA)
     assert (listed.values, index.values) == (found.values, {b"\x00e": b"x"})
-    assert {name: set(whose) for name, whose in (await place.reader.owners_of(["rx0", "rx1"])).items()} == {
-        "rx1": {ANNA}
-    }
+    came = await place.reader.owners_of(["rx0", "rx1"])
+    assert {name: set(whose) for name, whose in came.patients.items()} == {"rx1": {ANNA}}
+    assert came.not_asked is None
+
+
+async def test_who_has_a_number_is_told_with_the_partition_that_could_not_be_asked(place: Place) -> None:
+    shown = place.reader.partition_of(ANNA)
+    lost = 1 - shown
+    assert not place.roles.begin({shown: Beginning(G1, 1, 0, 0)})
+    place.stores[G1].write([PartitionWrite(shown, 0, 0, 1, opened=[("rx1", ANNA.encode())])])
+    came = await place.reader.owners_of(["rx1"])
+    assert set(came.patients["rx1"]) == {ANNA}
+    assert came.not_asked is not None
+    assert (came.not_asked.partition, came.not_asked.offset) == (lost, None)
+    assert not place.roles.begin({lost: Beginning(G1, 1, 5, 0)})
+    building = (await place.reader.owners_of(["rx1"])).not_asked
+    assert building is not None
+    assert (building.partition, building.offset, building.until) == (lost, 0, 5)
 
 
 async def test_a_patient_without_a_list_is_told_apart_from_a_lost_view(place: Place) -> None:

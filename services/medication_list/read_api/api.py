@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from schemas.medication_list import MedicationList
+from schemas.medication_list import MedicationList, ShownPrescription
 from schemas.reasons import DoorReason
 from services.admission.door import Door
 from services.admission.read_token import ReadTokens
@@ -232,17 +232,22 @@ async def _existing(looked_up: Awaitable[Any]) -> Any:
 
 @reads(outside, "/v1/prescriptions/{prescription_id}/status", **STATUS)
 async def read_status(request: Request, prescription_id: str, by: AnyCaller) -> Response:
-    """One prescription, as it is now. To a pharmacy that has nothing to do with it a locked one is not there."""
+    """One prescription, as it is now. To a pharmacy that has nothing to do with it a locked one is not there.
+
+    What is not there, or not for this caller, is 503 for both while a partition of the view cannot be shown.
+    """
     parts = _parts(request)
     prescription = _id(prescription_id)
-    owner = (await parts.numbers.owners_of([prescription])).get(prescription)
-    if owner is None:
-        raise not_found()
-    view = await parts.numbers.shown(owner, [prescription])
-    shown = show_prescription(view.fields, prescription, parts.clock.now_ms(), view.flagged)
+    owner = await parts.numbers.owner_of(prescription)
+    shown = None if owner.patient is None else await _status(parts, owner.patient, prescription)
     if shown is None or (by.role in PHARMACISTS and is_withheld(shown, by.organisation)):
-        raise not_found()
+        raise owner.not_asked or not_found()
     return _answer(shown)
+
+
+async def _status(parts: Parts, patient: str, prescription: str) -> ShownPrescription | None:
+    view = await parts.numbers.shown(patient, [prescription])
+    return show_prescription(view.fields, prescription, parts.clock.now_ms(), view.flagged)
 
 
 # --- For the platform's own services ------------------------------------------------------------------------------
@@ -288,7 +293,7 @@ async def find_owners(request: Request) -> Response:
     """The patient (pseudonym) of each prescription id and reference number that is known."""
     asked = asked_from_within(OwnersAsked, await request.body())
     ids = (*asked.prescriptions, *asked.reference_numbers)
-    return _answer(await _parts(request).numbers.owners_of(ids) if ids else {})
+    return _answer(await _parts(request).numbers.known_owners(ids) if ids else {})
 
 
 DIRECT: Final[dict[str, Handler]] = {

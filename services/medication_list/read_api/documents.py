@@ -149,7 +149,8 @@ EVENT: Final = _operation(
 STATUS: Final = _operation(
     "read_prescription_status",
     "One prescription, as it is now.\n\n"
-    "Also when it is recalled, completed or expired. A locked one is not there for a pharmacy that has nothing to do with it.",
+    "Also when it is recalled, completed or expired. A locked one is not there for a pharmacy that has nothing to do with it. "
+    "503, and not 404, while a part of the view cannot be shown in which it may stand.",
     "ShownPrescription",
     problems=(404, 503),
     more=_NO_CALLER,
@@ -167,7 +168,8 @@ OUTCOMES: Final = _operation(
 PRESCRIPTIONS: Final = _operation(
     "find_prescriptions",
     "The prescriptions that a pharmacy's search finds, newest-signed first.\n\n"
-    "Dispensable ones and those being dispensed, unless `all`. A locked one is found by its reference number alone.",
+    "Dispensable ones and those being dispensed, unless `all`. A locked one is found by its reference number alone. "
+    "503 where nothing has the number and a part of the view that may know it cannot be shown now.",
     "PrescriptionsPage",
     asked="PrescriptionsAsked",
     examples={"by patient": {"patient": "0" * 32, "all": False, "limit": 50}},
@@ -184,7 +186,7 @@ FIRST_REPORTS: Final = _operation(
 OWNERS: Final = _operation(
     "find_owners",
     "The patient of each prescription id and reference number that is known.\n\n"
-    "Pseudonyms; what is not known is left out.",
+    "Pseudonyms; what is not known now is left out, and may yet be somebody's.",
     "",
     asked="OwnersAsked",
     examples={"two": {"prescriptions": [_PRESCRIPTION], "reference_numbers": ["1234-5678"]}},

@@ -19,7 +19,7 @@ from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import places_of, unpacked
 from services.medication_list.read_api.view import Fields
 from services.medication_list.record_log import LogLookupError
-from services.medication_list.store.reading import Found, ViewReader
+from services.medication_list.store.reading import Found, NotReadyError, ViewReader
 
 _ALARMS_REMEMBERED: Final = 10_000
 _PREFIX: Final = "rx:"
@@ -33,6 +33,13 @@ class PatientView(NamedTuple):
     fields: Fields
     flagged: frozenset[str]
     hidden: frozenset[int]
+
+
+class Owner(NamedTuple):
+    """Whose a number is. `not_asked`: a partition that cannot be shown now, where it may be somebody's; see `Owners`."""
+
+    patient: str | None
+    not_asked: NotReadyError | None
 
 
 class Settled(NamedTuple):
@@ -60,14 +67,24 @@ class NumberConflicts:
         self._log = log
         self._told: dict[str, None] = {}
 
-    async def owners_of(self, names: Sequence[str]) -> Mapping[str, str]:
-        """The patient of each prescription id or reference number that is known: of several, the first one.
+    async def owner_of(self, name: str) -> Owner:
+        """Whose a prescription id or reference number is: of several, the first one's. Raises as `known_owners`."""
+        came = await self._reader.owners_of([name])
+        return Owner((await self._first_ones(came.patients)).get(name), came.not_asked)
 
+    async def known_owners(self, names: Sequence[str]) -> Mapping[str, str]:
+        """The patient of each prescription id or reference number that is known now: of several, the first one.
+
+        For a door that turns away what is known to be another's: a partition that cannot be shown is left out, so that no
+        write waits for it. That a number is not here does not say that it is nobody's; `owner_of` does.
         Raises StoreUnavailableError, LogLookupError; NotReadyError only where a conflict cannot be settled.
         """
+        return await self._first_ones((await self._reader.owners_of(names)).patients)
+
+    async def _first_ones(self, came: Mapping[str, Collection[str]]) -> Mapping[str, str]:
         owners: dict[str, str] = {}
         disputed: dict[str, Collection[str]] = {}
-        for name, patients in (await self._reader.owners_of(names)).items():
+        for name, patients in came.items():
             if len(patients) > 1:
                 disputed[name] = patients
             else:
@@ -100,7 +117,11 @@ class NumberConflicts:
         self, patient: str, fields: Fields, of: Collection[str] | None, as_of_ms: int | None = None
     ) -> Settled:
         names = numbers_of(fields, of)
-        disputed = others_too(patient, await self._reader.owners_of(list(names))) if names else {}
+        if not names:
+            return Settled()
+        # What only a partition knows that cannot be shown now is not hidden for as long: it would keep back all lists.
+        came = await self._reader.owners_of(list(names))
+        disputed = others_too(patient, came.patients)
         return _settled(patient, await self._issues(disputed), as_of_ms) if disputed else Settled()
 
     async def _issues(self, disputed: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[_Issue]]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from schemas.medication_list import ShownPrescription
 from services.medication_list.fold.standing import status
 from services.medication_list.fold.state import META, Meta, PrescriptionState, State
-from services.medication_list.read_api.number_conflicts import NumberConflicts
+from services.medication_list.read_api.number_conflicts import NumberConflicts, PatientView
 from services.medication_list.read_api.view import show_prescription
 
 DISPENSABLE: Final = frozenset({"E", "U"})
@@ -41,15 +41,31 @@ class Search(NamedTuple):
 async def search(numbers: NumberConflicts, asked: Search, at_ms: int) -> PrescriptionsPage:
     """The first page after the cursor. Raises InvalidCursorError, NotReadyError, StoreUnavailableError.
 
-    A locked prescription is found through its reference number alone.
+    A locked prescription is found through its reference number alone. That nothing has a number is told only where every
+    partition of the view was asked for it.
     """
     after = _place_of(asked.cursor) if asked.cursor is not None else None
-    patient = asked.patient
-    if patient is None and asked.reference_number is not None:
-        patient = (await numbers.owners_of([asked.reference_number])).get(asked.reference_number)
+    patient = asked.patient or await _owner(numbers, asked.reference_number)
     if patient is None:
         return PrescriptionsPage(())
-    view = await numbers.shown(patient)
+    page = _page_of(await numbers.shown(patient), asked, after, at_ms)
+    if not page.prescriptions:
+        # Another's number would contradict the patient that was named, and whose it is may not be known now.
+        await _owner(numbers, asked.reference_number)
+    return page
+
+
+async def _owner(numbers: NumberConflicts, reference_number: str | None) -> str | None:
+    """Whose a number is, None if nobody's. Raises NotReadyError where that cannot be known now."""
+    if reference_number is None:
+        return None
+    owner = await numbers.owner_of(reference_number)
+    if owner.patient is None and owner.not_asked is not None:
+        raise owner.not_asked
+    return owner.patient
+
+
+def _page_of(view: PatientView, asked: Search, after: tuple[int, str] | None, at_ms: int) -> PrescriptionsPage:
     page: list[ShownPrescription] = []
     for prescription in _newest_first(view.fields, after, at_ms, every=asked.every):
         shown = show_prescription(view.fields, prescription, at_ms, view.flagged)

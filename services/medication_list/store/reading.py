@@ -98,6 +98,17 @@ class Found(NamedTuple):
     values: Mapping[bytes, bytes]
 
 
+class Owners(NamedTuple):
+    """Under whom numbers came, in the partitions that could be asked.
+
+    `patients`: by number, every patient under whom it came. `not_asked`: one of the partitions that cannot be shown now,
+    where more may be known; None: all were asked, and a number that is not here is nobody's.
+    """
+
+    patients: Mapping[str, Collection[str]]
+    not_asked: NotReadyError | None
+
+
 class ViewReader:
     """Reads what the live generation shows. One for a process; `close` it."""
 
@@ -146,19 +157,22 @@ class ViewReader:
         )
         return listed, index
 
-    async def owners_of(self, names: Sequence[str]) -> Mapping[str, Collection[str]]:
-        """Every patient under whom each of these prescription ids or reference numbers came.
+    async def owners_of(self, names: Sequence[str]) -> Owners:
+        """Every patient under whom each of these prescription ids or reference numbers came. Raises StoreUnavailableError.
 
-        A partition that cannot be shown now is left out: that one is lost must not keep the lists of all others back.
+        That one partition is lost must not keep the lists of all others back: it is named, and what it would mean is for
+        the caller to say.
         """
         asked = (*names, *map(disputed_name, names))
-        owners: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        patients: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        not_asked: NotReadyError | None = None
         for looked in await self._look_at(range(self._partitions), lambda keys: [Look(keys.rx, asked)]):
             if isinstance(looked, NotReadyError):
+                not_asked = not_asked or looked
                 continue
             for name, packed in looked[0].values.items():
-                owners[name.decode().removeprefix("!")] |= dict.fromkeys(patients_in(packed.decode()))
-        return owners
+                patients[name.decode().removeprefix("!")] |= dict.fromkeys(patients_in(packed.decode()))
+        return Owners(patients, not_asked)
 
     async def offset_of(self, partition: int) -> int:
         """How far the live generation has come."""
