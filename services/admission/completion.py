@@ -24,7 +24,7 @@ NAMED_BY_THE_SERVICE: Final[dict[type, str]] = {
     events.DispatchRequested: "dispatch",
     events.RenewalRequested: "request",
 }
-"""The natural id that a sender may leave to us, by what it names."""
+"""The natural id that a sender may leave to us, by what it names. It is made of the event id and the patient."""
 
 
 def event_id_of(system: str, key: str, index: int = 0) -> str:
@@ -40,13 +40,19 @@ def is_timed(struct: type[Body], given: Mapping[str, Any]) -> bool:
 
 
 def completed(
-    struct: type[Body], given: Mapping[str, Any], *, event_id: str, occurred_at_ms: int, token: ReadToken | None = None
+    struct: type[Body],
+    given: Mapping[str, Any],
+    *,
+    event_id: str,
+    patient: str,
+    occurred_at_ms: int,
+    token: ReadToken | None = None,
 ) -> Body:
-    """The body of the event, with every field that the contract requires."""
+    """The body of the event, with every field that the contract requires. `patient`: the pseudonym."""
     fields = dict(given)
     natural_id = NAMED_BY_THE_SERVICE.get(struct)
     if natural_id is not None and fields[natural_id] is None:
-        fields[natural_id] = str(uuid5(UUID(event_id), natural_id))
+        fields[natural_id] = _natural_id(natural_id, event_id, patient)
     if struct is events.PrescriptionIssued:
         fields |= _of_a_prescription(fields, occurred_at_ms)
     if struct is events.TreatmentDiscontinued and fields["at_ms"] is None:
@@ -54,6 +60,16 @@ def completed(
     if token is not None:
         fields |= {"version": token.version, "read_at_ms": token.read_at_ms}
     return struct(**fields)
+
+
+def _natural_id(name: str, event_id: str, patient: str) -> str:
+    """What a sender left to us to name: the same for a repetition, and another for another patient.
+
+    A key that is used again for another patient is turned away by the process that remembers it, and by no other copy of
+    the service; the fold sees one patient at a time. Of the event id alone both patients would get one prescription, and
+    the second one would be applied and hidden as a number conflict.
+    """
+    return str(uuid5(UUID(event_id), f"{name}\n{patient}"))
 
 
 def _of_a_prescription(fields: Mapping[str, Any], occurred_at_ms: int) -> dict[str, Any]:

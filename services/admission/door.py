@@ -54,9 +54,16 @@ class Part(NamedTuple):
         """Whether the time of the event becomes content of it (see `completion.is_timed`)."""
         return is_timed(self.struct, self.fields)
 
-    def body(self, event_id: str, occurred_at_ms: int) -> Body:
-        """The body of the event with this id."""
-        return completed(self.struct, self.fields, event_id=event_id, occurred_at_ms=occurred_at_ms, token=self.token)
+    def body(self, event_id: str, patient: str, occurred_at_ms: int) -> Body:
+        """The body of the event with this id, of the patient with this pseudonym."""
+        return completed(
+            self.struct,
+            self.fields,
+            event_id=event_id,
+            patient=patient,
+            occurred_at_ms=occurred_at_ms,
+            token=self.token,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -21,7 +21,7 @@ def events_of(
     events: list[Written] = []
     for index, part in enumerate(admitted.parts):
         event_id = event_id_of(source.system, key, index)
-        body = part.body(event_id, occurred_at_ms)
+        body = part.body(event_id, admitted.patient, occurred_at_ms)
         if isinstance(body, PrescriptionIssued):
             identity = SealedIdentityContent(admitted.national_id, admitted.name or "")
             body = msgspec.structs.replace(body, identity=sealer.seal(identity, admitted.patient))

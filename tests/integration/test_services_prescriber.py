@@ -15,6 +15,7 @@ import pytest
 from schemas.codec import digest_of
 from schemas.events import BODIES, PrescriptionIssued, PrescriptionRecalled
 from services.clock import SystemClock
+from services.identity.national_id import synthetic
 from services.prescriber.api import WRITES, prescriber_app
 from services.topics.registry import EVENTS_TOPIC
 from tests.integration.services_stand import (
@@ -201,6 +202,23 @@ def test_a_key_used_again_is_told_by_the_fold_where_the_service_has_forgotten_it
     stand.list.outcome = lambda _: (200, {"outcome": "refused", "reason": "conflicting_duplicate", "first": first})
     answer = stand.post("/v1/prescriptions", a_prescription())
     assert (answer.status_code, kind_of(answer)) == (422, "idempotency_key_reused")
+
+
+def test_a_key_used_again_for_another_patient_is_turned_away(stand: Stand) -> None:
+    stand.post("/v1/prescriptions", a_prescription())
+    answer = stand.post("/v1/prescriptions", a_prescription(patient={"national_id": synthetic(2).digits}))
+    assert (answer.status_code, kind_of(answer)) == (422, "idempotency_key_reused")
+    assert len(stand.events()) == 1
+
+
+def test_another_copy_of_the_service_makes_of_it_a_sound_event_of_that_patient(stand: Stand) -> None:
+    stand.post("/v1/prescriptions", a_prescription())
+    stand.restart()  # a copy has a memory of keys of its own
+    stand.post("/v1/prescriptions", a_prescription(patient={"national_id": synthetic(2).digits}))
+    events = stand.events()
+    assert len({event.event_id for event in events}) == 1
+    for made in ("prescription", "treatment"):
+        assert len({getattr(event.body, made) for event in events}) == 2, made
 
 
 def test_a_key_belongs_to_a_system(stand: Stand) -> None:

@@ -2,11 +2,13 @@
 
 from importlib import import_module
 from typing import Any, Final
+from uuid import UUID, uuid5
 
 import msgspec
 
 from schemas import codec
 from schemas.reasons import Reason
+from services.admission import completion
 from services.admission.completion import event_id_of as by_system
 from services.medication_list.fold import Judgement, Verdict
 from services.publishing.kafka_log import KafkaLog
@@ -130,6 +132,12 @@ def key_is_anybodys() -> None:
 
     for module in (composition, recorder):
         instead(module, "event_id_of", event_id_of)
+
+
+@mutant("I13", f"{_OVER_HTTP}test_another_copy_of_the_service_makes_of_it_a_sound_event_of_that_patient")
+def named_by_the_event_alone() -> None:
+    """What the service names is the same for two patients under one key."""
+    instead(completion, "_natural_id", lambda name, event_id, _patient: str(uuid5(UUID(event_id), name)))
 
 
 @mutant("I13", "tests/unit/test_fold_once.py::test_the_same_event_id_with_other_content_is_refused")

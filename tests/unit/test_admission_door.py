@@ -27,7 +27,7 @@ from schemas.events import (
     TreatmentDiscontinued,
     TreatmentPaused,
 )
-from services.admission.completion import event_id_of
+from services.admission.completion import NAMED_BY_THE_SERVICE, event_id_of
 from services.admission.door import Admitted, Door
 from services.admission.errors import TurnedAway
 from services.admission.plain import plain_of
@@ -66,7 +66,8 @@ def admitted(struct: type[Body], given: object, received_at_ms: int = NOW_MS, **
 
 
 def body_of(struct: type[Body], given: object, occurred_at_ms: int = NOW_MS) -> Any:
-    return admitted(struct, given).parts[0].body(EVENT_ID, occurred_at_ms)
+    passed = admitted(struct, given)
+    return passed.parts[0].body(EVENT_ID, passed.patient, occurred_at_ms)
 
 
 def errors_of(struct: type[Body], given: object, received_at_ms: int = NOW_MS, **more: Any) -> dict[str, str]:
@@ -157,6 +158,23 @@ def test_what_a_sender_leaves_out_is_filled_in_the_same_way_each_time() -> None:
     assert len({first.prescription, first.treatment, EVENT_ID}) == 3
 
 
+@pytest.mark.parametrize(("struct", "natural_id"), NAMED_BY_THE_SERVICE.items(), ids=NAMED_BY_THE_SERVICE.values())
+def test_what_the_service_names_is_one_patients_also_under_one_key(struct: type[Body], natural_id: str) -> None:
+    message = next(iter(golden.newest_of(f"Submission{struct.__name__}").values()))
+    sent = plain_of(message)
+    sent["bodies"][0][natural_id] = None
+    (part, *_) = DOOR.admit_submission(struct, sent, received_at_ms=message.occurred_at_ms).parts
+    bodies = [part.body(EVENT_ID, patient, NOW_MS) for patient in ("a" * 32, "b" * 32, "a" * 32)]
+    first, anothers, again = (getattr(body, natural_id) for body in bodies)
+    assert first == again != anothers
+
+
+def test_a_treatment_that_the_service_names_is_one_patients_too() -> None:
+    (part,) = admitted(PrescriptionIssued, a_prescription()).parts
+    bodies: list[Any] = [part.body(EVENT_ID, patient, NOW_MS) for patient in ("a" * 32, "b" * 32)]
+    assert len({body.treatment for body in bodies}) == 2
+
+
 @pytest.mark.parametrize(
     ("atc", "issued_at", "last_day"),
     [
@@ -178,7 +196,8 @@ def test_a_missing_validity_comes_from_the_policy(atc: str, issued_at: str, last
 
 def test_a_discontinuation_counts_from_when_it_happened_unless_said() -> None:
     sent = {"patient": PATIENT, "reason": "no_effect"}
-    stop = admitted(TreatmentDiscontinued, sent, known={"treatment": PRESCRIPTION}).parts[0].body(EVENT_ID, 5)
+    passed = admitted(TreatmentDiscontinued, sent, known={"treatment": PRESCRIPTION})
+    stop = passed.parts[0].body(EVENT_ID, passed.patient, 5)
     assert isinstance(stop, TreatmentDiscontinued)
     assert stop.at_ms == 5
 

@@ -55,7 +55,7 @@ def test_whatever_stands_in_a_field_of_a_good_message_the_door_answers(place: An
     if isinstance(passed, TurnedAway):
         assert passed.errors()
         return
-    body = passed.parts[0].body(event_id_of("journal", "key"), NOW_MS)
+    body = passed.parts[0].body(event_id_of("journal", "key"), passed.patient, NOW_MS)
     source = Source(system="journal", organisation="974760673", role="doctor")
     event = Event(
         event_id=event_id_of("journal", "key"),
