@@ -5,10 +5,9 @@ from services.casework.timeline import unpacked
 from services.medication_list.event_index import places_of
 from services.medication_list.fold.state import META, Meta
 from services.medication_list.read_api.as_of import folded
-from services.medication_list.read_api.list_answer import ListAnswer
+from services.medication_list.read_api.list_answer import ListAnswer, standing
 from services.medication_list.read_api.list_answer import answered as as_answered
 from services.medication_list.read_api.log_lookup import unframed
-from services.medication_list.read_api.positions import position_of
 from services.medication_list.read_api.view import show
 from services.medication_list.record_log import LogLookupError
 
@@ -35,10 +34,5 @@ def list_of(desk: Desk, patient: str, as_of_ms: int | None) -> ListAnswer:
         fields = dict(folded(then))
         last = then[-1][0].offset if then else -1
     at_ms = desk.clock.now_ms() if as_of_ms is None else as_of_ms
-    return as_answered(
-        show(fields, at_ms),
-        as_of_ms=at_ms,
-        position=position_of(partition, last) if last >= 0 else None,
-        generation=desk.generation,
-        read_token=None,
-    )
+    stands = standing(desk.generation, partition, last + 1, fields)
+    return as_answered(show(fields, at_ms), stands, as_of_ms=at_ms, read_token=None)

@@ -57,10 +57,31 @@ def a_page_has_a_size(limit: int) -> Iterator[Finding]:
     "/v1/prescriptions/search",
     summary="Find prescriptions of a patient, or the one with a reference number.",
     description="Dispensable ones and those being dispensed, unless `all` is true. A locked one is found by its "
-    "reference number alone. A reference number of another patient than the one named is turned away.",
+    "reference number alone. A reference number of another patient than the one named is turned away. `complete` is false "
+    "while an event of the patient could not be read, since `incomplete_since`; `position` and `generation` say which state of "
+    "the list this is. All four are null where nobody has the reference number.",
     operation_id="search_prescriptions",
     response_class=Response,
-    responses={**PROBLEM_RESPONSES, 401: {"description": "the caller is not stated"}},
+    responses={
+        200: {
+            "description": "what is found, newest-signed first",
+            "content": {
+                "application/json": {
+                    "schema": {"type": "object"},
+                    "example": {
+                        "prescriptions": [],
+                        "cursor": None,
+                        "position": "3-1207",
+                        "generation": "g1-5fa1c0",
+                        "complete": False,
+                        "incomplete_since": "2026-03-01T08:30:00.000Z",
+                    },
+                }
+            },
+        },
+        **PROBLEM_RESPONSES,
+        401: {"description": "the caller is not stated"},
+    },
     openapi_extra={
         "requestBody": {
             "required": True,

@@ -16,8 +16,10 @@ from schemas.codec import contract_types
 from schemas.events import Quantity
 from schemas.medication_list import MedicationList, ShownRecall, ShownUse, Who
 from services.admission.plain import plain_of
-from services.medication_list.read_api.list_answer import answered
+from services.medication_list.fold.state import META, Meta, State
+from services.medication_list.read_api.list_answer import answered, standing
 from services.medication_list.read_api.presenting import schemas_of, to_json
+from services.medication_list.read_api.view import show
 
 WHO = Who(organisation="974760673", role="doctor")
 
@@ -97,20 +99,19 @@ def test_every_event_of_the_contract_is_shown_as_the_door_would_take_it() -> Non
 
 
 def test_an_empty_list_says_what_is_empty() -> None:
-    shown = json.loads(
-        to_json(answered(MedicationList(version=-1), as_of_ms=0, position=None, generation="g1-aaaaaa", read_token="t"))  # noqa: S106 - no secret
-    )
+    stands = standing("g1-aaaaaa", 3, 0, {})
+    shown = json.loads(to_json(answered(MedicationList(version=-1), stands, as_of_ms=0, read_token=None)))
     assert shown["treatments"] == shown["allergies"] == []
     assert (shown["allergy_status"], shown["complete"], shown["incomplete_since"]) == ("not_asked", True, None)
     assert shown["as_of"] == "1970-01-01T00:00:00.000Z"
 
 
 def test_an_incomplete_list_says_since_when() -> None:
-    incomplete = MedicationList(version=3, incomplete_since_ms=1_772_442_000_000)
-    shown = json.loads(
-        to_json(answered(incomplete, as_of_ms=0, position="3-4", generation="g1-aaaaaa", read_token=None))
-    )
+    fields: dict[str, State] = {META: Meta(version=3, incomplete_since_ms=1_772_442_000_000)}
+    stands = standing("g1-aaaaaa", 3, 5, fields)
+    shown = json.loads(to_json(answered(show(fields, 0), stands, as_of_ms=0, read_token=None)))
     assert (shown["complete"], shown["incomplete_since"]) == (False, "2026-03-02T09:00:00.000Z")
+    assert (shown["position"], shown["generation"]) == ("3-4", "g1-aaaaaa")
 
 
 def test_the_schemas_say_what_is_shown() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from schemas.medication_list import MedicationList, ShownPrescription
+from schemas.medication_list import MedicationList
 from schemas.reasons import DoorReason
 from services.admission.door import Door
 from services.admission.read_token import ReadTokens
@@ -27,7 +27,13 @@ from services.medication_list.read_api.documents import (
 )
 from services.medication_list.read_api.event_places import EventPlaces
 from services.medication_list.read_api.history import page_of
-from services.medication_list.read_api.list_answer import ListAnswer, answered
+from services.medication_list.read_api.list_answer import (
+    ListAnswer,
+    PrescriptionAnswer,
+    answered,
+    answered_alone,
+    standing,
+)
 from services.medication_list.read_api.locked import (
     PHARMACISTS,
     Withheld,
@@ -130,31 +136,17 @@ async def _present(parts: Parts, patient: str, now_ms: int, by: Caller) -> ListA
     found, fields, flagged, _ = await parts.numbers.shown(patient)
     shown = show(fields, now_ms, flagged)
     shown = without(shown, _withheld(shown, by))
-    return answered(
-        shown,
-        as_of_ms=now_ms,
-        position=_before(found.partition, found.offset),
-        generation=found.generation,
-        read_token=parts.tokens.make(patient, shown.version, now_ms),
-    )
+    stands = standing(found.generation, found.partition, found.offset, fields)
+    token = parts.tokens.make(patient, shown.version, now_ms)
+    return answered(shown, stands, as_of_ms=now_ms, read_token=token)
 
 
 async def _past(parts: Parts, patient: str, as_of_ms: int, by: Caller) -> ListAnswer:
     hidden, flagged = await parts.numbers.told_apart(patient, as_of_ms)
     past = await past_of(parts.reader, parts.log, patient, as_of_ms, hidden)
     shown = show(past.fields, as_of_ms, flagged)
-    return answered(
-        without(shown, _withheld(shown, by)),
-        as_of_ms=as_of_ms,
-        position=_before(past.partition, past.offset + 1),
-        generation=past.generation,
-        read_token=None,
-    )
-
-
-def _before(partition: int, offset: int) -> str | None:
-    """The position of the last record before an offset."""
-    return position_of(partition, offset - 1) if offset > 0 else None
+    stands = standing(past.generation, past.partition, past.offset + 1, past.fields)
+    return answered(without(shown, _withheld(shown, by)), stands, as_of_ms=as_of_ms, read_token=None)
 
 
 async def _reach(parts: Parts, patient: str, position: str) -> None:
@@ -245,9 +237,12 @@ async def read_status(request: Request, prescription_id: str, by: AnyCaller) -> 
     return _answer(shown)
 
 
-async def _status(parts: Parts, patient: str, prescription: str) -> ShownPrescription | None:
-    view = await parts.numbers.shown(patient, [prescription])
-    return show_prescription(view.fields, prescription, parts.clock.now_ms(), view.flagged)
+async def _status(parts: Parts, patient: str, prescription: str) -> PrescriptionAnswer | None:
+    found, fields, flagged, _ = await parts.numbers.shown(patient, [prescription])
+    shown = show_prescription(fields, prescription, parts.clock.now_ms(), flagged)
+    if shown is None:
+        return None
+    return answered_alone(shown, standing(found.generation, found.partition, found.offset, fields))
 
 
 # --- For the platform's own services ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from schemas.medication_list import ShownPrescription
 from services.admission.models import model_of
 from services.identity.national_id import synthetic
 from services.medication_list.read_api.history import HistoryPage
-from services.medication_list.read_api.list_answer import ListAnswer
+from services.medication_list.read_api.list_answer import ListAnswer, PrescriptionAnswer
 from services.medication_list.read_api.outcomes import FirstReport, Outcome
 from services.medication_list.read_api.presenting import schemas_of
 from services.medication_list.read_api.requests import (
@@ -36,6 +36,7 @@ _SHOWN: Final = (
     HistoryPage,
     Outcome,
     ShownPrescription,
+    PrescriptionAnswer,
     PrescriptionsPage,
     OutcomeAsked,
     PrescriptionsAsked,
@@ -50,6 +51,12 @@ _SHOWN: Final = (
 _PATIENT: Final = {"national_id": synthetic(0).digits}
 _EVENT_ID: Final = "0b7cbf7e-4c5f-5d0f-9f0d-0a3f5c9e7f11"
 _PRESCRIPTION: Final = "5b0f6a52-3d6e-4c34-9c0a-6f3e8d1f2a11"
+_STANDING: Final = {
+    "position": "3-1207",
+    "generation": "g1-5fa1c0",
+    "complete": False,
+    "incomplete_since": "2026-03-01T08:30:00.000Z",
+}
 _NO_CALLER: Final[dict[int | str, dict[str, Any]]] = {401: {"description": "the caller is not stated"}}
 
 
@@ -129,12 +136,26 @@ READ: Final = _operation(
 )
 HISTORY: Final = _operation(
     "read_history",
-    "Every event of one citizen, in log order.\n\nAt most 200 at once; `cursor` of one page asks for the next.",
+    "Every event of one citizen, in log order.\n\n"
+    "At most 200 at once; `cursor` of one page asks for the next. `complete` is false while an event could not be read.",
     "HistoryPage",
     asked="HistoryRead",
     examples={"first page": {"patient": _PATIENT, "limit": 50}},
     problems=_BODY_PROBLEMS,
     more=_NO_CALLER,
+    example={
+        "events": [
+            {
+                "position": "3-1206",
+                "outcome": "parked",
+                "recorded_at": "2026-03-01T08:30:00.000Z",
+                "event_id": _EVENT_ID,
+                "reason": "unknown_schema",
+            }
+        ],
+        "cursor": None,
+        **_STANDING,
+    },
 )
 EVENT: Final = _operation(
     "read_event",
@@ -148,10 +169,10 @@ EVENT: Final = _operation(
 )
 STATUS: Final = _operation(
     "read_prescription_status",
-    "One prescription, as it is now.\n\n"
+    "One prescription, as it is now, and whether the list in which it stands is complete.\n\n"
     "Also when it is recalled, completed or expired. A locked one is not there for a pharmacy that has nothing to do with it. "
     "503, and not 404, while a part of the view cannot be shown in which it may stand.",
-    "ShownPrescription",
+    "PrescriptionAnswer",
     problems=(404, 503),
     more=_NO_CALLER,
 )
@@ -174,6 +195,7 @@ PRESCRIPTIONS: Final = _operation(
     asked="PrescriptionsAsked",
     examples={"by patient": {"patient": "0" * 32, "all": False, "limit": 50}},
     problems=(422, 503),
+    example={"prescriptions": [], "cursor": None, **_STANDING},
 )
 FIRST_REPORTS: Final = _operation(
     "find_first_report",

@@ -10,16 +10,17 @@ from schemas.codec import name_of
 from schemas.events import Body, PrescriptionIssued
 from schemas.medication_list import Who
 from schemas.reasons import ParkReason, Reason
-from services.medication_list.answered import changed_answers
+from services.medication_list.answered import ANSWERED, changed_answers
 from services.medication_list.event_index import is_parked
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import recollect
-from services.medication_list.fold.state import Remembered
+from services.medication_list.fold.state import META, Remembered
+from services.medication_list.read_api.list_answer import standing
 from services.medication_list.read_api.locked import Withheld
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.outcomes import FirstOutcome, first_outcome
 from services.medication_list.read_api.positions import position_of
-from services.medication_list.read_api.stored_events import answered_in, event_id_of, event_of, places_of
+from services.medication_list.read_api.stored_events import event_id_of, event_of, fields_in, places_of
 from services.medication_list.record_log import LogLookupError, StoredRecord
 from services.medication_list.store.reading import ViewReader
 
@@ -49,11 +50,18 @@ class HistoryEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class HistoryPage(Struct, frozen=True):
-    """Some events in log order. `cursor` asks for those after them; null when these are the last."""
+    """Some events in log order. `cursor` asks for those after them; null when these are the last.
+
+    `position` is the last record that this takes account of, null before the first one. `complete` is false while an event of
+    this patient could not be read; `incomplete_since` says since when.
+    """
 
     events: tuple[HistoryEntry, ...]
     cursor: str | None
+    position: str | None
     generation: str
+    complete: bool
+    incomplete_since_ms: int | None
 
 
 async def page_of(
@@ -70,14 +78,15 @@ async def page_of(
     records = await log.read(index.partition, offsets)
     if len(records) < len(offsets):
         raise LogLookupError("the log lacks records that the view was made of")
-    changed = {each.first.offset: each.first for each in changed_answers(answered_in(listed.values))}
+    kept = fields_in(listed.values, META, ANSWERED)
+    changed = {each.first.offset: each.first for each in changed_answers(kept)}
     entries = tuple(
         _as_shown(entry_of(index.partition, records[offset], known[offset], changed.get(offset)), offset, withheld)
         for offset in offsets
         if not _is_withheld(records[offset], withheld)
     )
     cursor = position_of(index.partition, offsets[-1]) if len(following) > limit else None
-    return HistoryPage(entries, cursor, index.generation)
+    return HistoryPage(entries, cursor, *standing(index.generation, index.partition, index.offset, kept))
 
 
 def _as_shown(entry: HistoryEntry, offset: int, withheld: Withheld) -> HistoryEntry:

@@ -1,18 +1,55 @@
-"""What a reader of a list is answered: the list, and what it shows of the log."""
+"""What a reader is answered: the list or one prescription, and what it shows of the log."""
 
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from schemas.medication_list import (
     MedicationList,
     ShownAllergy,
     ShownHandOut,
     ShownMultidose,
+    ShownPrescription,
     ShownReconciliation,
     ShownTreatment,
 )
+from services.medication_list.read_api.positions import position_before
+from services.medication_list.read_api.view import Fields, incomplete_since
+
+
+class Standing(NamedTuple):
+    """What every read of a patient tells of itself: which state of the list it shows, and whether that lacks something."""
+
+    position: str | None
+    generation: str
+    complete: bool
+    incomplete_since_ms: int | None
+
+
+def standing(generation: str, partition: int, offset: int, fields: Fields) -> Standing:
+    """Of a patient's fields as this generation has them before `offset`; of the fields only META is needed."""
+    since_ms = incomplete_since(fields)
+    return Standing(position_before(partition, offset), generation, since_ms is None, since_ms)
+
+
+class PrescriptionAnswer(ShownPrescription, frozen=True, kw_only=True, omit_defaults=True):
+    """One prescription. The last four are about the list in which it stands.
+
+    `position` is the last record that this takes account of. `complete` is false while an event of the patient could not be
+    read; `incomplete_since` says since when.
+    """
+
+    position: str | None
+    generation: str
+    complete: bool
+    incomplete_since_ms: int | None
+
+
+def answered_alone(shown: ShownPrescription, stands: Standing) -> PrescriptionAnswer:
+    """The prescription with what it shows."""
+    return PrescriptionAnswer(**asdict(shown), **stands._asdict())
 
 
 class ListAnswer(Struct, frozen=True, kw_only=True):
@@ -39,16 +76,7 @@ class ListAnswer(Struct, frozen=True, kw_only=True):
     read_token: str | None
 
 
-def answered(
-    shown: MedicationList, *, as_of_ms: int, position: str | None, generation: str, read_token: str | None
-) -> ListAnswer:
+def answered(shown: MedicationList, stands: Standing, *, as_of_ms: int, read_token: str | None) -> ListAnswer:
     """The list with what it shows."""
-    parts: dict[str, Any] = {name: getattr(shown, name) for name in MedicationList.__struct_fields__}
-    return ListAnswer(
-        **parts,
-        complete=shown.incomplete_since_ms is None,
-        as_of_ms=as_of_ms,
-        position=position,
-        generation=generation,
-        read_token=read_token,
-    )
+    parts: dict[str, Any] = asdict(shown) | stands._asdict()
+    return ListAnswer(**parts, as_of_ms=as_of_ms, read_token=read_token)

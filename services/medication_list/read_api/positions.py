@@ -22,6 +22,11 @@ def position_of(partition: int, offset: int) -> str:
     return f"{partition}-{offset}"
 
 
+def position_before(partition: int, offset: int) -> str | None:
+    """The position of the last record before an offset, None before the first one."""
+    return position_of(partition, offset - 1) if offset > 0 else None
+
+
 def place_of(position: str, partitions: int) -> Place:
     """The place that a position names, of a log with so many partitions. Raises InvalidPositionError."""
     found = _FORM.fullmatch(position)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from schemas.medication_list import ShownPrescription
 from services.medication_list.fold.standing import status
 from services.medication_list.fold.state import META, Meta, PrescriptionState, State
+from services.medication_list.read_api.list_answer import standing
 from services.medication_list.read_api.number_conflicts import NumberConflicts, PatientView
 from services.medication_list.read_api.view import show_prescription
 
@@ -22,10 +23,20 @@ class InvalidCursorError(ValueError):
 
 
 class PrescriptionsPage(Struct, frozen=True):
-    """Some prescriptions, newest-signed first. `cursor` asks for those after them; null when these are the last."""
+    """Some prescriptions, newest-signed first. `cursor` asks for those after them; null when these are the last.
+
+    The last four are about the list of the patient who was named, or else of the one who has the reference number.
+    `position` is the last record that this takes account of, null before the first one. `complete` is false while an event of
+    that patient could not be read; `incomplete_since` says since when. Where nobody has the number, the page is about no
+    list and all four are null: what could not be read, of whomever, may yet hold it.
+    """
 
     prescriptions: tuple[ShownPrescription, ...]
     cursor: str | None = None
+    position: str | None = None
+    generation: str | None = None
+    complete: bool | None = None
+    incomplete_since_ms: int | None = None
 
 
 class Search(NamedTuple):
@@ -66,14 +77,15 @@ async def _owner(numbers: NumberConflicts, reference_number: str | None) -> str 
 
 
 def _page_of(view: PatientView, asked: Search, after: tuple[int, str] | None, at_ms: int) -> PrescriptionsPage:
+    stands = standing(view.found.generation, view.found.partition, view.found.offset, view.fields)
     page: list[ShownPrescription] = []
     for prescription in _newest_first(view.fields, after, at_ms, every=asked.every):
         shown = show_prescription(view.fields, prescription, at_ms, view.flagged)
         if shown is not None and _is_found(shown, asked.reference_number):
             page.append(shown)
         if len(page) > asked.limit:
-            return PrescriptionsPage(tuple(page[: asked.limit]), _cursor(page[asked.limit - 1]))
-    return PrescriptionsPage(tuple(page))
+            return PrescriptionsPage(tuple(page[: asked.limit]), _cursor(page[asked.limit - 1]), *stands)
+    return PrescriptionsPage(tuple(page), None, *stands)
 
 
 def _is_found(shown: ShownPrescription, reference_number: str | None) -> bool:

@@ -6,7 +6,6 @@ from typing import Final
 from schemas.codec import UndecodableError, decode
 from schemas.events import Body, Event
 from services.medication_list import event_index
-from services.medication_list.answered import ANSWERED
 from services.medication_list.fold.state import Remembered, State
 from services.medication_list.packing import unpack_field
 from services.medication_list.record_log import StoredRecord
@@ -20,9 +19,10 @@ def unpacked(values: Mapping[bytes, bytes]) -> dict[str, State]:
     return {name.decode(): unpack_field(name.decode(), packed) for name, packed in values.items()}
 
 
-def answered_in(values: Mapping[bytes, bytes]) -> Mapping[str, State]:
-    """Of a patient's hash, the field of what was answered and proved otherwise, if it stands."""
-    return unpacked({name: packed for name, packed in values.items() if name == ANSWERED.encode()})
+def fields_in(values: Mapping[bytes, bytes], *names: str) -> Mapping[str, State]:
+    """Of a patient's hash, those of these fields that stand."""
+    wanted = {name.encode() for name in names}
+    return unpacked({name: packed for name, packed in values.items() if name in wanted})
 
 
 def places_of(listed: Found, index: Found) -> dict[int, Remembered | None]:

@@ -119,6 +119,11 @@ def show_allergies(fields: Fields) -> ShownAllergies:
     return ShownAllergies(_allergy_status(allergies), _allergies(allergies))
 
 
+def incomplete_since(fields: Fields) -> int | None:
+    """When the oldest parked event of the patient came; None when the list is complete."""
+    return (cast("Meta | None", fields.get(META)) or Meta()).incomplete_since_ms or None
+
+
 class _Reader:
     """One reading of one patient."""
 
@@ -155,7 +160,7 @@ class _Reader:
             multidose=_multidose(meta),
             deceased_on=meta.death.on if meta.death else None,
             reconciled=_reconciled(meta),
-            incomplete_since_ms=meta.incomplete_since_ms or None,
+            incomplete_since_ms=incomplete_since(self.fields),
         )
 
     # --- Entries -------------------------------------------------------------------------------------------------
