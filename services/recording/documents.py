@@ -95,7 +95,8 @@ def answer_documents() -> dict[int | str, dict[str, Any]]:
     content = {"application/json": {"schema": {"anyOf": [{"$ref": _REF.format(model=name)} for name in _ANSWERS]}}}
     return {
         200: {
-            "description": "a duplicate: the first outcome where still known, the resource as it is now",
+            "description": "a duplicate: the first outcome where still known, with what it named, and the resource as it is "
+            "now, unless that outcome was a refusal",
             "content": content,
         },
         201: {"description": "applied: outcome, flags, position, and the resource as it is now", "content": content},

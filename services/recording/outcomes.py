@@ -56,11 +56,12 @@ class ListUnreachable(Exception):  # noqa: N818 - named for what is wrong
 
 
 class First(Struct, frozen=True):
-    """What became of the event when it came for the first time."""
+    """What became of the event when it came for the first time. `named`: what that answer named, such as a holder."""
 
     outcome: str
     reason: str | None = None
     flags: tuple[str, ...] = ()
+    named: dict[str, Any] | None = None
 
 
 class FirstReport(Struct, frozen=True):

@@ -250,7 +250,7 @@ def test_the_same_event_again_is_a_duplicate_and_tells_its_first_outcome(stand: 
     assert stand.outcome(patient, first, event_id).json()["outcome"] == "refused"
     told = stand.outcome(patient, again, event_id).json()
     assert (told["outcome"], told["position"]) == ("duplicate", position(again))
-    assert told["first"] == {"outcome": "refused", "reason": "unknown", "flags": []}
+    assert told["first"] == {"outcome": "refused", "reason": "unknown", "flags": [], "named": None}
 
 
 def test_a_service_is_told_when_an_event_happened_that_came_before(stand: ListStand) -> None:

@@ -97,6 +97,15 @@ def test_a_refused_claim_names_the_holder(stand: Stand) -> None:
     assert (answer.json()["type"], answer.json()["holder"]) == ("/problems/held", "313000036")
 
 
+def test_a_refused_claim_that_is_repeated_names_the_holder_still(stand: Stand) -> None:
+    first = {"outcome": "refused", "reason": "held", "flags": [], "named": {"holder": "313000036"}}
+    stand.list.outcome = lambda _: (200, {"outcome": "duplicate", "flags": [], "first": first})
+    answer = claim(stand)
+    assert answer.status_code == 200
+    assert answer.json()["first"] == first
+    assert "resource" not in answer.json()
+
+
 def test_a_claim_of_another_patient_s_prescription_is_turned_away(stand: Stand) -> None:
     stand.list.owners = {PRESCRIPTION: "f" * 32}
     answer = claim(stand)

@@ -1,5 +1,6 @@
 """The read API before a view and a log in memory: what is said is judged at once, and asked for by a request."""
 
+import json
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
@@ -7,7 +8,7 @@ from typing import Any, Final
 import httpx
 from msgspec.structs import replace
 
-from schemas.codec import encode
+from schemas.codec import decode, encode
 from schemas.events import Body, Event
 from services.admission.door import Door
 from services.admission.read_token import ReadTokens
@@ -23,6 +24,9 @@ from services.medication_list.read_api.event_places import EventPlaces
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import Outcomes
+from services.medication_list.read_api.positions import place_of
+from services.medication_list.read_api.presenting import to_json
+from services.medication_list.read_api.requests import OutcomeAsked
 from services.medication_list.record_log import MemoryRecordLog
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
 from services.medication_list.store.reading import ViewReader
@@ -69,11 +73,12 @@ class ReadingWorld:
         reader = ViewReader(MemoryViews(self.server), PARTITIONS, self._log_ends)
         self._log = LogLookup(MemoryRecordLog(self.records))
         numbers = NumberConflicts(reader, self._log)
+        self._outcomes = Outcomes(reader, self._log, numbers)
         self._parts = Parts(
             reader,
             self._log,
             numbers,
-            Outcomes(reader, self._log, numbers),
+            self._outcomes,
             EventPlaces("redis://127.0.0.1:1/0", PARTITIONS),  # nobody asks for an event by its id alone
             DOOR,
             TOKENS,
@@ -103,14 +108,14 @@ class ReadingWorld:
         self._citizens += 1
         return Citizen(self._citizens)
 
-    def say(self, citizen: Citizen, said: Said) -> str:
+    def say(self, citizen: Citizen, said: Said, *, event_id: str | None = None) -> str:
         """A minute later; returns its position."""
         self.clock.advance(MINUTE_MS)
         body, now_ms = said.body, self.clock.now_ms()
         if hasattr(body, "prescription"):
             body = replace(body, prescription=str(uuid.uuid5(uuid.UUID(body.prescription), citizen.key)))
         event: Event[Body] = Event(
-            event_id=str(uuid.uuid4()),
+            event_id=event_id or str(uuid.uuid4()),
             patient=citizen.key,
             occurred_at_ms=now_ms,
             received_at_ms=now_ms,
@@ -158,6 +163,15 @@ class ReadingWorld:
         return {each: self._end(each) for each in range(PARTITIONS)}
 
     # --- What is asked --------------------------------------------------------------------------------------------
+
+    async def outcome(self, citizen: Citizen, position: str) -> dict[str, Any]:
+        """What a service that appended the record there is answered."""
+        place = place_of(position, PARTITIONS)
+        record = self.records[place].value
+        event: Event[Body] = decode(record)
+        asked = OutcomeAsked(patient=citizen.key, event_id=event.event_id, **place._asdict(), record=record)
+        told = await self._outcomes.awaited(asked, self.clock.now_ms)
+        return dict(json.loads(to_json(told)))
 
     async def post(self, path: str, sent: object) -> httpx.Response:
         """A request with a body."""

@@ -18,7 +18,7 @@ from services.medication_list.fold.state import META, Remembered
 from services.medication_list.read_api.list_answer import standing
 from services.medication_list.read_api.locked import Withheld
 from services.medication_list.read_api.log_lookup import LogLookup
-from services.medication_list.read_api.outcomes import FirstOutcome, first_outcome
+from services.medication_list.read_api.outcomes import FirstOutcome, first_outcome, named_by
 from services.medication_list.read_api.positions import position_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, fields_in, places_of
 from services.medication_list.record_log import LogLookupError, StoredRecord
@@ -129,8 +129,8 @@ def entry_of(
         system=source.system,
         reason=verdict.reason,
         flags=tuple(verdict.flags),
-        named=None if verdict.named is None else dict((verdict.named,)),
-        answered=None if answered is None else first_outcome(recollect(answered)),
+        named=named_by(verdict),
+        answered=None if answered is None else first_outcome(answered),
         content=_without_identity(event.body),
     )
 

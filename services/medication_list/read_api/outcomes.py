@@ -10,7 +10,7 @@ from schemas.codec import UndecodableError, decode, digest_of
 from schemas.events import Body, ClaimAborted, ClaimReleased, ClaimRequested, Event
 from schemas.reasons import ParkReason, Reason
 from services.medication_list.fold.judgement import Verdict
-from services.medication_list.fold.remembering import event_key, parked_key, recollect
+from services.medication_list.fold.remembering import event_key, natural_key, parked_key, recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.packing import unpack_memory
 from services.medication_list.read_api.log_lookup import LogLookup
@@ -31,17 +31,19 @@ class NotInLogError(Exception):
 
 
 class FirstOutcome(Struct, frozen=True):
-    """What became of an event when it came for the first time."""
+    """What became of an event when it came for the first time. `named`: what that answer named, such as a holder."""
 
     outcome: str
     reason: str | None = None
     flags: tuple[str, ...] = ()
+    named: dict[str, str] | None = None
 
 
 class Outcome(Struct, frozen=True, omit_defaults=True):
-    """How the record at `position` was judged. `first` is there when its event id was known before.
+    """How the record at `position` was judged. `first` is there when it, or the same under another event id, came before.
 
-    `named`: what the ruling names, such as {"holder": "..."}. `resource`: what it is about, as it is now.
+    `named`: what the ruling names, such as {"holder": "..."}. `resource`: what it is about, as it is now; of what was
+    refused, now or the first time, there is none.
     """
 
     event_id: str
@@ -76,7 +78,7 @@ class Outcomes:
         """
         record = await self._record(event_id, place)
         found = await self._reader.remembered(_owner_of(record), _keys(event_id, place))
-        return await self._judged(event_id, place, found)
+        return await self._judged(event_id, place, event_of(record), found)
 
     async def awaited(self, asked: OutcomeAsked, now_ms: Callable[[], int]) -> Outcome | None:
         """The outcome of a patient's event, once it is judged, with what it is about at that time.
@@ -89,13 +91,16 @@ class Outcomes:
         if shown is None:
             return None
         listed, index = shown
-        outcome = await self._judged(event_id, place, index)
-        if outcome is None or event is None or outcome.outcome not in ("applied", "duplicate"):
+        outcome = await self._judged(event_id, place, event, index)
+        if outcome is None or event is None:
+            return outcome
+        flags = _flags_of_what_took_effect(outcome)
+        if flags is None:
             return outcome
         claimed = await self._claimed(patient, place, event.body)
         named = claimed or getattr(event.body, "prescription", None)
         view = await self._numbers.settled(listed, patient, () if named is None else (named,))
-        about = resource_of(view.fields, event.body, outcome.flags, now_ms(), claimed=claimed, flagged=view.flagged)
+        about = resource_of(view.fields, event.body, flags, now_ms(), claimed=claimed, flagged=view.flagged)
         return replace(outcome, resource=about)
 
     async def first_report(self, patient: str, event_id: str) -> FirstReport:
@@ -141,7 +146,7 @@ class Outcomes:
             raise NotInLogError
         return record
 
-    async def _judged(self, event_id: str, place: Place, found: Found) -> Outcome | None:
+    async def _judged(self, event_id: str, place: Place, event: Event[Body] | None, found: Found) -> Outcome | None:
         """What the patient's index says of the record; the log is asked only for one whose event id was known before."""
         keys = _keys(event_id, place)
         if found.offset <= place.offset:
@@ -153,9 +158,23 @@ class Outcomes:
             return Outcome(event_id=event_id, outcome="parked", position=position, reason=reason)
         if not isinstance(known, Remembered) or known.offset > place.offset:
             raise NotInLogError
+        earlier = await self._earlier(event, known)
         if known.offset == place.offset:
-            return told(event_id, position, recollect(known))
-        return _again(event_id, position, known, await self._record(event_id, place))
+            return told(event_id, position, recollect(known), earlier)
+        return _again(event_id, position, known, earlier or known, await self._record(event_id, place))
+
+    async def _earlier(self, event: Event[Body] | None, known: Remembered) -> Remembered | None:
+        """The first event of what this one makes known, a claim say, where that had come under another event id.
+
+        Both have one content, so the digest leads to it, at the cost of a look at the whole index.
+        """
+        if event is None or natural_key(event) is None or recollect(known).outcome != "duplicate":
+            return None
+        _, index = await self._reader.list_and_index(event.patient)
+        memories = (unpack_memory(key, packed) for key, packed in index.values.items())
+        same = [each for each in memories if isinstance(each, Remembered) and each.digest == known.digest]
+        first = min(same, key=lambda each: each.offset, default=known)
+        return first if first.offset < known.offset else None
 
     async def _claimed(self, patient: str, place: Place, body: Body) -> str | None:
         """The prescription of the claim that was given back; the view forgets it, the patient's own events tell it."""
@@ -179,28 +198,47 @@ def _owner_of(record: StoredRecord) -> str:
     return (record.key or b"").decode(errors="replace")
 
 
-def told(event_id: str, position: str, verdict: Verdict, first: FirstOutcome | None = None) -> Outcome:
-    """A verdict as it is answered."""
+def _flags_of_what_took_effect(outcome: Outcome) -> tuple[str, ...] | None:
+    """The flags of the event itself, of a duplicate those of the first; None where nothing took effect.
+
+    Then nothing is shown of what it is about: a refusal did not, and who repeats it may not see more than it did.
+    """
+    if outcome.outcome == "applied":
+        return outcome.flags
+    if outcome.outcome != "duplicate":
+        return None
+    first = outcome.first
+    if first is None:
+        return outcome.flags
+    return None if first.outcome == "refused" else first.flags
+
+
+def told(event_id: str, position: str, verdict: Verdict, first: Remembered | None = None) -> Outcome:
+    """A verdict as it is answered, with what became of the first such event where this is another."""
     return Outcome(
         event_id=event_id,
         outcome=verdict.outcome,
         position=position,
         reason=verdict.reason,
         flags=tuple(verdict.flags),
-        named=None if verdict.named is None else dict((verdict.named,)),
-        first=first,
+        named=named_by(verdict),
+        first=None if first is None else first_outcome(first),
     )
 
 
-def first_outcome(verdict: Verdict) -> FirstOutcome:
-    """A verdict as it was answered first."""
-    return FirstOutcome(verdict.outcome, verdict.reason, tuple(verdict.flags))
+def named_by(verdict: Verdict) -> dict[str, str] | None:
+    """What a verdict names, as it is answered."""
+    return None if verdict.named is None else dict((verdict.named,))
 
 
-def _again(event_id: str, position: str, known: Remembered, record: StoredRecord) -> Outcome:
-    """A record whose event id was known: the fold keeps nothing of it, but judges the same each time."""
+def first_outcome(known: Remembered) -> FirstOutcome:
+    """What is remembered of an event, as it was answered first."""
     verdict = recollect(known)
-    first = first_outcome(verdict)
+    return FirstOutcome(verdict.outcome, verdict.reason, tuple(verdict.flags), named_by(verdict))
+
+
+def _again(event_id: str, position: str, known: Remembered, first: Remembered, record: StoredRecord) -> Outcome:
+    """A record whose event id was known: the fold keeps nothing of it, but judges the same each time."""
     event = event_of(record)
     is_same = event is not None and digest_of(event) == known.digest
     again = Verdict("duplicate") if is_same else Verdict("refused", reason=Reason.CONFLICTING_DUPLICATE)
