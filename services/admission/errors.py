@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -11,14 +10,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from schemas.reasons import DoorReason, text_of
 from services.problems import FieldError, pointer
+from services.problems.json_text import FIELD_NAME, MOST_ERRORS
 
 Place = tuple[str | int, ...]
 """Where in a message: the names of fields and indices of lists that lead there."""
 
-MOST_ERRORS: Final = 200
-"""*Policy*: as many errors as one answer holds; a message with more of them was not made by a working system."""
-
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _OURS: Final = frozenset(reason.value for reason in DoorReason)
 _OF_PYDANTIC: Final = {
     "missing": DoorReason.MISSING,
@@ -65,8 +61,7 @@ def _finding(detail: ErrorDetails) -> Finding:
     where, reason = detail["loc"], _reason(detail)
     if detail["type"] == "union_tag_invalid" and reason is not DoorReason.NOT_EXACTLY_ONE:
         where = (*where, "kind")  # the tag is what is wrong, and not all that it is the tag of
-    if reason is DoorReason.UNEXPECTED_FIELD and not _NAME.fullmatch(str(where[-1])):
-        # A sender's own field name could be anything, a person's number too: then the answer names what holds it.
+    if reason is DoorReason.UNEXPECTED_FIELD and not FIELD_NAME.fullmatch(str(where[-1])):
         where = where[:-1]
     place: Place = tuple(part for part in where if not str(part).startswith("<"))
     return Finding(place, reason)

@@ -8,23 +8,35 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from schemas.reasons import DoorReason, text_of
 
 LARGEST_MESSAGE_BYTES: Final = 256 * 1024
 DEEPEST_NESTING: Final = 32
+MOST_ERRORS: Final = 200
+"""*Policy*: as many errors as one answer holds; a message with more of them was not made by a working system."""
+FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+"""What a field may be called in an answer. A sender's own name could be anything, a person's number or as long as the message;
+then the answer names what holds it."""
 _LONGEST_NUMBER: Final = 300  # characters; more digits than any double needs
 
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+"""A text, or a bracket outside of any. A text that never ends is one too: else each quotation mark in it would be tried as the
+beginning of another, to the message's end each time."""
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Control characters but tab, line feed and carriage return, which a note may hold."""
 _SUSPECT: Final = re.compile(rb"\\|\x7f|\xc2[\x80-\x9f]")
 """Without any of these a message's texts have no faults: half a surrogate pair, and control characters below U+0020, can only
 be escaped. Looking at every text of a message takes as long as reading it."""
+
+
+_Path = tuple[str | int, ...]
 
 
 class FieldError(NamedTuple):
@@ -44,7 +56,7 @@ class MessageUnreadable(ValueError):  # noqa: N818 - named for what is wrong
 
 
 class MessageInvalid(ValueError):  # noqa: N818 - named for what is wrong
-    """The message can be read, and has these faults: all of them.
+    """The message can be read, and has these faults: all of them, or the first 200.
 
     value: what was read, faults and all, for whoever tells what else is wrong with it.
     """
@@ -89,7 +101,7 @@ def parse_json(body: bytes, *, largest_bytes: int = LARGEST_MESSAGE_BYTES, deepe
     except UnicodeDecodeError as error:
         why = f"the message is not UTF-8, at byte {error.start}"
         raise MessageUnreadable(DoorReason.NOT_PARSEABLE, why) from None
-    if (making.is_at_fault or _SUSPECT.search(body)) and (errors := list(_faults(value, ""))):
+    if (making.is_at_fault or _SUSPECT.search(body)) and (errors := _first_faults(value)):
         raise MessageInvalid(errors, value)
     return value
 
@@ -125,8 +137,8 @@ class _Making:
     def fields(self, pairs: list[tuple[str, object]]) -> _Fields:
         fields = _Fields(pairs)
         if len(fields) != len(pairs):
-            names = [name for name, _ in pairs]
-            fields.repeated = tuple(name for name in fields if names.count(name) > 1)
+            times = Counter(name for name, _ in pairs)
+            fields.repeated = tuple(name for name in fields if times[name] > 1)
             self.is_at_fault = True
         return fields
 
@@ -142,32 +154,41 @@ class _Making:
         return _NotANumber()
 
 
-def _faults(value: object, at: str) -> Iterator[FieldError]:
+def _first_faults(value: object) -> tuple[FieldError, ...]:
+    """Each fault once, and no more of them than one answer holds."""
+    found: dict[FieldError, None] = {}
+    for path, reason in _faults(value, ()):
+        found[FieldError(pointer(takewhile(_can_be_told, path)), reason, text_of(reason))] = None
+        if len(found) == MOST_ERRORS:
+            break
+    return tuple(found)
+
+
+def _can_be_told(part: str | int) -> bool:
+    return isinstance(part, int) or FIELD_NAME.fullmatch(part) is not None
+
+
+def _faults(value: object, path: _Path) -> Iterator[tuple[_Path, DoorReason]]:
     match value:
         case _Fields():
             for name in value.repeated:
-                yield _fault(at + pointer((name,)), DoorReason.DUPLICATE_FIELD)
+                yield (*path, name), DoorReason.DUPLICATE_FIELD
             for name, inner in value.items():
-                below = at + pointer((name,))
-                yield from _faults_of_text(name, below)
-                yield from _faults(inner, below)
+                yield from _faults_of_text(name, (*path, name))
+                yield from _faults(inner, (*path, name))
         case list():
             for index, inner in enumerate(value):
-                yield from _faults(inner, f"{at}/{index}")
+                yield from _faults(inner, (*path, index))
         case str():
-            yield from _faults_of_text(value, at)
+            yield from _faults_of_text(value, path)
         case _NotANumber():
-            yield _fault(at, DoorReason.NOT_A_NUMBER)
+            yield path, DoorReason.NOT_A_NUMBER
         case _:
             return  # whole numbers, decimals, true, false and null have no faults
 
 
-def _faults_of_text(text: str, at: str) -> Iterator[FieldError]:
+def _faults_of_text(text: str, path: _Path) -> Iterator[tuple[_Path, DoorReason]]:
     if _SURROGATE.search(text):
-        yield _fault(at, DoorReason.UNPAIRED_SURROGATE)
+        yield path, DoorReason.UNPAIRED_SURROGATE
     if _CONTROL.search(text):
-        yield _fault(at, DoorReason.CONTROL_CHARACTER)
-
-
-def _fault(at: str, reason: DoorReason) -> FieldError:
-    return FieldError(at, reason, text_of(reason))
+        yield path, DoorReason.CONTROL_CHARACTER

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
 from schemas.reasons import DoorReason, Language, Reason, text_of
-from services.problems.json_text import FieldError
+from services.problems.json_text import MOST_ERRORS, FieldError
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -64,8 +65,8 @@ def refused(reason: Reason, **named: Any) -> Problem:
 
 
 def invalid(errors: Iterable[FieldError]) -> Problem:
-    """422: these fields are at fault, all of them."""
-    return Problem(422, DoorReason.INVALID, errors=errors)
+    """422: these fields are at fault, all of them, or the first 200."""
+    return Problem(422, DoorReason.INVALID, errors=islice(errors, MOST_ERRORS))
 
 
 def turned_away(reason: DoorReason, status: int = 400, detail: str | None = None) -> Problem:

@@ -199,6 +199,11 @@ def test_bodies_that_no_handler_should_see_are_turned_away(client: Client, body:
     assert (answered, problem["type"]) == (status, f"/problems/{kind}")
 
 
+def test_an_answer_holds_no_more_errors_than_it_should_however_many_faults_a_body_has(client: Client) -> None:
+    status, problem = post(client, b"[" + b",".join([b'"\\u0001"'] * 400) + b"]")
+    assert (status, len(problem["errors"])) == (422, 200)
+
+
 @pytest.mark.parametrize(
     "media", ["text/plain", "", "application/x-www-form-urlencoded", "application/json; charset=latin1"]
 )
