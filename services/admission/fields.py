@@ -34,6 +34,8 @@ SET_BY_THE_LIST_ALONE: Final = {"recall_reason": frozenset({"withdrawn", "death"
 _LONGEST_NUMBER: Final = 40
 _DECOMPOSED: Final = 4
 """Text may shrink to a quarter of its length when it is composed; what is longer than that need not be looked at."""
+_MOST_MARKS: Final = 30
+"""As many marks as follow one another in the text of any language (Unicode's stream-safe format, UAX #15)."""
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?")
 _ITEM_NUMBER: Final = re.compile(r"[0-9]{6}")
 _DATE: Final = re.compile(r"([+-]?[0-9]{4,})-([0-9]{2})-([0-9]{2})")
@@ -66,13 +68,13 @@ def boolean(value: Any) -> bool:
 def text(value: Any, max_length: int) -> str:
     """Text in NFC, of any script, its lines ended by a newline alone.
 
-    Control characters but newline and tab, and halves of surrogate pairs, are refused.
+    Control characters but newline and tab, halves of surrogate pairs, and marks without end are refused.
     """
     if not isinstance(value, str):
         raise refusal(DoorReason.WRONG_TYPE)
     if len(value) > _DECOMPOSED * max_length:
         raise refusal(DoorReason.TOO_LONG)
-    composed = unicodedata.normalize("NFC", value).replace("\r\n", "\n")
+    composed = _composed(value).replace("\r\n", "\n")
     # What is printable holds neither; most text is, and is then not looked at character by character.
     for character in "" if composed.isprintable() else composed:
         category = unicodedata.category(character)
@@ -85,6 +87,18 @@ def text(value: Any, max_length: int) -> str:
     if not composed.strip():
         raise refusal(DoorReason.TOO_SHORT)
     return composed
+
+
+def _composed(value: str) -> str:
+    """The text in NFC. Putting marks in order takes the square of how many follow one another, so there is a bound."""
+    if unicodedata.is_normalized("NFC", value):
+        return value
+    marks = 0
+    for character in value:
+        marks = marks + 1 if unicodedata.category(character).startswith("M") else 0
+        if marks > _MOST_MARKS:
+            raise refusal(DoorReason.WRONG_FORMAT)
+    return unicodedata.normalize("NFC", value)
 
 
 def item_number(value: Any) -> str:
@@ -198,13 +212,20 @@ def _number(least: Decimal, most: Decimal) -> Judge:
 
 def _count(least: int, most: int) -> Judge:
     def judge(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not _is_whole(value):
             raise refusal(DoorReason.WRONG_TYPE)
         if not least <= value <= most:
             raise refusal(DoorReason.OUT_OF_RANGE)
-        return value
+        return int(value)
 
     return judge
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number, also where it was written with a point (1.0), which JSON Schema takes for the same."""
+    if isinstance(value, Decimal):
+        return value.is_finite() and value == value.to_integral_value()
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 Judged = tuple[Judge, dict[str, Any]]
