@@ -14,7 +14,7 @@ from schemas.events import Body, PatientIdentity, Submission
 from schemas.fields import Instant, Line, Word
 from schemas.reasons import DoorReason
 from services.admission.completion import completed, is_timed
-from services.admission.errors import Finding, Place, TurnedAway, findings_of
+from services.admission.errors import Finding, Findings, Place, TurnedAway, findings_of
 from services.admission.fields import instant
 from services.admission.models import MOST_ELEMENTS, fields_of, model_of
 from services.admission.read_token import InvalidReadToken, ReadToken, ReadTokens
@@ -175,15 +175,17 @@ class Door:
         known: Mapping[str, str],
     ) -> Admitted:
         envelope = _envelope_times(outer, received_at_ms)
-        findings = list(lines.findings)
+        findings = Findings(lines.findings)
         surrounding = _checked(model_of(around, frozenset({"bodies"})), outer, (), findings)
-        findings += _broken(around, outer, surrounding, envelope)
-        findings += a_claim_is_received_soon(struct, envelope)
+        findings.add(_broken(around, outer, surrounding, envelope))
+        findings.add(a_claim_is_received_soon(struct, envelope))
         checked: list[tuple[Place, BaseModel | None]] = []
         for place, body in lines.bodies:
+            if findings.is_full:
+                break
             valid = _checked(model_of(struct, frozenset(known)), body, place, findings)
             checked.append((place, valid))
-            findings += [finding.under(place) for finding in _broken(struct, body, valid, envelope)]
+            findings.add(finding.under(place) for finding in _broken(struct, body, valid, envelope))
         national_id = _national_id(outer)
         patient = "" if national_id is None else self.patient_key(national_id)
         tokens = {place: self._token(struct, body, patient, place, findings) for place, body in checked}
@@ -202,7 +204,7 @@ class Door:
         )
 
     def _token(
-        self, struct: type[Body], body: BaseModel | None, patient: str, place: Place, findings: list[Finding]
+        self, struct: type[Body], body: BaseModel | None, patient: str, place: Place, findings: Findings
     ) -> ReadToken | None:
         """What the read token of a reconciliation says; a token that is not ours, or another's, is turned away."""
         if struct is not events.ListReconciled or body is None or not patient:
@@ -211,20 +213,20 @@ class Door:
         try:
             token = self._tokens.verify(patient, fields["read_token"])
         except InvalidReadToken:
-            findings.append(Finding((*place, "read_token"), DoorReason.TOKEN_NOT_VALID))
+            findings.add([Finding((*place, "read_token"), DoorReason.TOKEN_NOT_VALID)])
             return None
         for name, said in token._asdict().items():
             if fields[name] is not None and fields[name] != said:
-                findings.append(Finding((*place, name.removesuffix("_ms")), DoorReason.CONTRADICTS))
+                findings.add([Finding((*place, name.removesuffix("_ms")), DoorReason.CONTRADICTS)])
         return token
 
 
-def _checked(model: type[BaseModel], given: Any, place: Place, findings: list[Finding]) -> BaseModel | None:
+def _checked(model: type[BaseModel], given: Any, place: Place, findings: Findings) -> BaseModel | None:
     """The model of what was given; None if it does not fit, and then `findings` grows by all that is wrong."""
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        findings += [found.under(place) for found in findings_of(error)]
+        findings.add(found.under(place) for found in findings_of(error))
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
@@ -33,11 +33,36 @@ class Finding(NamedTuple):
         return Finding(place + self.place, self.reason)
 
 
+class Findings:
+    """What is wrong with a message, each thing once, and no more than one answer holds: the rest is not even looked for."""
+
+    def __init__(self, found: Iterable[Finding] = ()) -> None:
+        self._found: dict[Finding, None] = {}
+        self.add(found)
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more would be told."""
+        return len(self) >= MOST_ERRORS
+
+    def add(self, found: Iterable[Finding]) -> None:
+        """Take from what is found as much as there is room for."""
+        finding = iter(found)
+        while not self.is_full and (each := next(finding, None)) is not None:
+            self._found[each] = None
+
+
 class TurnedAway(Exception):  # noqa: N818 - named for what happened
     """A message is turned away at the door; `findings` holds everything that is wrong with it."""
 
     def __init__(self, findings: Iterable[Finding]) -> None:
-        self.findings = tuple(dict.fromkeys(findings))[:MOST_ERRORS]
+        self.findings = tuple(Findings(findings))
         super().__init__(f"turned away with {len(self.findings)} errors")
 
     def errors(self) -> tuple[FieldError, ...]:
@@ -52,9 +77,9 @@ def refusal(reason: DoorReason) -> PydanticCustomError:
     return PydanticCustomError(reason.value, "turned away")
 
 
-def findings_of(error: ValidationError) -> Sequence[Finding]:
+def findings_of(error: ValidationError) -> Iterator[Finding]:
     """All that pydantic found, in our words. The tags of unions, written `<package>`, are no part of a message."""
-    return [_finding(detail) for detail in error.errors(include_url=False, include_context=False)]
+    return map(_finding, error.errors(include_url=False, include_context=False))
 
 
 def _finding(detail: ErrorDetails) -> Finding:

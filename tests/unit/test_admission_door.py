@@ -1,6 +1,7 @@
 """The door: everything that is wrong with a message is told at once, in the field's words; what is right passes."""
 
 import copy
+import sys
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -418,6 +419,31 @@ def test_an_order_tells_the_errors_of_every_line() -> None:
         "/prescriptions/2/refills": "out_of_range",
         "/prescriptions/3": "wrong_type",
     }
+
+
+def calls_to_turn_away(lines: int) -> int:
+    """How many functions are called until an order with so many lines is turned away, 200 errors in each."""
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    order = {"patient": PATIENT, "prescriptions": [a_prescription(dosing={"periods": [{}] * 100})] * lines}
+    sys.setprofile(count)
+    try:
+        with pytest.raises(TurnedAway) as found:
+            admitted(PrescriptionIssued, order, lines="prescriptions")
+    finally:
+        sys.setprofile(None)
+    assert len(found.value.findings) == 200
+    return calls
+
+
+def test_what_no_answer_has_room_for_is_not_even_looked_for() -> None:
+    """One message of 41 KB kept a service from answering anybody for a second."""
+    calls_to_turn_away(1)  # the models are made once
+    assert calls_to_turn_away(100) < 2 * calls_to_turn_away(1)
 
 
 @pytest.mark.parametrize(
