@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers
@@ -61,16 +61,19 @@ class JsonGuard:
     def __init__(
         self,
         app: ASGIApp,
+        is_taken: Callable[[Scope], bool],
         largest_bytes: int = LARGEST_MESSAGE_BYTES,
         decoded_by_type: Collection[str] = (),
         *,
         hands_on_faults: bool = False,
     ) -> None:
-        """`decoded_by_type`: paths whose handlers decode the body into a type of ours; its form is theirs to judge.
+        """`is_taken`: whether anybody takes a request of this method and path; of others no body is judged.
 
+        decoded_by_type: paths whose handlers decode the body into a type of ours; its form is theirs to judge.
         hands_on_faults: the handlers ask for `Given`, and tell the faults of texts and numbers with all else at once.
         """
         self._app = app
+        self._is_taken = is_taken
         self._largest_bytes = largest_bytes
         self._decoded_by_type = frozenset(decoded_by_type)
         self._hands_on_faults = hands_on_faults
@@ -110,12 +113,20 @@ class JsonGuard:
         if received > self._largest_bytes:
             raise self._too_large()
         if body:
+            self._judge(scope, headers, bytes(body))
+        return bytes(body)
+
+    def _judge(self, scope: Scope, headers: Headers, body: bytes) -> None:
+        """Raises Problem, but not where nobody takes the request: the application says so (404, 405)."""
+        try:
             _check(headers)
             if scope["path"] not in self._decoded_by_type:
-                given = scope[MESSAGE_IN_SCOPE] = given_in(bytes(body), self._largest_bytes)
+                given = scope[MESSAGE_IN_SCOPE] = given_in(body, self._largest_bytes)
                 if given.faults and not self._hands_on_faults:
                     raise given.turned_away()
-        return bytes(body)
+        except Problem:
+            if self._is_taken(scope):
+                raise
 
     def _too_large(self) -> Problem:
         # What the client may still send is not read: the server ends the connection after the answer.

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from schemas.reasons import DoorReason, text_of
 from services.problems.guard import JsonGuard
@@ -72,7 +73,11 @@ def install(
     decoded_by_type, hands_on_faults: see `JsonGuard`.
     """
     app.add_middleware(
-        JsonGuard, largest_bytes=largest_bytes, decoded_by_type=decoded_by_type, hands_on_faults=hands_on_faults
+        JsonGuard,
+        is_taken=lambda scope: any(route.matches(scope)[0] is Match.FULL for route in app.router.routes),
+        largest_bytes=largest_bytes,
+        decoded_by_type=decoded_by_type,
+        hands_on_faults=hands_on_faults,
     )
     _handle(app, Problem, lambda problem: problem)
     _handle(app, RequestValidationError, lambda error: problem_of_validation(error.errors(), error.body))

@@ -288,6 +288,14 @@ def test_what_is_not_there_is_404_in_the_same_words(client: Client) -> None:
     assert {answer.json()["type"] for answer in answers} == {"/problems/not_found"}
 
 
+@pytest.mark.parametrize("body", [b"{", rb'{"a": "\ud800"}', b"{}"])
+@pytest.mark.parametrize("media", ["text/plain", "application/json"])
+def test_a_body_is_not_judged_where_nobody_would_read_it(client: Client, body: bytes, media: str) -> None:
+    headers = {"content-type": media}
+    assert client.post("/nowhere", content=body, headers=headers).status_code == 404
+    assert client.request("PUT", "/orders", content=body, headers=headers).status_code == 405
+
+
 def test_another_method_is_405_and_says_which_are_allowed(client: Client) -> None:
     answer = client.get("/orders")
     assert (answer.status_code, answer.json()["type"]) == (405, "/problems/method_not_allowed")
