@@ -17,7 +17,7 @@ from services.casework.desk import CaseRefusedError, Desk
 from services.medication_list.judging import ParkedNote, Readable, item_of
 from services.medication_list.mending import note_in
 from services.medication_list.read_api.positions import Place, position_of
-from services.medication_list.record_log import StoredRecord
+from services.medication_list.record_log import StoredRecord, all_of
 
 _AT_ONCE: Final = 500
 _DIGITS: Final = re.compile(r"\d[\d \-.]{9,}\d")
@@ -83,6 +83,8 @@ def shown(desk: Desk, place: Place) -> ShownRecord:
     record = desk.records.read(place.partition, [place.offset]).get(place.offset)
     if record is None:
         raise CaseRefusedError(f"The log has no record at {position_of(*place)} any more.")
+    if note.patient is not None:
+        all_of(note.patient, place.partition, [place.offset], {place.offset: record})
     value = record.value or b""
     content, why = _content(desk, record)
     return ShownRecord(

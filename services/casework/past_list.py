@@ -9,7 +9,7 @@ from services.medication_list.read_api.list_answer import ListAnswer, standing
 from services.medication_list.read_api.list_answer import answered as as_answered
 from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.view import show
-from services.medication_list.record_log import LogLookupError
+from services.medication_list.record_log import all_of
 
 
 def list_of(desk: Desk, patient: str, as_of_ms: int | None) -> ListAnswer:
@@ -23,9 +23,7 @@ def list_of(desk: Desk, patient: str, as_of_ms: int | None) -> ListAnswer:
         last = meta.position - 1 if isinstance(meta, Meta) else -1
     else:
         known = places_of(whole.fields, whole.remembered)
-        records = desk.records.read(partition, list(known))
-        if len(records) < len(known):
-            raise LogLookupError("the log lacks records that the view was made of")
+        records = all_of(patient, partition, known, desk.records.read(partition, list(known)))
         then = [
             (unframed(record, desk.framing), known[offset])
             for offset, record in sorted(records.items())

@@ -19,7 +19,7 @@ from services.medication_list.read_api.history import HistoryEntry, entry_of
 from services.medication_list.read_api.list_answer import ListAnswer
 from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.view import show
-from services.medication_list.record_log import LogLookupError
+from services.medication_list.record_log import all_of
 from services.medication_list.refolding import as_it_stood, folding
 from services.medication_list.store.port import WholePatient
 
@@ -57,9 +57,7 @@ def timeline_of(desk: Desk, patient: str) -> Timeline:
     desk.await_current(partition)
     whole = desk.store.read_whole(partition, patient, with_index=True)
     was = places_of(whole.fields, whole.remembered)
-    records = desk.records.read(partition, list(was))
-    if len(records) < len(was):
-        raise LogLookupError("the log lacks records that the view was made of")
+    records = all_of(patient, partition, was, desk.records.read(partition, list(was)))
     changed = {each.first.offset: each.first for each in changes_answered(whole)}
     items = as_it_stood(records, was, partition, desk.partitions, desk.framing)
     events = tuple(

@@ -21,7 +21,7 @@ from services.medication_list.packing import unpack_effect, unpack_memory
 from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of
-from services.medication_list.record_log import StoredRecord
+from services.medication_list.record_log import StoredRecord, all_of
 from services.medication_list.refolding import as_it_stood, fold_anew
 from services.medication_list.store.waiting import FIRST
 from services.topics.reading import is_behind, places
@@ -78,7 +78,7 @@ def place_of_event(desk: Desk, event_id: str, patient: str) -> Place:
     if isinstance(known, Remembered):
         return Place(partition, known.offset)
     parked = [offset for offset, each in places_of(whole.fields, whole.remembered).items() if is_parked(each)]
-    for offset, record in desk.records.read(partition, parked).items():
+    for offset, record in all_of(patient, partition, parked, desk.records.read(partition, parked)).items():
         if event_id_of(unframed(record, desk.framing)) == event_id:
             return Place(partition, offset)
     raise CaseRefusedError("This patient has no event of that id, judged or parked.")
@@ -133,7 +133,7 @@ def _judgement(desk: Desk, place: Place, patient: str, event_id: str | None) -> 
             {"first_position": position_of(place.partition, first.offset)} if isinstance(first, Remembered) else {}
         )
     verdict = recollect(known)
-    effects = _effects(desk, place, was)
+    effects = _effects(desk, place, patient, was)
     return {
         "outcome": verdict.outcome,
         "reason": str(verdict.reason) if verdict.reason else None,
@@ -145,9 +145,9 @@ def _judgement(desk: Desk, place: Place, patient: str, event_id: str | None) -> 
 # --- Effects -----------------------------------------------------------------------------------------------------
 
 
-def _effects(desk: Desk, place: Place, was: Mapping[int, Remembered | None]) -> tuple[TracedEffect, ...]:
+def _effects(desk: Desk, place: Place, patient: str, was: Mapping[int, Remembered | None]) -> tuple[TracedEffect, ...]:
     """What the fold says that the event brought about, and what a refold has put into the outbox for it since."""
-    records = desk.records.read(place.partition, list(was))
+    records = all_of(patient, place.partition, was, desk.records.read(place.partition, list(was)))
     fold = fold_anew(place.partition, as_it_stood(records, was, place.partition, desk.partitions, desk.framing))
     due = {effect_id_of(each): each for item, each in fold.effects if item.entry.offset == place.offset}
     waiting = {}

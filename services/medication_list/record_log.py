@@ -1,7 +1,7 @@
 """Reads single records of the log by their places; the real one from Kafka, and one in memory beside it."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
+from services.canonical_log import get_logger
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kept_admin import listens
 from services.topics.registry import EVENTS_TOPIC
@@ -20,10 +21,15 @@ _FETCH_WAIT_MS: Final = 5
 _POLL_MS: Final = 200
 _ANSWER_MS: Final = 3_000
 _WITHIN_S: Final = 8.0
+_log = get_logger()
 
 
 class LogLookupError(Exception):
     """The log does not answer in time."""
+
+
+class AnotherLogError(LogLookupError):
+    """The log does not hold what the view was made of: it lost records, and others may have taken their places."""
 
 
 class StoredRecord(Protocol):
@@ -65,6 +71,25 @@ class RecordLog(Protocol):
     def close(self) -> None:
         """Let go of every connection."""
         ...
+
+
+def all_of(
+    patient: str, partition: int, offsets: Iterable[int], found: Mapping[int, StoredRecord]
+) -> Mapping[int, StoredRecord]:
+    """What was found at the offsets that the view has for a patient, if each of them is there and is this patient's.
+
+    Raises AnotherLogError, with an alarm: an offset may lead to somebody else's record where the log lost its newest ones.
+    """
+    key = patient.encode()
+    for offset in offsets:
+        record = found.get(offset)
+        if record is None or record.key != key:
+            _log.error("record_not_as_judged", partition=partition, offset=offset)
+            raise AnotherLogError(
+                f"The log does not hold at offset {offset} of partition {partition} what the view was made of: it lost "
+                "records, or is another one."
+            )
+    return found
 
 
 class MemoryRecordLog:

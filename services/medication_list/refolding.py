@@ -58,7 +58,7 @@ from services.medication_list.judging import (
 )
 from services.medication_list.outgoing import effect_id_of
 from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field
-from services.medication_list.record_log import RecordLog, StoredRecord
+from services.medication_list.record_log import AnotherLogError, RecordLog, StoredRecord, all_of
 from services.medication_list.store.port import PatientRewrite, Refused, RefusedWhy, Store, WholePatient
 from services.publishing.partitioning import partition_of
 from services.telemetry.traces import sampled
@@ -138,7 +138,7 @@ class Refolder:
 
         Raises:
             RefoldRefusedError: the view is being made anew, a switch is under way, a record that was judged cannot be
-                read by this release, or the patient's events keep coming.
+                read by this release or is not in the log, or the patient's events keep coming.
             LogLookupError, StoreUnavailableError, RegistryUnavailableError: try again.
         """
         known: dict[int, StoredRecord] = {}
@@ -170,8 +170,10 @@ class Refolder:
         was = places_of(whole.fields, whole.remembered)
         missing = [offset for offset in was if offset not in known]
         known.update(self._records.read(partition, missing))
-        if any(offset not in known for offset in was):
-            raise RefoldRefusedError("The log lacks records that the view was made of.")
+        try:
+            all_of(patient, partition, was, known)
+        except AnotherLogError as error:
+            raise RefoldRefusedError(str(error)) from None
         items = [item_of(known[offset], partition, self._partitions, self._framing) for offset in was]
         return _Anew(partition, patient, whole, was).plan(items, self._now_ms())
 

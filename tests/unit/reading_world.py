@@ -141,6 +141,12 @@ class ReadingWorld:
         fetch = Fetch((PartitionBatch(partition, first, end, records, 0),))
         assert Judge(self.store, PARTITIONS).process(fetch) == {partition: Applied(end)}
 
+    def lay_over(self, position: str, citizen: Citizen) -> None:
+        """The log lost this record, and one of somebody else took its place."""
+        partition, offset = map(int, position.split("-"))
+        (theirs,) = [record for record in self.records.values() if record.key == citizen.key.encode()][:1]
+        self.records[partition, offset] = theirs._replace(offset=offset)
+
     def lose(self, partition: int) -> None:
         """The server comes back without anything of this partition."""
         left = self.server.save()

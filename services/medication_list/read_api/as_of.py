@@ -12,7 +12,7 @@ from services.medication_list.fold.state import META, Meta, Remembered, State
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import event_of, places_of
 from services.medication_list.read_api.view import Fields
-from services.medication_list.record_log import LogLookupError, StoredRecord
+from services.medication_list.record_log import LogLookupError, StoredRecord, all_of
 from services.medication_list.store.reading import ViewReader
 
 
@@ -34,9 +34,7 @@ async def past_of(
     """
     listed, index = await reader.list_and_index(patient)
     known = places_of(listed, index)
-    records = await log.read(index.partition, known)
-    if len(records) < len(known):
-        raise LogLookupError("the log lacks records that the view was made of")
+    records = all_of(patient, index.partition, known, await log.read(index.partition, known))
     then = [(record, known[offset]) for offset, record in sorted(records.items()) if record.timestamp <= as_of_ms]
     fields = await asyncio.to_thread(folded, [each for each in then if each[0].offset not in hidden])
     return Past(fields, index.generation, index.partition, then[-1][0].offset if then else -1)

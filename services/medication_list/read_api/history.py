@@ -21,7 +21,7 @@ from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.outcomes import FirstOutcome, first_outcome, named_by
 from services.medication_list.read_api.positions import position_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, fields_in, places_of
-from services.medication_list.record_log import LogLookupError, StoredRecord
+from services.medication_list.record_log import StoredRecord, all_of
 from services.medication_list.store.reading import ViewReader
 
 NOTHING_WITHHELD: Final = Withheld()
@@ -75,9 +75,7 @@ async def page_of(
     known = places_of(listed, index)
     following = list(islice((offset for offset in known if offset > after), limit + 1))
     offsets = following[:limit]
-    records = await log.read(index.partition, offsets)
-    if len(records) < len(offsets):
-        raise LogLookupError("the log lacks records that the view was made of")
+    records = all_of(patient, index.partition, offsets, await log.read(index.partition, offsets))
     kept = fields_in(listed.values, META, ANSWERED)
     changed = {each.first.offset: each.first for each in changed_answers(kept)}
     entries = tuple(

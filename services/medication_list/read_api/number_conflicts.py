@@ -18,7 +18,7 @@ from services.medication_list.read_api.as_of import folded
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import places_of, unpacked
 from services.medication_list.read_api.view import Fields
-from services.medication_list.record_log import LogLookupError
+from services.medication_list.record_log import all_of
 from services.medication_list.store.reading import Found, NotReadyError, ViewReader
 
 _ALARMS_REMEMBERED: Final = 10_000
@@ -136,7 +136,8 @@ class NumberConflicts:
                 for name in disputed
                 for prescription in numbers.get(name, ())
             ]
-            records = await self._log.read(listed.partition, {offset for _, _, offset in places})
+            offsets = {offset for _, _, offset in places}
+            records = all_of(patient, listed.partition, offsets, await self._log.read(listed.partition, offsets))
             for name, prescription, offset in places:
                 at_ms = records[offset].timestamp
                 found[name].append(_Issue(at_ms, listed.partition, offset, patient, prescription))
@@ -150,9 +151,7 @@ class NumberConflicts:
         listed, index = await self._reader.list_and_index(patient)
         known = places_of(listed, index)
         wanted = [offset for offset in known if offset not in hidden]
-        records = await self._log.read(index.partition, wanted)
-        if len(records) < len(wanted):
-            raise LogLookupError("the log lacks records that the view was made of")
+        records = all_of(patient, index.partition, wanted, await self._log.read(index.partition, wanted))
         fields = dict(folded((record, known[offset]) for offset, record in sorted(records.items())))
         meta, anew = cast("Meta", stood[META]), cast("Meta | None", fields.get(META)) or Meta()
         fields[META] = replace(anew, version=meta.version, position=meta.position)

@@ -19,7 +19,7 @@ from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.requests import OutcomeAsked
 from services.medication_list.read_api.resources import resource_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of
-from services.medication_list.record_log import StoredRecord
+from services.medication_list.record_log import StoredRecord, all_of
 from services.medication_list.store.reading import Found, ViewReader
 
 _LOOKED_BACK: Final = 20
@@ -113,8 +113,8 @@ class Outcomes:
         known = unpack_memory(key, found.values[key]) if key in found.values else None
         if not isinstance(known, Remembered):
             return FirstReport()
-        record = (await self._log.read(found.partition, [known.offset])).get(known.offset)
-        event = None if record is None else event_of(record)
+        records = await self._log.read(found.partition, [known.offset])
+        event = event_of(all_of(patient, found.partition, [known.offset], records)[known.offset])
         return FirstReport(event.occurred_at_ms if event is not None and event.event_id == event_id else None)
 
     def _sent(self, asked: OutcomeAsked) -> Event[Body]:
@@ -183,7 +183,8 @@ class Outcomes:
         known = places_of(*await self._reader.list_and_index(patient))
         offsets = sorted((offset for offset in known if offset < place.offset), reverse=True)
         for start in range(0, len(offsets), _LOOKED_BACK):
-            records = await self._log.read(place.partition, offsets[start : start + _LOOKED_BACK])
+            some = offsets[start : start + _LOOKED_BACK]
+            records = all_of(patient, place.partition, some, await self._log.read(place.partition, some))
             for event in map(event_of, records.values()):
                 if event is not None and isinstance(event.body, ClaimRequested) and event.body.claim == body.claim:
                     return event.body.prescription
