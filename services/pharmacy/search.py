@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -16,10 +15,11 @@ from services.admission.door import Door, Person
 from services.admission.errors import Finding, TurnedAway, findings_of
 from services.admission.models import model_of, struct_of
 from services.admission.rules import broken_rules, door_rule
+from services.admission.search_cursor import InvalidCursor, place_after
 from services.identity.national_id import NationalId, synthetic
-from services.problems import PROBLEM_RESPONSES, invalid
+from services.problems import PROBLEM_RESPONSES
 from services.recording.caller import Caller, caller
-from services.recording.outcomes import ListUnreachable, MedicationListClient
+from services.recording.outcomes import MedicationListClient
 from services.recording.recorder import Recorder
 from services.recording.routes import message_of
 
@@ -51,6 +51,16 @@ def a_page_has_a_size(limit: int) -> Iterator[Finding]:
     """From 1 to 200."""
     if not 1 <= limit <= MOST_FOUND:
         yield Finding(("limit",), DoorReason.OUT_OF_RANGE)
+
+
+@door_rule(Search)
+def a_page_follows_on_another(cursor: str | None) -> Iterator[Finding]:
+    """A cursor is one that a page held."""
+    try:
+        if cursor is not None:
+            place_after(cursor)
+    except InvalidCursor:
+        yield Finding(("cursor",), DoorReason.WRONG_FORMAT)
 
 
 @router.post(
@@ -107,14 +117,7 @@ async def search_prescriptions(request: Request, _: Annotated[Caller, Depends(ca
         await _check_that_keys_agree(recorder.medication_list, asked)
     except TurnedAway as error:
         raise given.turned_away(error.errors()) from None
-    try:
-        found = await recorder.medication_list.prescriptions(asked)
-    except ListUnreachable as error:
-        if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-            raise
-        # All else was judged here: what the list does not know is the cursor.
-        raise invalid(TurnedAway([Finding(("cursor",), DoorReason.WRONG_FORMAT)]).errors()) from None
-    return Response(found, media_type="application/json")
+    return Response(await recorder.medication_list.prescriptions(asked), media_type="application/json")
 
 
 async def _check_that_keys_agree(medication_list: MedicationListClient, asked: Mapping[str, Any]) -> None:

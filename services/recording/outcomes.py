@@ -48,11 +48,7 @@ class _Answer(NamedTuple):
 
 
 class ListUnreachable(Exception):  # noqa: N818 - named for what is wrong
-    """The medication list does not answer, or says that it cannot now. `status`: what it answered, if it did."""
-
-    def __init__(self, why: str, status: int | None = None) -> None:
-        super().__init__(why)
-        self.status = status
+    """The medication list does not answer, or says that it cannot now."""
 
 
 class First(Struct, frozen=True):
@@ -164,7 +160,7 @@ class MedicationListClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ListUnreachable(f"the medication list did not answer ({type(error).__name__})") from error
         if answer.status not in (HTTPStatus.OK, HTTPStatus.ACCEPTED):
-            raise ListUnreachable(f"the medication list answered {answer.status}", answer.status)
+            raise ListUnreachable(f"the medication list answered {answer.status}")
         return answer
 
     def _headers(self) -> Mapping[str, str]:

@@ -8,12 +8,14 @@ from uuid import uuid4
 import pytest
 
 from schemas.events import ClaimReleased, ClaimRequested, MedicationDispensed
+from services.admission.search_cursor import SearchPlace, cursor_of
 from services.clock import SystemClock
 from services.identity.national_id import NationalId
 from services.identity.sealing import SealedIdentityContent
 from services.pharmacy.api import WRITES, pharmacy_app
 from tests.integration.services_stand import (
     DOOR,
+    NOW_MS,
     PATIENT,
     PHARMACY,
     PRESCRIPTION,
@@ -195,10 +197,11 @@ def search(stand: Stand, sent: object) -> Any:
 
 
 def test_a_search_asks_for_the_pseudonym_and_answers_what_is_found(stand: Stand) -> None:
-    stand.list.found = {"prescriptions": [{"status": "E"}], "cursor": "next"}
-    answer = search(stand, {"patient": PATIENT, "all": True, "limit": 200, "cursor": "here"})
+    stand.list.found = {"prescriptions": [{"status": "E"}], "cursor": "next", "complete": False}
+    here = cursor_of(SearchPlace(NOW_MS, PRESCRIPTION))
+    answer = search(stand, {"patient": PATIENT, "all": True, "limit": 200, "cursor": here})
     assert answer.json() == stand.list.found
-    assert stand.list.asked == [("prescriptions", {"patient": PSEUDONYM, "all": True, "limit": 200, "cursor": "here"})]
+    assert stand.list.asked == [("prescriptions", {"patient": PSEUDONYM, "all": True, "limit": 200, "cursor": here})]
     assert search(stand, {"reference_number": "RX-1"}).status_code == 200
     assert stand.list.asked[1] == ("prescriptions", {"reference_number": "RX-1", "all": False, "limit": 50})
 
@@ -255,7 +258,7 @@ def test_a_search_without_the_list_is_unavailable(stand: Stand) -> None:
 
 
 def test_a_cursor_that_the_list_never_made_is_turned_away(stand: Stand) -> None:
-    stand.list.status = 422
-    answer = search(stand, {"patient": PATIENT, "cursor": "nowhere"})
+    answer = search(stand, {"patient": PATIENT, "cursor": "nowhere", "limit": 0})
     assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == "/cursor"
+    assert {error["pointer"] for error in answer.json()["errors"]} == {"/cursor", "/limit"}
+    assert stand.list.asked == []

@@ -10,6 +10,7 @@ from schemas.medication_list import MedicationList
 from schemas.reasons import DoorReason
 from services.admission.door import Door
 from services.admission.read_token import ReadTokens
+from services.admission.search_cursor import InvalidCursor
 from services.clock import Clock
 from services.health import Readiness, Trouble, TroubleReason
 from services.identity.national_id import NationalId
@@ -59,7 +60,7 @@ from services.medication_list.read_api.requests import (
     asked_from_within,
     wrong,
 )
-from services.medication_list.read_api.searching import InvalidCursorError, Search, search
+from services.medication_list.read_api.searching import Search, search
 from services.medication_list.read_api.view import show, show_prescription
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError, ViewReader
@@ -151,9 +152,7 @@ async def _past(parts: Parts, patient: str, as_of_ms: int, by: Caller) -> ListAn
 
 async def _reach(parts: Parts, patient: str, position: str) -> None:
     """Wait until the view has taken account of a position. Raises Problem: 422 for none of this patient, 503 in vain."""
-    place = _place(position, parts, ("after_position",))
-    if place.partition != parts.reader.partition_of(patient):
-        raise wrong(("after_position",), DoorReason.CONTRADICTS)
+    place = _own_place(parts, patient, position, "after_position")
     if not await parts.reader.await_offset(place.partition, place.offset + 1, WAIT_MS):
         has = await parts.reader.offset_of(place.partition)
         raise unavailable(
@@ -163,11 +162,12 @@ async def _reach(parts: Parts, patient: str, position: str) -> None:
         )
 
 
-def _place(position: str, parts: Parts, pointer: tuple[str, ...]) -> Place:
-    try:
-        return place_of(position, parts.partitions)
-    except InvalidPositionError:
-        raise wrong(pointer, DoorReason.WRONG_FORMAT) from None
+def _own_place(parts: Parts, patient: str, position: str, field: str) -> Place:
+    """The place that a position names, whose form was judged. Raises a 422 problem for one that is none of this patient's."""
+    place = place_of(position, parts.partitions)
+    if place.partition != parts.reader.partition_of(patient):
+        raise wrong((field,), DoorReason.CONTRADICTS)
+    return place
 
 
 @outside.post("/v1/list/history", **HISTORY)
@@ -176,12 +176,7 @@ async def read_history(request: Request, by: AnyCaller) -> Response:
     parts = _parts(request)
     asked = asked_from_outside(HistoryRead, await message_of(request), parts.clock.now_ms())
     patient = parts.door.patient_key(NationalId.parse(asked.patient.national_id))
-    after = -1
-    if asked.cursor is not None:
-        place = _place(asked.cursor, parts, ("cursor",))
-        if place.partition != parts.reader.partition_of(patient):
-            raise wrong(("cursor",), DoorReason.CONTRADICTS)
-        after = place.offset
+    after = -1 if asked.cursor is None else _own_place(parts, patient, asked.cursor, "cursor").offset
     view = await parts.numbers.shown(patient)
     withheld = Withheld(offsets=view.hidden)
     if by.role in PHARMACISTS:
@@ -194,13 +189,20 @@ async def read_event(request: Request, event_id: str, _: AnyCaller, position: st
     """What became of one event."""
     parts = _parts(request)
     event_id = _id(event_id)
-    place = _place(position, parts, ("position",)) if position is not None else await parts.places.find(event_id)
+    place = await parts.places.find(event_id) if position is None else _stated(parts, position)
     if place is None:
         raise not_found()
     outcome = await _existing(parts.outcomes.of(event_id, place))
     if outcome is None:
         return _pending(event_id, place)
     return _answer(outcome)
+
+
+def _stated(parts: Parts, position: str) -> Place:
+    try:
+        return place_of(position, parts.partitions)
+    except InvalidPositionError:
+        raise wrong(("position",), DoorReason.WRONG_FORMAT) from None
 
 
 def _pending(event_id: str, place: Place) -> Response:
@@ -272,7 +274,7 @@ async def find_prescriptions(request: Request) -> Response:
     wanted = Search(asked.patient, asked.reference_number, asked.all, asked.limit, asked.cursor)
     try:
         return _answer(await search(parts.numbers, wanted, parts.clock.now_ms()))
-    except InvalidCursorError:
+    except InvalidCursor:
         raise wrong(("cursor",), DoorReason.WRONG_FORMAT) from None
 
 

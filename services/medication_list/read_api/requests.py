@@ -13,8 +13,10 @@ from services.admission.door import Person
 from services.admission.errors import Finding, TurnedAway, findings_of
 from services.admission.models import model_of, struct_of
 from services.admission.rules import FUTURE_TOLERANCE_MS, broken_rules, door_rule
+from services.medication_list.read_api.positions import InvalidPositionError, place_of
 from services.problems import Problem, invalid
 from services.problems.guard import Given
+from services.topics.registry import EVENTS_TOPIC, load
 
 T = TypeVar("T", bound=Struct)
 
@@ -81,6 +83,26 @@ def the_past_is_past(as_of_ms: int | None, received_at_ms: int) -> Iterator[Find
     """Nothing is known of what will have been known."""
     if as_of_ms is not None and as_of_ms > received_at_ms + FUTURE_TOLERANCE_MS:
         yield Finding(("as_of",), DoorReason.OUT_OF_RANGE)
+
+
+@door_rule(ListRead)
+def a_read_waits_for_a_position(after_position: str | None) -> Iterator[Finding]:
+    """One that an answer told. Whether it is one of this patient's shows only once the patient is known."""
+    yield from _no_position("after_position", after_position)
+
+
+@door_rule(HistoryRead)
+def a_page_follows_on_a_position(cursor: str | None) -> Iterator[Finding]:
+    """As above: it is that of the last event of the page before."""
+    yield from _no_position("cursor", cursor)
+
+
+def _no_position(field: str, given: str | None) -> Iterator[Finding]:
+    try:
+        if given is not None:
+            place_of(given, load().partitions(EVENTS_TOPIC))
+    except InvalidPositionError:
+        yield Finding((field,), DoorReason.WRONG_FORMAT)
 
 
 @door_rule(HistoryRead)

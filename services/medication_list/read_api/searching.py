@@ -1,13 +1,12 @@
 """Finds prescriptions for a pharmacy: a patient's, or the one with a reference number."""
 
-import base64
-import binascii
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, cast
 
 from msgspec import Struct
 
 from schemas.medication_list import ShownPrescription
+from services.admission.search_cursor import SearchPlace, cursor_of, place_after
 from services.medication_list.fold.standing import status
 from services.medication_list.fold.state import META, Meta, PrescriptionState, State
 from services.medication_list.read_api.list_answer import standing
@@ -16,10 +15,6 @@ from services.medication_list.read_api.view import show_prescription
 
 DISPENSABLE: Final = frozenset({"E", "U"})
 _PREFIX: Final = "rx:"
-
-
-class InvalidCursorError(ValueError):
-    """A cursor that no page of ours ever held."""
 
 
 class PrescriptionsPage(Struct, frozen=True):
@@ -50,12 +45,12 @@ class Search(NamedTuple):
 
 
 async def search(numbers: NumberConflicts, asked: Search, at_ms: int) -> PrescriptionsPage:
-    """The first page after the cursor. Raises InvalidCursorError, NotReadyError, StoreUnavailableError.
+    """The first page after the cursor. Raises InvalidCursor, NotReadyError, StoreUnavailableError.
 
     A locked prescription is found through its reference number alone. That nothing has a number is told only where every
     partition of the view was asked for it.
     """
-    after = _place_of(asked.cursor) if asked.cursor is not None else None
+    after = place_after(asked.cursor) if asked.cursor is not None else None
     patient = asked.patient or await _owner(numbers, asked.reference_number)
     if patient is None:
         return PrescriptionsPage(())
@@ -76,7 +71,7 @@ async def _owner(numbers: NumberConflicts, reference_number: str | None) -> str 
     return owner.patient
 
 
-def _page_of(view: PatientView, asked: Search, after: tuple[int, str] | None, at_ms: int) -> PrescriptionsPage:
+def _page_of(view: PatientView, asked: Search, after: SearchPlace | None, at_ms: int) -> PrescriptionsPage:
     stands = standing(view.found.generation, view.found.partition, view.found.offset, view.fields)
     page: list[ShownPrescription] = []
     for prescription in _newest_first(view.fields, after, at_ms, every=asked.every):
@@ -84,7 +79,9 @@ def _page_of(view: PatientView, asked: Search, after: tuple[int, str] | None, at
         if shown is not None and _is_found(shown, asked.reference_number):
             page.append(shown)
         if len(page) > asked.limit:
-            return PrescriptionsPage(tuple(page[: asked.limit]), _cursor(page[asked.limit - 1]), *stands)
+            last = page[asked.limit - 1]
+            cursor = cursor_of(SearchPlace(last.issued.issued_at_ms, last.prescription))
+            return PrescriptionsPage(tuple(page[: asked.limit]), cursor, *stands)
     return PrescriptionsPage(tuple(page), None, *stands)
 
 
@@ -94,9 +91,7 @@ def _is_found(shown: ShownPrescription, reference_number: str | None) -> bool:
     return shown.issued.reference_number == reference_number
 
 
-def _newest_first(
-    fields: Mapping[str, State], after: tuple[int, str] | None, at_ms: int, *, every: bool
-) -> Iterator[str]:
+def _newest_first(fields: Mapping[str, State], after: SearchPlace | None, at_ms: int, *, every: bool) -> Iterator[str]:
     death = (cast("Meta | None", fields.get(META)) or Meta()).death
     candidates = sorted(
         (
@@ -107,17 +102,3 @@ def _newest_first(
         reverse=True,
     )
     return (prescription for at, prescription in candidates if after is None or (at, prescription) < after)
-
-
-def _cursor(last: ShownPrescription) -> str:
-    place = f"{last.issued.issued_at_ms}/{last.prescription}"
-    return base64.urlsafe_b64encode(place.encode()).rstrip(b"=").decode()
-
-
-def _place_of(cursor: str) -> tuple[int, str]:
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-        at_ms, prescription = text.split("/")
-        return int(at_ms), prescription
-    except (binascii.Error, ValueError):
-        raise InvalidCursorError("not a cursor of ours") from None
