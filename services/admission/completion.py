@@ -58,7 +58,7 @@ def completed(
     if struct is events.TreatmentDiscontinued and fields["at_ms"] is None:
         fields["at_ms"] = occurred_at_ms
     if token is not None:
-        fields |= {"version": token.version, "read_at_ms": token.read_at_ms}
+        fields |= {"version": token.confirmed_version, "read_at_ms": token.read_at_ms}
     return struct(**fields)
 
 

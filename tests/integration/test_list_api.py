@@ -19,6 +19,7 @@ from msgspec.structs import replace as with_fields
 from openapi_spec_validator import validate
 
 from deploy.local.waiting import wait_until
+from services.admission.read_token import NO_WHOLE_LIST, ReadToken
 from services.medication_list.read_api.event_places import KEPT_S
 from services.medication_list.read_api.positions import Place
 from services.pharmacy.search import asked_of
@@ -112,7 +113,7 @@ def test_a_doctor_can_confirm_the_list_with_the_token_of_its_reading(stand: List
     place = stand.say(patient, issued("R1"))
     read = stand.read(patient)
     token = stand.tokens.verify(patient.key, read["read_token"])
-    assert (token.version, token.read_at_ms) == (place.offset, stand.clock.now_ms())
+    assert token == ReadToken(place.offset, stand.clock.now_ms(), is_whole=True)
     confirming = stand.say(patient, reconciled(token.version, at_ms=stand.clock.now_ms(), read_ms=token.read_at_ms))
     told = stand.outcome(patient, confirming, stand.last_event_id).json()
     assert (told["outcome"], told["resource"]["version"]) == ("applied", token.version)
@@ -127,6 +128,8 @@ def test_a_list_with_a_record_that_cannot_be_read_says_since_when_it_is_incomple
     assert read["complete"] is False
     assert read["incomplete_since"] is not None
     assert len(read["treatments"]) == 1
+    token = stand.tokens.verify(patient.key, read["read_token"])
+    assert (token.version, token.is_whole, token.confirmed_version) == (read["version"], False, NO_WHOLE_LIST)
     told = stand.outcome(patient, place, event_id).json()
     assert (told["outcome"], told["reason"]) == ("parked", "unknown_schema")
     assert "resource" not in told

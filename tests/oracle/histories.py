@@ -14,7 +14,7 @@ import msgspec
 
 from schemas import events as ev
 from schemas.reasons import ParkReason
-from tests.oracle.history import LogRecord, Unreadable
+from tests.oracle.history import Chart, LogRecord, Unreadable
 from tests.oracle.naive import fold
 from tests.oracle.story import (
     FIRST_DAY,
@@ -39,6 +39,8 @@ UNSTATED: Final = ev.Medication(
 )
 """A package that does not say what it holds."""
 REASON: Final = "by chance"
+NO_WHOLE_LIST: Final = -2
+"""Confirmed by who read a list with something parked; here also by who read one of long ago."""
 VALID_DAYS: Final = {False: (-3, 0, 10, 30, 90, 365), True: (10, 90, 90, 365)}
 SELDOM_WHERE_CALM: Final = 0.3
 """Of what ends a treatment or a patient's life, and so most of what could follow."""
@@ -188,7 +190,7 @@ def _stopped(dice: Dice) -> ev.TreatmentDiscontinued:
 def _reconciled(dice: Dice) -> ev.ListReconciled:
     read_at_ms = dice.now_ms - dice.one(0, 1, 3, 4, 5) * 3_600_000
     version = dice.version if dice.often(0.6) else dice.version - dice.one(1, 2, 5, 15, 60)
-    return ev.ListReconciled(read_token=REASON, version=max(-1, version), read_at_ms=read_at_ms)
+    return ev.ListReconciled(read_token=REASON, version=max(NO_WHOLE_LIST, version), read_at_ms=read_at_ms)
 
 
 def _allergy(dice: Dice) -> ev.AllergyRecorded:
@@ -292,7 +294,7 @@ def history(seed: int, length: int, patient: str = "0123456789abcdef0123456789ab
         who = source.choice(MAKERS[maker][1].split())
         dice.now_ms = now_ms
         occurred_ms = now_ms if source.random() < 0.7 else max(at(0), now_ms - source.randrange(10 * DAY_MS))
-        dice.version = fold(records).chart.version if maker is _reconciled else -1
+        dice.version = _as_read(fold(records).chart) if maker is _reconciled else -1
         made: ev.Event[ev.Body] = ev.Event(
             event_id=named(f"event {seed} {offset}"),
             patient=patient,
@@ -308,6 +310,11 @@ def history(seed: int, length: int, patient: str = "0123456789abcdef0123456789ab
             event = Unreadable(ParkReason.UNREADABLE)
         records.append(LogRecord(0, offset, now_ms, event))
     return records
+
+
+def _as_read(chart: Chart) -> int:
+    """The version that the token of a reading now confirms."""
+    return NO_WHOLE_LIST if chart.parked else chart.version
 
 
 def _repeated(

@@ -219,7 +219,7 @@ def _of_reconciled(chart: Chart, event: AnyEvent, body: ev.ListReconciled) -> Re
     if body.version == chart.version:
         return None
     moved = dict.fromkeys(subject for position, subject in chart.moves if position > body.version)
-    return refuse(Reason.STALE, ", ".join(moved))
+    return refuse(Reason.STALE, ", ".join(moved) or None)
 
 
 def _of_multidose(chart: Chart, event: AnyEvent, body: ev.MultidoseAssigned) -> Refusal | None:

@@ -1,6 +1,9 @@
 """The door: everything that is wrong with a message is told at once, in the field's words; what is right passes."""
 
+import base64
 import copy
+import hmac
+import struct
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -32,7 +35,7 @@ from services.admission.completion import NAMED_BY_THE_SERVICE, event_id_of
 from services.admission.door import Admitted, Door
 from services.admission.errors import TurnedAway
 from services.admission.plain import plain_of
-from services.admission.read_token import ReadTokens
+from services.admission.read_token import NO_WHOLE_LIST, ReadToken, ReadTokens
 from services.identity.national_id import synthetic
 from services.identity.pseudonym import Pseudonymiser
 from services.problems import parse_json
@@ -101,7 +104,7 @@ def test_every_example_of_a_submission_passes(struct: type[Body]) -> None:
         if struct is ListReconciled:
             patient = DOOR.admit_request(PatientDied, {"patient": PATIENT, "on": "2020-01-01"}, received_at_ms=NOW_MS)
             given["patient"] |= {"national_id": PATIENT["national_id"], "kind": "fødselsnummer"}
-            given["bodies"][0] = {"read_token": TOKENS.make(patient.patient, 7, NOW_MS)}
+            given["bodies"][0] = {"read_token": TOKENS.make(patient.patient, 7, NOW_MS, is_whole=True)}
         passed = DOOR.admit_submission(struct, given, received_at_ms=message.occurred_at_ms + late_ms)
         assert len(passed.parts) == len(message.bodies)
 
@@ -224,9 +227,24 @@ def test_a_discontinuation_counts_from_when_it_happened_unless_said() -> None:
 
 def test_version_and_time_of_a_reconciliation_come_from_the_token() -> None:
     patient = admitted(PrescriptionIssued, a_prescription()).patient
-    sent = {"patient": PATIENT, "read_token": TOKENS.make(patient, 42, NOW_MS - HOUR_MS)}
+    sent = {"patient": PATIENT, "read_token": TOKENS.make(patient, 42, NOW_MS - HOUR_MS, is_whole=True)}
     body = body_of(ListReconciled, sent)
     assert (body.version, body.read_at_ms) == (42, NOW_MS - HOUR_MS)
+
+
+def test_a_list_that_was_not_whole_is_confirmed_by_a_version_that_no_list_has() -> None:
+    """Also where the sender says the version that it read: that is the token's."""
+    patient = admitted(PrescriptionIssued, a_prescription()).patient
+    sent = {"patient": PATIENT, "read_token": TOKENS.make(patient, 42, NOW_MS, is_whole=False), "version": 42}
+    assert body_of(ListReconciled, sent).version == NO_WHOLE_LIST
+
+
+def test_a_token_that_an_earlier_release_made_is_read_as_it_was_then() -> None:
+    """Its form is that of a whole list: it lives four hours, and does not say whether the list was one."""
+    patient, content = "a" * 32, struct.pack(">Bqq", 1, 42, NOW_MS)
+    mac = hmac.digest(b"r" * 32, b"medchain-read-token" + patient.encode() + content, "sha256")[:24]
+    token = base64.urlsafe_b64encode(content + mac).rstrip(b"=").decode()
+    assert TOKENS.verify(patient, token) == ReadToken(42, NOW_MS, is_whole=True)
 
 
 # --- Bad input, line by line -------------------------------------------------------------------------------------
@@ -573,8 +591,8 @@ def test_multi_dose_names_a_doctor_a_pharmacy_and_days(field: str, value: object
 def test_a_token_for_another_patient_or_changed_is_turned_away() -> None:
     patient = admitted(PrescriptionIssued, a_prescription()).patient
     tokens = {
-        "another patient's": TOKENS.make("0" * 32, 1, NOW_MS),
-        "another key's": ReadTokens(b"x" * 32).make(patient, 1, NOW_MS),
+        "another patient's": TOKENS.make("0" * 32, 1, NOW_MS, is_whole=True),
+        "another key's": ReadTokens(b"x" * 32).make(patient, 1, NOW_MS, is_whole=True),
         "no token": "abc",
         "no base64": "æøå",
     }
@@ -585,13 +603,13 @@ def test_a_token_for_another_patient_or_changed_is_turned_away() -> None:
 
 def test_a_version_that_is_not_the_token_s_is_turned_away() -> None:
     patient = admitted(PrescriptionIssued, a_prescription()).patient
-    sent = {"patient": PATIENT, "read_token": TOKENS.make(patient, 42, NOW_MS), "version": 41}
+    sent = {"patient": PATIENT, "read_token": TOKENS.make(patient, 42, NOW_MS, is_whole=True), "version": 41}
     assert errors_of(ListReconciled, sent) == {"/version": "contradicts"}
 
 
 def test_an_old_token_passes_for_the_fold_to_judge() -> None:
     patient = admitted(PrescriptionIssued, a_prescription()).patient
-    sent = {"patient": PATIENT, "read_token": TOKENS.make(patient, 42, NOW_MS - 100 * HOUR_MS)}
+    sent = {"patient": PATIENT, "read_token": TOKENS.make(patient, 42, NOW_MS - 100 * HOUR_MS, is_whole=True)}
     assert body_of(ListReconciled, sent).version == 42
 
 

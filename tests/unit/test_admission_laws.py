@@ -97,14 +97,16 @@ def test_text_that_passed_passes_again_unchanged(value: str) -> None:
     assert text(once, 300) == once
 
 
-@given(version=st.integers(0, 2**62), at_ms=INSTANTS, changed=st.integers(0, 400))
-def test_a_token_says_what_it_was_made_of_and_breaks_when_changed(version: int, at_ms: int, changed: int) -> None:
-    token = TOKENS.make("a" * 32, version, at_ms)
-    assert TOKENS.verify("a" * 32, token) == ReadToken(version, at_ms)
+@given(version=st.integers(0, 2**62), at_ms=INSTANTS, is_whole=st.booleans(), changed=st.integers(0, 400))
+def test_a_token_says_what_it_was_made_of_and_breaks_when_changed(
+    version: int, at_ms: int, *, is_whole: bool, changed: int
+) -> None:
+    token = TOKENS.make("a" * 32, version, at_ms, is_whole=is_whole)
+    assert TOKENS.verify("a" * 32, token) == ReadToken(version, at_ms, is_whole)
     at = changed % len(token)
     other = token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]
     try:
-        assert TOKENS.verify("a" * 32, other) == ReadToken(version, at_ms)
+        assert TOKENS.verify("a" * 32, other) == ReadToken(version, at_ms, is_whole)
     except InvalidReadToken:
         return
     # The last character of base64 holds bits that mean nothing: only there can a change change nothing.

@@ -3,6 +3,7 @@
 import pytest
 
 from schemas.reasons import Flag, NoticeKind
+from services.admission.read_token import NO_WHOLE_LIST
 from tests.unit.fold_world import (
     HOUR_MS,
     Said,
@@ -171,6 +172,20 @@ def test_only_what_moved_since_is_named() -> None:
     version = world.meta.version
     given(recorded("T3"), world=world)
     assert world.when(reconciled(version)).named == id_of("T3")
+
+
+def test_who_read_a_list_with_something_missing_confirms_none_and_is_told_all_that_stands() -> None:
+    """Nothing else: neither hand-outs that never moved the list, nor the patient as a whole."""
+    world = given(issued("R1", "T1"), dispensed("D1"), recorded("T3"))
+    then = world.when(reconciled(NO_WHOLE_LIST))
+    assert (then.outcome, set((then.named or "").split(","))) == ("refused(stale)", {id_of("R1"), id_of("T3")})
+    world.park()
+    assert world.when(reconciled(NO_WHOLE_LIST)).outcome == "refused(list_incomplete)"
+
+
+def test_the_version_before_any_event_is_not_that_of_no_list() -> None:
+    then = World().when(reconciled(NO_WHOLE_LIST))
+    assert (then.outcome, then.named) == ("refused(stale)", None)
 
 
 def test_claims_dispatches_hand_outs_and_requests_do_not_move_the_list() -> None:

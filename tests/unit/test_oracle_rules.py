@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from schemas import events as ev
+from tests.oracle.histories import NO_WHOLE_LIST
 from tests.oracle.story import (
     FIRST_DAY,
     METFORMIN,
@@ -496,6 +497,11 @@ def test_a_list_is_confirmed_by_a_doctor_with_a_fresh_token() -> None:
     assert reconcile(story, "nurse", version) == "refused(not_permitted)"
     assert reconcile(story, "B", version) == "applied"
     assert reconcile(story, "B", version - 1) == "refused(stale)"
+
+
+def test_who_read_a_list_with_something_missing_confirms_none() -> None:
+    assert reconcile(issued(), "A", NO_WHOLE_LIST) == "refused(stale)"
+    assert reconcile(Story(), "A", NO_WHOLE_LIST) == "refused(stale)"
 
 
 def test_what_the_version_moves_with() -> None:

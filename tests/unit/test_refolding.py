@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from schemas.events import Body, Event, ParkedRecordClosed
 from schemas.reasons import ParkReason
+from services.admission.read_token import ReadToken
 from services.medication_list.answered import ANSWERED
 from services.medication_list.fold.judgement import NoticeDue, ReceiptDue
 from services.medication_list.outgoing import effect_id_of
@@ -19,14 +20,18 @@ from services.medication_list.refolding import Refold, RefoldRefusedError
 from tests.oracle.histories import history
 from tests.unit.fold_world import (
     ACTORS,
+    MINUTE_MS,
     PATIENT,
+    Said,
     at,
     claimed,
+    closed,
     dispensed,
     id_of,
     issued,
     organisation,
     recalled,
+    reconciled,
     reversed_,
 )
 from tests.unit.refold_world import RefoldWorld, Story
@@ -238,3 +243,49 @@ def test_what_is_parked_for_another_reason_now_is_listed_by_that() -> None:
     story.world.refolder.refold(PATIENT)
     assert story.world.store.parked(0)[0] != before
     assert ParkReason.UNREADABLE.encode() in story.world.store.parked(0)[0]
+
+
+# --- Confirming a list that something was missing from -----------------------------------------------------------
+
+
+def confirming(story: Story) -> Said:
+    """A doctor confirms the list as it is read now, by what the read API puts into the token."""
+    version, is_whole = story.field("meta").version, not story.field("meta").incomplete_since_ms
+    token = ReadToken(version, story.now_ms, is_whole)
+    return reconciled(token.confirmed_version, at_ms=story.now_ms + MINUTE_MS, read_ms=token.read_at_ms)
+
+
+def test_a_list_that_was_read_while_something_was_missing_is_not_confirmed_when_it_is_whole() -> None:
+    """The version is the same before and after: what was missing takes effect at its old place."""
+    story = Story()
+    story.say(issued("R1", "T1"))
+    story.say(issued("R9", "T9", by="B"), damaged=True)
+    read, version = confirming(story), story.field("meta").version
+    story.refold()
+    assert story.field("meta").version == version
+    story.say(read)
+    assert story.outcome() == "refused(stale)"
+    story.say(confirming(story))
+    assert story.outcome() == "applied"
+
+
+def test_a_refused_confirmation_of_a_list_with_something_missing_does_not_come_to_stand_by_a_refold() -> None:
+    story = Story()
+    story.say(issued("R1", "T1"))
+    story.say(issued("R9", "T9", by="B"), damaged=True)
+    story.say(confirming(story))
+    assert story.outcome() == "refused(list_incomplete)"
+    story.refold()
+    assert (story.outcome(), story.field("meta").reconciled) == ("refused(stale)", None)
+
+
+def test_a_list_that_was_whole_stays_confirmed_though_a_closed_record_proves_readable() -> None:
+    """An operator had said that nothing was missing. docs/decisions/version.md says what that costs."""
+    story = Story()
+    story.say(issued("R1", "T1"))
+    story.say(issued("R9", "T9", by="B"), damaged=True)
+    story.say(closed(1))
+    story.say(issued("R2", "T2"))
+    story.say(confirming(story))
+    story.refold()
+    assert story.outcome() == "applied"

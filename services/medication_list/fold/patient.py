@@ -23,6 +23,7 @@ from services.medication_list.fold.prescribing import by, tell_of_recall, wait
 from services.medication_list.fold.standing import first_recall, status
 from services.medication_list.fold.state import (
     ALLERGIES,
+    BEFORE_ANY_EVENT,
     META,
     Allergies,
     AllergyState,
@@ -153,7 +154,10 @@ def multidose_ended(draft: Draft, event: Event[MultidoseEnded]) -> Verdict:
 
 
 def list_reconciled(draft: Draft, event: Event[ListReconciled]) -> Verdict:
-    """A doctor confirms the version that was read; refused when the list moved on, naming what moved."""
+    """A doctor confirms the version that was read; refused when the list moved on, naming what moved.
+
+    Who read a list with something missing confirms a version that no list has: its token says so.
+    """
     body, meta = event.body, draft.meta()
     if event.received_at_ms - body.read_at_ms > READ_TOKEN_LIVES_MS:
         return refused(Reason.TOKEN_EXPIRED)
@@ -162,7 +166,8 @@ def list_reconciled(draft: Draft, event: Event[ListReconciled]) -> Verdict:
     if meta.incomplete_since_ms:
         return refused(Reason.LIST_INCOMPLETE)
     if body.version != meta.version:
-        return refused(Reason.STALE, ("moved", ",".join(_moved_since(draft, body.version))))
+        moved = ",".join(_moved_since(draft, body.version))
+        return refused(Reason.STALE, ("moved", moved) if moved else None)
     reconciled = Reconciliation(event.occurred_at_ms, by(event.source), body.version)
     draft.put(META, replace(meta, reconciled=reconciled))
     return APPLIED
@@ -183,7 +188,11 @@ def parked_record_closed(draft: Draft, event: Event[ParkedRecordClosed]) -> Verd
 
 
 def _moved_since(draft: Draft, version: int) -> list[str]:
-    """Ids of prescriptions that moved, of treatments that moved otherwise, and words for the rest."""
+    """Ids of prescriptions that moved, of treatments that moved otherwise, and words for the rest.
+
+    By the version of no list, which is given to who read one with something missing: all that ever moved.
+    """
+    version = max(version, BEFORE_ANY_EVENT)
     prescriptions: dict[str, str] = {}
     treatments, rest = [], []
     for field, value in sorted(draft.everything().items()):

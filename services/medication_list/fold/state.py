@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from schemas.events import AllergyRecorded, Body, Event
 
+BEFORE_ANY_EVENT = -1
+"""The version of a list that nothing has moved yet."""
 META = "meta"
 ALLERGIES = "allergies"
 
@@ -356,7 +358,7 @@ class Meta(Struct, frozen=True, array_like=True, gc=False):
     position: the offset after the patient's last event. parked: what the list waits for, in log order.
     """
 
-    version: int = -1
+    version: int = BEFORE_ANY_EVENT
     position: int = 0
     incomplete_since_ms: int = 0
     death: Death | None = None

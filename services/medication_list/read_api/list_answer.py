@@ -56,7 +56,7 @@ class ListAnswer(Struct, frozen=True, kw_only=True):
     """One citizen's list. `position` is the last record that it takes account of, null before the first one.
 
     `complete` is false while an event of this patient could not be read; `incomplete_since` says since when.
-    `read_token` lets a doctor confirm this very list; there is none for the past.
+    `read_token` lets a doctor confirm this very list, if it is complete; there is none for the past.
     """
 
     version: int
