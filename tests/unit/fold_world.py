@@ -39,6 +39,8 @@ from services.medication_list.fold.state import (
     State,
     TreatmentState,
     Waiting,
+    allergy_awaited,
+    hand_out_field,
     prescription_field,
     treatment_field,
     waiting_field,
@@ -542,9 +544,10 @@ class World:
         return prescription_field(id_of(rx)) in self.fields
 
     def waiting(self, awaited: str) -> int:
-        """How many facts wait for an id."""
-        waiting = cast("Waiting | None", self._field(waiting_field(id_of(awaited))))
-        return len(waiting.facts) if waiting else 0
+        """How many facts wait for what has an id."""
+        fields = (treatment_field, prescription_field, hand_out_field, allergy_awaited)
+        found = (cast("Waiting | None", self._field(waiting_field(of(id_of(awaited))))) for of in fields)
+        return sum(len(waiting.facts) for waiting in found if waiting)
 
     def status(self, rx: str = "R1", at_ms: int | None = None) -> str:
         """E, U, R, T or F, now or at another time."""

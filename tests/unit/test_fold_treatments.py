@@ -13,6 +13,7 @@ from tests.unit.fold_world import (
     claimed,
     discontinued,
     dispensed,
+    dosing,
     given,
     id_of,
     issued,
@@ -24,6 +25,9 @@ from tests.unit.fold_world import (
     use_reported,
     withdrawn,
 )
+
+BEFORE_1970_MS = at(-20_600)
+"""In October 1969: what systems without a date send is often a day of that time, and an instant below 0."""
 
 # --- Stops -----------------------------------------------------------------------------------------------------------
 
@@ -237,7 +241,11 @@ def test_a_change_keeps_what_it_does_not_name() -> None:
     world = given(issued(at_ms=at(0)), changed(indication_text="sugar", at_ms=at(1)))
     given(changed(administration="care_service", at_ms=at(2)), world=world)
     treatment = world.treatment()
-    assert (treatment.indication_text, treatment.administration, treatment.dosed_at_ms) == ("sugar", "care_service", 0)
+    assert (treatment.indication_text, treatment.administration, treatment.dosed_at_ms) == (
+        "sugar",
+        "care_service",
+        None,
+    )
 
 
 def test_a_change_leaves_the_prescription_as_it_was_signed() -> None:
@@ -247,9 +255,24 @@ def test_a_change_leaves_the_prescription_as_it_was_signed() -> None:
     assert (world.fields[f"signed:{id_of('R1')}"], world.prescription()) == before
 
 
+def test_what_was_signed_before_1970_has_its_own_dosing() -> None:
+    world = given(issued(signed_ms=BEFORE_1970_MS))
+    (entry,) = show(world.everything(), world.now_ms).treatments
+    assert (entry.dosing.at_ms, entry.status) == (BEFORE_1970_MS, "active")
+    assert world.when(claimed()).flags == set()
+
+
+@pytest.mark.parametrize("first", [issued(signed_ms=BEFORE_1970_MS), recorded(at_ms=BEFORE_1970_MS)])
+def test_a_change_before_1970_wins_over_what_was_before_it(first: Said) -> None:
+    change = changed(dosing=dosing("2"), indication_text="sugar", at_ms=BEFORE_1970_MS + 1)
+    world = given(first, change)
+    (entry,) = show(world.everything(), world.now_ms).treatments
+    assert (entry.dosing.at_ms, entry.indication_text) == (BEFORE_1970_MS + 1, "sugar")
+
+
 def test_reported_use_stands_beside_the_dosing() -> None:
     world = given(issued(at_ms=at(0)), use_reported(use="not_taking", at_ms=at(1)))
-    assert world.treatment().dosed_at_ms == 0
+    assert world.treatment().dosed_at_ms is None
     use = world.treatment().reported_use
     assert use is not None
     assert use.use == "not_taking"

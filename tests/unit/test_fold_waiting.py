@@ -146,6 +146,19 @@ def test_a_claim_before_the_prescription_is_not_remembered_as_a_holder() -> None
     assert world.status() == "E"
 
 
+def test_a_hand_out_under_the_id_of_its_prescription_waits_for_the_one_and_is_the_other() -> None:
+    world = given(reversed_("X", returned=tablets(30), reversal="V1"), dispensed("X", "X"))
+    assert world.waiting("X") == 1
+    given(issued("X"), world=world)
+    assert (world.status("X"), world.handed_out("X"), world.waiting("X")) == ("E", 100, 0)
+
+
+def test_hand_outs_under_the_ids_of_each_others_prescriptions_wait_for_these() -> None:
+    world = given(dispensed("X", "Y"), dispensed("Y", "X"))
+    given(issued("X", "T1"), issued("Y", "T2"), world=world)
+    assert (world.handed_out("X"), world.handed_out("Y")) == (100, 100)
+
+
 def test_nothing_is_left_waiting_once_it_came() -> None:
     world = given(recalled(), dispensed(), reversed_(), paused(), discontinued(at_ms=at(1)), issued(at_ms=at(2)))
     assert [name for name in world.fields if name.startswith("waiting:")] == []

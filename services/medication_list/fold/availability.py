@@ -1,6 +1,7 @@
 """Whether a pharmacy may hand out, and what it must know before it does."""
 
 from schemas.reasons import Flag, Reason
+from services.medication_list.fold.calendar import is_later
 from services.medication_list.fold.standing import status_unheld
 from services.medication_list.fold.state import Meta, PrescriptionState, TreatmentState
 from services.medication_list.fold.stopping import is_paused, stop_in_force
@@ -39,7 +40,7 @@ def flags_for_pharmacy(
     flags = []
     if is_paused(treatment, now_ms):
         flags.append(Flag.TREATMENT_PAUSED)
-    is_dosed_later = treatment.dosed_at_ms > prescription.issued_at_ms
+    is_dosed_later = is_later(treatment.dosed_at_ms, prescription.issued_at_ms)
     dosing_end_ms = treatment.dosing_end_ms if is_dosed_later else prescription.dosing_end_ms
     if prescription.is_course and 0 < dosing_end_ms <= now_ms:
         flags.append(Flag.COURSE_ENDED)
@@ -53,10 +54,14 @@ def flags_for_pharmacy(
     return flags
 
 
-def is_substitution_reserved(treatment: TreatmentState, signed_at_ms: int, at_ms: int, *, by_itself: bool) -> bool:
+def is_substitution_reserved(
+    treatment: TreatmentState, signed_at_ms: int | None, at_ms: int, *, by_itself: bool
+) -> bool:
     """Whether no other product might be handed out at that time: a change made after the signing wins.
 
-    by_itself: whether the prescription says so.
+    by_itself: whether the prescription says so. signed_at_ms: None where there is none.
     """
-    changes = [each.reserved for each in treatment.reservations if signed_at_ms < each.at_ms <= at_ms]
+    changes = [
+        each.reserved for each in treatment.reservations if is_later(each.at_ms, signed_at_ms) and each.at_ms <= at_ms
+    ]
     return changes[-1] if changes else by_itself

@@ -22,6 +22,11 @@ def ended_ms(day: date) -> int:
     return starts_ms(day + timedelta(days=1))
 
 
+def is_later(at_ms: int | None, than_ms: int | None) -> bool:
+    """Whether the one came after the other; None is never. An instant may be before 1970, and then it is below 0."""
+    return at_ms is not None and (than_ms is None or at_ms > than_ms)
+
+
 def day_of(instant_ms: int) -> date:
     """The day in Oslo on which an instant lies."""
     return datetime.fromtimestamp(instant_ms / 1000, UTC).astimezone(OSLO).date()

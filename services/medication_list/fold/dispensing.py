@@ -218,7 +218,7 @@ def _is_taken_back_already(draft: Draft, event: Event[MedicationDispensed]) -> b
         isinstance(fact.event.body, DispenseReversed)
         and fact.event.body.quantity is None
         and fact.event.source.organisation == event.source.organisation
-        for fact in draft.waiting(event.body.dispense).facts
+        for fact in draft.waiting(hand_out_field(event.body.dispense)).facts
     )
 
 
@@ -236,7 +236,7 @@ def _with_what_became_of(
 
 def _hand_out_waits(draft: Draft, event: Event[MedicationDispensed]) -> Verdict:
     """No list entry, but shown: handed out, prescription not seen."""
-    wait(draft, event.body.prescription, event, Flag.PRESCRIPTION_UNKNOWN)
+    wait(draft, prescription_field(event.body.prescription), event, Flag.PRESCRIPTION_UNKNOWN)
     flags = [Flag.DISPENSED_WITHOUT_CLAIM, Flag.PRESCRIPTION_UNKNOWN]
     if _is_after_death(draft.meta(), event.occurred_at_ms, draft.place):
         flags.append(Flag.DISPENSED_AFTER_DEATH)
@@ -373,7 +373,7 @@ def dispense_reversed(draft: Draft, event: Event[DispenseReversed]) -> Verdict:
     body = event.body
     pointer = draft.hand_out(body.dispense)
     if pointer is None:
-        return wait(draft, body.dispense, event, Flag.DISPENSE_UNKNOWN)
+        return wait(draft, hand_out_field(body.dispense), event, Flag.DISPENSE_UNKNOWN)
     if pointer.pharmacy != event.source.organisation:
         return refused(Reason.NOT_DISPENSER)
     if pointer.reversed:

@@ -48,6 +48,7 @@ from services.medication_list.fold.state import (
     ParkedPlace,
     Remembered,
     State,
+    allergy_awaited,
     dosed_field,
     hand_out_field,
     handed_field,
@@ -55,6 +56,7 @@ from services.medication_list.fold.state import (
     recorded_field,
     refused_report_field,
     signed_field,
+    treatment_field,
     waiting_field,
 )
 
@@ -229,17 +231,18 @@ def _release(draft: Draft, body: Body) -> None:
 
 
 def _made_known(body: Body) -> tuple[str, ...]:
+    """By its field, what facts may have waited for."""
     match body:
         case ClaimRequested():  # as above
             return ()
         case PrescriptionIssued():
-            return (body.treatment, body.prescription)
+            return treatment_field(body.treatment), prescription_field(body.prescription)
         case TreatmentRecorded():
-            return (body.treatment,)
+            return (treatment_field(body.treatment),)
         case MedicationDispensed():
-            return (body.dispense,)
+            return (hand_out_field(body.dispense),)
         case AllergyRecorded():
-            return (body.allergy,)
+            return (allergy_awaited(body.allergy),)
         case _:
             return ()
 

@@ -203,7 +203,7 @@ class Draft(Struct, gc=False):
         return found
 
     def waiting(self, awaited: str) -> Waiting:
-        """What waits for an id that nobody has seen."""
+        """What waits for something that nobody has seen, by its field."""
         found: Waiting | None = self.get(waiting_field(awaited))
         return found or NOTHING_WAITS
 

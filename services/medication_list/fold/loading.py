@@ -31,6 +31,7 @@ from services.medication_list.fold.state import (
     PrescriptionState,
     State,
     TreatmentState,
+    allergy_awaited,
     claim_field,
     dosed_field,
     hand_out_field,
@@ -48,7 +49,7 @@ def named_by(body: Body) -> tuple[str, ...]:  # noqa: C901, PLR0911 - one line a
         case ClaimRequested() | PrescriptionRecalled() | RenewalRequested() | DispatchWithdrawn():
             return META, prescription_field(body.prescription)
         case MedicationDispensed():
-            own = hand_out_field(body.dispense), waiting_field(body.dispense)
+            own = hand_out_field(body.dispense), waiting_field(hand_out_field(body.dispense))
             return META, prescription_field(body.prescription), *own
         case PrescriptionIssued():
             return _named_by_issued(body)
@@ -59,7 +60,7 @@ def named_by(body: Body) -> tuple[str, ...]:  # noqa: C901, PLR0911 - one line a
         case ClaimAborted() | ClaimReleased():
             return META, claim_field(body.claim)
         case TreatmentRecorded():
-            return META, treatment_field(body.treatment), waiting_field(body.treatment)
+            return META, treatment_field(body.treatment), waiting_field(treatment_field(body.treatment))
         case (
             TreatmentChanged()
             | TreatmentPaused()
@@ -71,7 +72,7 @@ def named_by(body: Body) -> tuple[str, ...]:  # noqa: C901, PLR0911 - one line a
         ):
             return META, treatment_field(body.treatment)
         case AllergyRecorded() | AllergyRefuted():
-            return META, ALLERGIES, waiting_field(body.allergy)
+            return META, ALLERGIES, waiting_field(allergy_awaited(body.allergy))
         case RenewalDeclined():
             return META, request_field(body.request)
         case _:
@@ -83,12 +84,12 @@ def _named_by_issued(issued: PrescriptionIssued) -> tuple[str, ...]:
         META,
         treatment_field(issued.treatment),
         prescription_field(issued.prescription),
-        waiting_field(issued.prescription),
-        waiting_field(issued.treatment),
+        waiting_field(prescription_field(issued.prescription)),
+        waiting_field(treatment_field(issued.treatment)),
     )
     if issued.renews is None:
         return fields
-    return *fields, prescription_field(issued.renews), waiting_field(issued.renews)
+    return *fields, prescription_field(issued.renews), waiting_field(prescription_field(issued.renews))
 
 
 def pointed_at(body: Body, fields: dict[str, State | None]) -> tuple[str, ...]:  # noqa: PLR0911 - as above
@@ -101,7 +102,9 @@ def pointed_at(body: Body, fields: dict[str, State | None]) -> tuple[str, ...]: 
             return _treatment_of(fields.get(prescription_field(body.prescription)))
         case MedicationDispensed():
             found = fields.get(prescription_field(body.prescription))
-            return _treatment_of(found) if found is not None else (waiting_field(body.prescription),)
+            return (
+                _treatment_of(found) if found is not None else (waiting_field(prescription_field(body.prescription)),)
+            )
         case DispatchRequested():
             found = fields.get(prescription_field(body.prescription))
             dosed = (dosed_field(found.treatment),) if isinstance(found, PrescriptionState) else ()
@@ -114,7 +117,7 @@ def pointed_at(body: Body, fields: dict[str, State | None]) -> tuple[str, ...]: 
             pointer = fields.get(hand_out_field(body.dispense))
             if isinstance(pointer, HandOutPointer):
                 return (prescription_field(pointer.prescription),)
-            return (waiting_field(body.dispense),)
+            return (waiting_field(hand_out_field(body.dispense)),)
         case ClaimAborted() | ClaimReleased():
             claimed = fields.get(claim_field(body.claim))
             return (prescription_field(claimed),) if isinstance(claimed, str) else ()

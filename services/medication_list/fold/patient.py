@@ -37,6 +37,7 @@ from services.medication_list.fold.state import (
     Superseded,
     TreatmentState,
     Waiting,
+    allergy_awaited,
     prescription_field,
     request_field,
 )
@@ -79,7 +80,7 @@ def _superseded_refuted(draft: Draft, event: Event[AllergyRefuted], allergies: A
     if refuted in allergies.superseded:
         return applied(Flag.ALREADY_REFUTED)
     if replace(refuted, refuted=False) not in allergies.superseded:
-        return wait(draft, event.body.allergy, event, Flag.ALLERGY_UNKNOWN)
+        return wait(draft, allergy_awaited(event.body.allergy), event, Flag.ALLERGY_UNKNOWN)
     superseded = tuple(refuted if each.allergy == refuted.allergy else each for each in allergies.superseded)
     draft.put(ALLERGIES, replace(allergies, superseded=superseded))
     return APPLIED
@@ -204,7 +205,7 @@ def _moved_since(draft: Draft, version: int) -> list[str]:
             case Allergies() if any(entry.moved > version for entry in value.entries):
                 rest.append("allergies")
             case Waiting() if any(fact.offset > version for fact in value.facts):
-                rest.append(field.removeprefix("waiting:"))
+                rest.append(field.rpartition(":")[2])
             case HandOutPointer() if value.moved > version:
                 rest.append(field.split(":")[1])
             case Meta():

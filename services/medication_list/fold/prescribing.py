@@ -50,7 +50,7 @@ def is_same_prescriber(one: By, other: By) -> bool:
 
 
 def wait(draft: Draft, awaited: str, event: Event[Body], flag: Flag) -> Verdict:
-    """A fact about what nobody has seen waits on that id: applied and flagged until it comes."""
+    """A fact about what nobody has seen waits on that, by its field: applied and flagged until it comes."""
     waiting = draft.waiting(awaited)
     # In the order in which they came to wait here: a reversal that overtook its hand-out stays behind it.
     fact = WaitingFact(event, draft.place, draft.digest)
@@ -178,7 +178,7 @@ def _brought_by(draft: Draft, issued: PrescriptionIssued) -> TreatmentState:
     """The treatment that a prescription makes known, with the stops that waited for it: they came before."""
     stops = [
         stop_of(cast("Event[TreatmentDiscontinued]", fact.event), fact.offset)
-        for fact in draft.waiting(issued.treatment).facts
+        for fact in draft.waiting(treatment_field(issued.treatment)).facts
         if isinstance(fact.event.body, TreatmentDiscontinued)
     ]
     return TreatmentState("prescribed", stops=tuple(stops))
@@ -270,9 +270,10 @@ def _renew_named(draft: Draft, event: Event[PrescriptionIssued]) -> list[Flag]:
         return []
     renewed = draft.prescription(issued.renews)
     if renewed is None:
-        waiting = draft.waiting(issued.renews)
+        awaited = prescription_field(issued.renews)
+        waiting = draft.waiting(awaited)
         replacements = (*waiting.replacements, _replacement(draft, event))
-        draft.put(waiting_field(issued.renews), replace(waiting, replacements=replacements))
+        draft.put(waiting_field(awaited), replace(waiting, replacements=replacements))
         return [Flag.PRESCRIPTION_UNKNOWN]
     is_elsewhere = renewed.treatment != issued.treatment
     if (
@@ -292,7 +293,8 @@ def _recalls_on_arrival(
 ) -> tuple[Recall, ...]:
     """What closes it as it arrives: newer ones already here, a stop after its signing, renewals that named it."""
     issued = event.body
-    recalls = list(draft.waiting(issued.prescription).replacements)
+    waited = draft.waiting(prescription_field(issued.prescription))
+    recalls = list(waited.replacements)
     for renewing in recalls:
         _name_renewed(draft, renewing.replaced_by, issued.treatment)
     named = {recall.replaced_by for recall in recalls}
@@ -308,7 +310,7 @@ def _recalls_on_arrival(
     )
     recalls.extend(
         Recall(fact.offset, "other", fact.event.occurred_at_ms, 0, by(fact.event.source), is_own=True)
-        for fact in draft.waiting(issued.prescription).facts
+        for fact in waited.facts
         if isinstance(fact.event.body, PrescriptionRecalled)
     )
     kept: list[Recall] = []
@@ -392,7 +394,7 @@ def prescription_recalled(draft: Draft, event: Event[PrescriptionRecalled]) -> V
     prescription_id, reason = event.body.prescription, event.body.reason
     prescription = draft.prescription(prescription_id)
     if prescription is None:
-        return wait(draft, prescription_id, event, Flag.PRESCRIPTION_UNKNOWN)
+        return wait(draft, prescription_field(prescription_id), event, Flag.PRESCRIPTION_UNKNOWN)
     verdict = _verdict_on_recall(prescription, draft.meta().death, event.received_at_ms, draft.place)
     is_waiting = draft.place != draft.offset
     if Flag.ALREADY_RECALLED not in verdict.flags and not is_waiting:

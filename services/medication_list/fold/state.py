@@ -49,8 +49,16 @@ def refused_report_field(dispense: str) -> str:
 
 
 def waiting_field(awaited: str) -> str:
-    """Field of what waits for a prescription, treatment, dispense or allergy that nobody has seen."""
+    """Field of what waits for something that nobody has seen, by the field that it will have.
+
+    Not by its id alone: a hand-out under the id of its own prescription waits for the one and is itself the other.
+    """
     return f"waiting:{awaited}"
+
+
+def allergy_awaited(allergy: str) -> str:
+    """What an allergy is waited for as; once known it stands among `Allergies`."""
+    return f"{ALLERGIES}:{allergy}"
 
 
 def signed_field(prescription: str) -> str:
@@ -234,15 +242,15 @@ class TreatmentState(Struct, frozen=True, array_like=True, gc=False):
     """Stops before this place in the log are taken back."""
     pauses: tuple[Pause, ...] = ()
     """Every pause in log order, over or not: what was handed out in one may still be reported."""
-    dosed_at_ms: int = 0
-    """When the dosing was last changed apart from a prescription."""
+    dosed_at_ms: int | None = None
+    """When the dosing was last changed apart from a prescription. None: never, as with the two below."""
     reported_use: UseOfTreatment | None = None
     indication_text: str | None = None
-    indicated_at_ms: int = 0
+    indicated_at_ms: int | None = None
     reservations: tuple[Reservation, ...] = ()
     """In the order in which they were made: what was handed out before one may still be reported."""
     administration: str | None = None
-    administered_at_ms: int = 0
+    administered_at_ms: int | None = None
     moved: int = -1
 
 

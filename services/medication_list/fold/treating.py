@@ -15,7 +15,7 @@ from schemas.events import (
     UseReported,
 )
 from schemas.reasons import Flag, NoticeKind, Reason
-from services.medication_list.fold.calendar import starts_ms
+from services.medication_list.fold.calendar import is_later, starts_ms
 from services.medication_list.fold.judgement import APPLIED, Draft, Verdict, applied, refused
 from services.medication_list.fold.prescribing import (
     by,
@@ -74,14 +74,14 @@ def treatment_changed(draft: Draft, event: Event[TreatmentChanged]) -> Verdict:
     if is_stopped(treatment):
         return refused(Reason.DISCONTINUED)
     at_ms = event.occurred_at_ms
-    if change.dosing is not None and at_ms >= treatment.dosed_at_ms:
+    if change.dosing is not None and not is_later(treatment.dosed_at_ms, at_ms):
         treatment = replace(treatment, dosed_at_ms=at_ms, dosing_end_ms=dosing_end_ms(change.dosing))
-    if change.indication_text is not None and at_ms >= treatment.indicated_at_ms:
+    if change.indication_text is not None and not is_later(treatment.indicated_at_ms, at_ms):
         treatment = replace(treatment, indication_text=change.indication_text, indicated_at_ms=at_ms)
     if change.substitution_reserved is not None:
         known = (*treatment.reservations, Reservation(at_ms, change.substitution_reserved))
         treatment = replace(treatment, reservations=tuple(sorted(known, key=lambda each: each.at_ms)))
-    if change.administration is not None and at_ms >= treatment.administered_at_ms:
+    if change.administration is not None and not is_later(treatment.administered_at_ms, at_ms):
         treatment = replace(treatment, administration=change.administration, administered_at_ms=at_ms)
     return _put(draft, change.treatment, treatment)
 
@@ -91,7 +91,7 @@ def treatment_paused(draft: Draft, event: Event[TreatmentPaused]) -> Verdict:
     body = event.body
     treatment = draft.treatment(body.treatment)
     if treatment is None:
-        return wait(draft, body.treatment, event, Flag.TREATMENT_UNKNOWN)
+        return wait(draft, treatment_field(body.treatment), event, Flag.TREATMENT_UNKNOWN)
     is_waiting = draft.place != draft.offset
     if is_stopped(treatment) and not is_waiting:
         return refused(Reason.DISCONTINUED)
@@ -130,7 +130,7 @@ def treatment_discontinued(draft: Draft, event: Event[TreatmentDiscontinued]) ->
     body = event.body
     treatment = draft.treatment(body.treatment)
     if treatment is None:
-        return wait(draft, body.treatment, event, Flag.TREATMENT_UNKNOWN)
+        return wait(draft, treatment_field(body.treatment), event, Flag.TREATMENT_UNKNOWN)
     if any(stop.place == draft.place for stop in treatment.stops):
         return APPLIED  # it waited, and the prescription that brought its treatment took it into account
     stop = stop_of(event, draft.place)
@@ -196,7 +196,7 @@ def use_reported(draft: Draft, event: Event[UseReported]) -> Verdict:
     body = event.body
     treatment = draft.treatment(body.treatment)
     if treatment is None:
-        return wait(draft, body.treatment, event, Flag.TREATMENT_UNKNOWN)
+        return wait(draft, treatment_field(body.treatment), event, Flag.TREATMENT_UNKNOWN)
     if treatment.reported_use is not None and treatment.reported_use.at_ms > event.occurred_at_ms:
         return _put(draft, body.treatment, treatment)
     use = UseOfTreatment(body.use, body.by, event.occurred_at_ms, body.note)

@@ -42,7 +42,7 @@ from schemas.medication_list import (
 from schemas.reasons import Flag
 from services.medication_list.answered import changed_answers
 from services.medication_list.fold.availability import is_substitution_reserved
-from services.medication_list.fold.calendar import day_of, ended_ms
+from services.medication_list.fold.calendar import day_of, ended_ms, is_later
 from services.medication_list.fold.dispatching import standing_dispatch
 from services.medication_list.fold.policy import VISIBLE_AFTER_END_DAYS
 from services.medication_list.fold.standing import NEVER, NOTHING, first_recall, status, total_of, usage
@@ -110,7 +110,7 @@ def show_dosing(fields: Fields, prescription: str) -> ShownDosing | None:
     if not isinstance(state, PrescriptionState):
         return None
     treatment = cast("TreatmentState", fields[f"t:{state.treatment}"])
-    return _Reader(fields, 0).dosing_in_force(state.treatment, treatment, prescription, state.issued_at_ms)
+    return _Reader(fields, 0).dosing_in_force(state.treatment, treatment, (prescription, state))
 
 
 def show_allergies(fields: Fields) -> ShownAllergies:
@@ -199,7 +199,7 @@ class _Reader:
         in_force = self._in_force(treatment_id)
         if not (treatment.use == "course" if in_force is None else in_force[1].is_course):
             return 0
-        if in_force is None or treatment.dosed_at_ms > in_force[1].issued_at_ms:
+        if in_force is None or is_later(treatment.dosed_at_ms, in_force[1].issued_at_ms):
             return treatment.dosing_end_ms
         return in_force[1].dosing_end_ms
 
@@ -218,12 +218,12 @@ class _Reader:
         prescriptions = tuple(self.prescription(*each) for each in self._newest_first(treatment_id))
         in_force = self._in_force(treatment_id)
         head = self.signed(in_force[0]).body if in_force else None
-        signed_at_ms = in_force[1].issued_at_ms if in_force else 0
+        signed_at_ms = in_force[1].issued_at_ms if in_force else None
         recorded = self.recorded(treatment_id)
         origin = head if head is not None else cast("Event[TreatmentRecorded]", recorded).body
-        dosing = self.dosing_in_force(treatment_id, treatment, in_force[0] if in_force else None, signed_at_ms)
+        dosing = self.dosing_in_force(treatment_id, treatment, in_force)
         stop, conflicts = stop_in_force(treatment), self._conflicts(treatment_id)
-        is_indicated_later = treatment.indicated_at_ms > signed_at_ms
+        is_indicated_later = is_later(treatment.indicated_at_ms, signed_at_ms)
         return ShownTreatment(
             treatment=treatment_id,
             status=self._status_of(treatment_id, treatment),
@@ -294,21 +294,22 @@ class _Reader:
         return ShownPause(start=pause.start, until=pause.until, reason=pause.reason, by=_who(pause.by))
 
     def dosing_in_force(
-        self, treatment_id: str, treatment: TreatmentState, prescription: str | None, signed_at_ms: int
+        self, treatment_id: str, treatment: TreatmentState, in_force: tuple[str, PrescriptionState] | None
     ) -> ShownDosing:
-        """A later change wins over what the prescription, or the record, said."""
-        if prescription is not None:
-            issued = self.signed(prescription)
-            own, medication, at_ms, source = issued.body.dosing, issued.body.medication, signed_at_ms, issued.source
+        """A later change wins over what the prescription, or the record where there is none, said."""
+        signed_at_ms: int | None = None
+        if in_force is not None:
+            issued = self.signed(in_force[0])
+            signed_at_ms = at_ms = in_force[1].issued_at_ms
+            own, medication, source = issued.body.dosing, issued.body.medication, issued.source
         else:
             recorded = cast("Event[TreatmentRecorded]", self.recorded(treatment_id))
             own, medication, at_ms = recorded.body.dosing, recorded.body.medication, recorded.occurred_at_ms
             source = recorded.source
-        if treatment.dosed_at_ms <= signed_at_ms:
+        if not is_later(treatment.dosed_at_ms, signed_at_ms):
             return _dosing(own, medication.strength, source, at_ms)
         changed = cast("Event[TreatmentChanged]", self._document(dosed_field(treatment_id)))
-        in_force = changed.body.dosing or own
-        return _dosing(in_force, medication.strength, changed.source, changed.occurred_at_ms)
+        return _dosing(changed.body.dosing or own, medication.strength, changed.source, changed.occurred_at_ms)
 
     # --- Prescriptions and hand-outs -----------------------------------------------------------------------------
 
@@ -471,7 +472,7 @@ def _recalls(state: PrescriptionState, death: Death | None) -> tuple[ShownRecall
     )
 
 
-def _is_reserved(treatment: TreatmentState, head: PrescriptionIssued | None, signed_at_ms: int) -> bool:
+def _is_reserved(treatment: TreatmentState, head: PrescriptionIssued | None, signed_at_ms: int | None) -> bool:
     by_itself = head is not None and head.substitution_reserved
     return is_substitution_reserved(treatment, signed_at_ms, NEVER, by_itself=by_itself)
 
