@@ -17,6 +17,7 @@ from services.casework.desk import CaseRefusedError, Desk
 from services.medication_list.judging import ParkedNote, Readable, item_of
 from services.medication_list.mending import note_in
 from services.medication_list.read_api.positions import Place, position_of
+from services.medication_list.read_api.stored_events import header
 from services.medication_list.record_log import StoredRecord, all_of
 
 _AT_ONCE: Final = 500
@@ -91,7 +92,7 @@ def shown(desk: Desk, place: Place) -> ShownRecord:
         record=_parked(desk, place, note, record),
         patient=note.patient,
         headers={
-            name: mask(content.decode(errors="replace")) if name in _SHOWN_HEADERS else _MASK
+            name: mask((content or b"").decode(errors="replace")) if name in _SHOWN_HEADERS else _MASK
             for name, content in record.headers
         },
         bytes=len(value),
@@ -107,8 +108,12 @@ def mask(text: str) -> str:
     return _DIGITS.sub(_MASK, text)
 
 
+def _header(record: StoredRecord | None, name: str) -> str | None:
+    text = None if record is None else header(record, name)
+    return None if text is None else mask(text)
+
+
 def _parked(desk: Desk, place: Place, note: ParkedNote, record: StoredRecord | None) -> ParkedRecord:
-    headers = {} if record is None else {name: mask(value.decode(errors="replace")) for name, value in record.headers}
     item = None if record is None else item_of(record, place.partition, desk.partitions, desk.framing)
     return ParkedRecord(
         position=position_of(*place),
@@ -116,8 +121,8 @@ def _parked(desk: Desk, place: Place, note: ParkedNote, record: StoredRecord | N
         at_ms=note.at_ms,
         age_ms=max(0, desk.clock.now_ms() - note.at_ms),
         marks_a_list=note.patient is not None,
-        sender=headers.get("ce_source"),
-        type=headers.get("ce_type"),
+        sender=_header(record, "ce_source"),
+        type=_header(record, "ce_type"),
         schema=note.schema,
         closed=note.closed is not None,
         mendable=isinstance(item, Readable) and note.reason != ParkReason.NOT_JUDGED,

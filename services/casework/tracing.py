@@ -20,7 +20,7 @@ from services.medication_list.outgoing import effect_id_of, topic_of
 from services.medication_list.packing import unpack_effect, unpack_memory
 from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.positions import Place, position_of
-from services.medication_list.read_api.stored_events import event_id_of, event_of
+from services.medication_list.read_api.stored_events import event_id_of, event_of, header
 from services.medication_list.record_log import StoredRecord, all_of
 from services.medication_list.refolding import as_it_stood, fold_anew
 from services.medication_list.store.waiting import FIRST
@@ -224,7 +224,7 @@ def _found_on(
     while is_behind(consumer, ends, _POLL_MS) and time.monotonic() < deadline:
         for records in consumer.poll(_POLL_MS).values():
             for record in records:
-                name = next((value.decode(errors="replace") for key, value in record.headers if key == "ce_id"), "")
+                name = header(record, "ce_id")
                 if name in wanted:
                     found.setdefault(name, (position_of(record.partition, record.offset), record.timestamp))
         if len(found) == len(wanted):

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import cast
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas.codec import UndecodableError, decode, digest_of, name_of
 from schemas.events import Event, ParkedRecordClosed, PrescriptionIssued
@@ -31,7 +32,7 @@ from services.medication_list.fold import (
     park,
     pointed_at,
 )
-from services.medication_list.fold.judgement import Effect, ReceiptDue
+from services.medication_list.fold.judgement import ReceiptDue
 from services.medication_list.fold.state import META, Meta, State
 from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field, unpack_memory
 from services.medication_list.store.port import PartitionWrite, PatientChange, Refused, Store, Wanted, Written
@@ -76,7 +77,7 @@ class Unreadable(msgspec.Struct, frozen=True, gc=False):
 Item = Readable | Unreadable
 
 
-def item_of(record: Record, partition: int, partitions: int, framing: Framing) -> Item:  # noqa: PLR0911 - one line a reason to park
+def item_of(record: Record, partition: int, partitions: int, framing: Framing) -> Item:
     """What a record of this partition is: an event of the patient in its key, or the reason why it cannot be judged.
 
     Raises RegistryUnavailableError when nobody can tell before the registry is back.
@@ -90,10 +91,18 @@ def item_of(record: Record, partition: int, partitions: int, framing: Framing) -
     if partition_of(key, partitions) != partition:
         return Unreadable(record, None, ParkReason.WRONG_PARTITION)
     try:
-        value = framing.from_topic(record.value)
-        event = decode(value)
+        return _item_of(record, patient, framing)
     except UndecodableError as error:
         return Unreadable(record, patient, error.reason, getattr(error, "schema", None))
+    except RegistryUnavailableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as where it is judged
+        return _not_judged(record, patient, partition, error)
+
+
+def _item_of(record: Record, patient: str, framing: Framing) -> Item:
+    value = framing.from_topic(record.value)
+    event = decode(value)
     if not isinstance(event, Event):
         return Unreadable(record, patient, ParkReason.INVALID_CONTENT)
     if event.patient != patient:
@@ -109,23 +118,26 @@ def _patient_of(key: bytes) -> str | None:
 
 
 def judged(partition: int, patient: Patient, item: Item, load: Callable[[str], None]) -> tuple[Item, Judgement]:
-    """Judge one item of this patient. What no rule can judge is parked, and stops nobody: the item says so then.
+    """Judge one item of this patient; what it sends out includes the receipt of what came as a submission.
 
-    `load` brings a field that the judgement asks for; what it raises is raised.
+    What no rule can judge is parked, and stops nobody: the item says so then. `load` brings a field that the judgement asks for; what it raises is raised.
     """
     if isinstance(item, Readable):
         while True:
             try:
-                return item, evolve(patient, item.entry)
+                return item, with_receipt(item, evolve(patient, item.entry))
             except NotLoadedError as error:
                 load(error.field)
             except Exception as error:  # noqa: BLE001 - one event must not stop a partition: it is parked with an alarm
-                offset = item.entry.offset
-                _log.error("event_not_judged", partition=partition, offset=offset, error_type=type(error).__name__)
-                item = Unreadable(item.record, item.patient, ParkReason.NOT_JUDGED)
+                item = _not_judged(item.record, item.patient, partition, error)
                 break
     meta = cast("Meta | None", patient.fields.get(META))
     return item, park(meta, item.record.offset, item.record.timestamp, item.reason.code)
+
+
+def _not_judged(record: Record, patient: str, partition: int, error: Exception) -> Unreadable:
+    _log.error("event_not_judged", partition=partition, offset=record.offset, error_type=type(error).__name__)
+    return Unreadable(record, patient, ParkReason.NOT_JUDGED)
 
 
 def note_of(item: Unreadable) -> bytes:
@@ -155,10 +167,10 @@ def ids_of(issued: PrescriptionIssued) -> tuple[str, ...]:
     return tuple(name for name in (issued.prescription, issued.reference_number) if name is not None)
 
 
-def due_of(item: Readable, judgement: Judgement) -> tuple[Effect, ...]:
-    """What a judged record sends out: its effects, and the receipt if it came as a submission."""
+def with_receipt(item: Readable, judgement: Judgement) -> Judgement:
+    """The judgement of what came as a submission sends its receipt too."""
     receipt = _receipt_of(item, judgement)
-    return judgement.effects if receipt is None else (*judgement.effects, receipt)
+    return judgement if receipt is None else replace(judgement, effects=(*judgement.effects, receipt))
 
 
 @dataclass(slots=True)
@@ -377,7 +389,7 @@ class Judge:
         _take(work, whose, patient, judgement)
         for name in opened_by(item, judgement):
             work.opened[name, whose.encode()] = None
-        for effect in due_of(item, judgement):
+        for effect in judgement.effects:
             # From the log, whether this process traces or not: every generation makes the same bytes.
             traceparent = sampled(item.record.headers)
             work.effects.append(pack_effect(item.entry.offset, whose, effect, traceparent))
@@ -475,7 +487,8 @@ def _receipt_of(item: Readable, judgement: Judgement) -> ReceiptDue | None:
     verdict, event = judgement.verdict, item.entry.event
     return ReceiptDue(
         event.source.system,
-        message_id.decode(),
+        # Whoever wrote it wrote into the log by hand; what happened counts all the same, and its sender hears of it.
+        message_id.decode(errors="replace"),
         event.event_id,
         verdict.outcome,
         verdict.reason,

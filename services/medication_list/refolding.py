@@ -49,7 +49,6 @@ from services.medication_list.judging import (
     Readable,
     Unreadable,
     closed_by,
-    due_of,
     ids_of,
     item_of,
     judged,
@@ -252,7 +251,7 @@ def _take(fold: PatientFold, item: Item, judgement: Judgement) -> None:
         fold.verdicts[item.entry.offset] = judgement.first if is_same else again
     for name in opened_by(item, judgement):
         fold.opened.setdefault(name, (item.patient or "").encode())
-    fold.effects += [(item, due) for due in due_of(item, judgement)]
+    fold.effects += [(item, due) for due in judgement.effects]
 
 
 @dataclass(frozen=True, slots=True)

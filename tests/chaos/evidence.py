@@ -86,7 +86,7 @@ def collect(kafka: str, partitions: int, parties: Parties, folder: Path, patient
             raw.append(RawRecord(record.partition, record.offset, record.timestamp, record.key, record.value))
             said = next((value for name, value in record.headers or () if name == SUBMISSION_HEADER), None)
             if said is not None:
-                message_ids[Place(record.partition, record.offset)] = said.decode()
+                message_ids[Place(record.partition, record.offset)] = said.decode(errors="replace")
         evidence = of_log(part(raw, partitions), message_ids)
         _ends(evidence.log, consumer, partitions)
         topics = [topic.name for topic in load().wanted(load().parties | parties)]

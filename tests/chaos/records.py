@@ -10,6 +10,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from schemas import codec
 from schemas.events import AllergyRecorded, Event, Source
+from services.publishing.log import SUBMISSION_HEADER
 from services.publishing.partitioning import partition_of
 from services.simulator.damage import damaged
 from services.simulator.diary import DAMAGES
@@ -55,13 +56,21 @@ def _some_of(stand: Stand, dice: random.Random, partition: int) -> Iterator[Any]
 
 
 def append_unreadable(stand: Stand, dice: random.Random) -> None:
-    """One record of every unreadable kind, among the records of patients of the pulse.
+    """One record of every unreadable kind, among the records of patients of the pulse, and one of which the headers are.
 
     Raises RuntimeError where the broker took a record that is too large.
     """
     with stand.producer() as producer:
         for key, value, partition in _unreadable(stand, dice):
             producer.send(EVENTS_TOPIC, key=key, value=value, partition=partition).get(timeout=_ANSWER_WITHIN_S)
+        whose = dice.choice(stand.pulse_patients)
+        producer.send(
+            EVENTS_TOPIC,
+            key=whose.encode(),
+            value=codec.encode(allergy(whose, dice)),
+            partition=partition_of(whose.encode(), stand.partitions),
+            headers=[(SUBMISSION_HEADER, b"\xff\xfe"), ("traceparent", b"\xff"), ("ce_id", None)],
+        ).get(timeout=_ANSWER_WITHIN_S)
         try:
             producer.send(EVENTS_TOPIC, key=b"0" * 32, value=b"\0" * TOO_LARGE, partition=0).get(
                 timeout=_ANSWER_WITHIN_S

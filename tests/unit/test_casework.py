@@ -22,7 +22,7 @@ from services.identity.registers import organisation_number
 from services.medication_list.source_log import MemorySourceLog
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles
 from tests.unit.fold_world import MINUTE_MS, PATIENT, at, claimed, discontinued, dispensed, id_of, issued, recalled
-from tests.unit.refold_world import GENERATION, Story
+from tests.unit.refold_world import GENERATION, Stored, Story
 
 NUMBER: NationalId = synthetic(4711)
 WHY = ("--reason", "the pharmacy called")
@@ -308,6 +308,17 @@ def test_what_is_parked_is_listed_by_reason_sender_schema_and_age(stand: Stand) 
     assert stand.told(parked, "list", "--older-than", "2")["total"] == 0
     assert stand.told(parked, "list", "--park-reason", "no_key")["total"] == 0
     assert PATIENT not in stand.run(parked, "list").stdout
+
+
+def test_a_header_that_is_null_or_no_text_keeps_a_parked_record_from_nobody(stand: Stand) -> None:
+    world = stand.story.world
+    headers: Any = (("ce_id", None), ("ce_type", b"\xff"), ("ce_source", None))
+    world.add(Stored(0, PATIENT.encode(), b"", stand.story.now_ms, headers))
+    (found,) = stand.told(parked, "list")["records"]
+    assert "sender" not in found
+    assert stand.told(parked, "show", "0-0", *WHY)["headers"]["ce_id"] == ""
+    (event,) = stand.told(patient, "timeline", *WHO, *WHY)["events"]
+    assert (event["event"]["outcome"], "event_id" in event["event"]) == ("parked", False)
 
 
 def test_a_parked_record_is_shown_as_far_as_it_can_be_read_without_identities(stand: Stand) -> None:

@@ -44,4 +44,11 @@ def event_id_of(record: StoredRecord) -> str | None:
     event = event_of(record)
     if event is not None:
         return event.event_id
-    return next((value.decode(errors="replace") for name, value in record.headers if name == _ID_HEADER), None)
+    return header(record, _ID_HEADER)
+
+
+def header(record: StoredRecord, wanted: str) -> str | None:
+    """The first header of that name as text, whatever its sender put there; None where there is none, or it is null."""
+    return next(
+        (value.decode(errors="replace") for name, value in record.headers if name == wanted and value is not None), None
+    )
