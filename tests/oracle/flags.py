@@ -87,16 +87,23 @@ def _of_treatment_fact(chart: Chart, event: AnyEvent) -> set[Flag]:
         case ev.TreatmentDiscontinued() as body:
             if tr.stops_in_force(chart, body.treatment):
                 return {Flag.ALREADY_DISCONTINUED}
-            newest = last(chain_of(chart, body.treatment))
-            overtaken = newest is not None and newest.body.issued_at_ms >= body.at_ms
-            return {Flag.PRESCRIBED_AFTER_DISCONTINUATION} if overtaken else set()
+            return _of_overtaken(chart, body.treatment, body.at_ms)
         case ev.TreatmentPaused() as body:
             return {Flag.ALREADY_PAUSED} if tr.is_second_pause(chart, body, event.received_at_ms) else set()
         case ev.TreatmentWithdrawn() as body:
-            already = any(stop.withdrawn for stop in tr.stops_in_force(chart, body.treatment))
-            return {Flag.ALREADY_WITHDRAWN} if already else set()
+            stops = tr.stops_in_force(chart, body.treatment)
+            if any(stop.withdrawn for stop in stops):
+                return {Flag.ALREADY_WITHDRAWN}
+            return set() if stops else _of_overtaken(chart, body.treatment, event.occurred_at_ms)
         case _:
             return set()
+
+
+def _of_overtaken(chart: Chart, treatment: str, stopped_at_ms: int) -> set[Flag]:
+    """Of a stop or a withdrawal that comes when somebody has prescribed since."""
+    newest = last(chain_of(chart, treatment))
+    overtaken = newest is not None and newest.body.issued_at_ms >= stopped_at_ms
+    return {Flag.PRESCRIBED_AFTER_DISCONTINUATION} if overtaken else set()
 
 
 def _of_claim(chart: Chart, event: AnyEvent, body: ev.ClaimRequested) -> set[Flag]:

@@ -165,7 +165,7 @@ def _apply(chart: Chart, record: LogRecord, event: ev.Event[ev.Body]) -> Verdict
     _note_what_is_open(chart, entry)
     if isinstance(event.body, ev.PrescriptionIssued):
         _join_what_waited(chart, entry, event.body)
-    if isinstance(event.body, ev.TreatmentDiscontinued):
+    if isinstance(event.body, ev.TreatmentDiscontinued | ev.TreatmentWithdrawn):
         _flag_the_newer(chart, verdict, event.body)
     telling.tell(chart, before, entry)
     if isinstance(event.body, ev.ParkedRecordClosed):
@@ -242,7 +242,7 @@ def _join_what_waited(chart: Chart, issue: Entry[ev.Body], body: ev.Prescription
                 renewal.shown_flags.add(Flag.RENEWS_OTHER_TREATMENT)
 
 
-def _flag_the_newer(chart: Chart, verdict: Verdict, body: ev.TreatmentDiscontinued) -> None:
+def _flag_the_newer(chart: Chart, verdict: Verdict, body: ev.TreatmentDiscontinued | ev.TreatmentWithdrawn) -> None:
     if Flag.PRESCRIBED_AFTER_DISCONTINUATION in verdict.flags:
         chain_of(chart, body.treatment)[-1].shown_flags.add(Flag.PRESCRIBED_AFTER_DISCONTINUATION)
 

@@ -104,7 +104,9 @@ def _tell_of_body(chart: Chart, before: Before, entry: Entry[ev.Body]) -> None: 
             handed = hand_out(chart, body.dispense)
             if handed is not None and Flag.ALREADY_REVERSED not in verdict.flags:
                 _tell_issuer(chart, handed.body.prescription, NoticeKind.REVERSED, verdict, body.dispense)
-        case ev.TreatmentDiscontinued() as body if Flag.PRESCRIBED_AFTER_DISCONTINUATION in verdict.flags:
+        case ev.TreatmentDiscontinued() | ev.TreatmentWithdrawn() as body if (
+            Flag.PRESCRIBED_AFTER_DISCONTINUATION in verdict.flags
+        ):
             newest = chain_of(chart, body.treatment)[-1]
             _tell_stopper(verdict, entry.event.source, newest.event.source, body.treatment)
         case ev.ClaimReleased() as body:

@@ -1,5 +1,7 @@
 """Treatments: recorded, stopped, withdrawn, paused, changed, and taken up again."""
 
+from dataclasses import replace
+
 import pytest
 
 from schemas.reasons import Flag
@@ -149,6 +151,32 @@ def test_a_withdrawn_treatment_behaves_like_a_discontinued_one(act: Said) -> Non
 def test_a_withdrawn_treatment_can_be_reinstated() -> None:
     world = given(issued(at_ms=at(0)), withdrawn(at_ms=at(1)), reinstated(at_ms=at(2)))
     assert world.treatment_is() == "active"
+
+
+def withdrawn_late(by: str = "A") -> Said:
+    """Withdrawn on the fifth day, and reported on the eleventh."""
+    return replace(withdrawn(by=by, at_ms=at(5)), received_at_ms=at(11))
+
+
+def test_a_withdrawal_that_is_reported_late_leaves_what_was_signed_after_it_and_tells() -> None:
+    world = given(issued("R1", at_ms=at(0)), issued("R2", at_ms=at(10), by="B"))
+    then = world.when(withdrawn_late())
+    assert then.flags == {"prescribed_after_discontinuation"}
+    assert then.notices == [("prescribed_after_discontinuation", "A")]
+    assert (world.status("R2"), world.treatment_is()) == ("E", "active")
+    assert Flag.PRESCRIBED_AFTER_DISCONTINUATION.code in world.prescription("R2").flags
+
+
+def test_who_prescribed_after_withdrawing_knows_it() -> None:
+    world = given(issued("R1", at_ms=at(0)), issued("R2", at_ms=at(10)))
+    then = world.when(withdrawn_late())
+    assert (then.flags, then.notices) == ({"prescribed_after_discontinuation"}, [])
+
+
+def test_a_late_withdrawal_of_what_is_stopped_already_says_nothing_of_going_on() -> None:
+    world = given(issued("R1", at_ms=at(0)), issued("R2", at_ms=at(6)), discontinued(at_ms=at(10)))
+    then = world.when(withdrawn_late())
+    assert (then.flags, then.notices, world.treatment_is()) == (set(), [], "discontinued")
 
 
 def test_a_prescription_after_a_withdrawal_makes_it_active_again() -> None:

@@ -107,6 +107,16 @@ def test_whoever_stopped_learns_late_that_it_was_prescribed_after_that() -> None
     assert told(late) == ["prescribed_after_discontinuation to B"]
 
 
+def test_whoever_withdrew_learns_late_that_it_was_prescribed_after_that() -> None:
+    story = issued(issued_at_ms=at(2))
+    withdrawal = ev.TreatmentWithdrawn(treatment=named("T1"), reason="x")
+    late = story.tell("B", withdrawal, occurred_at_ms=at(1), received_at_ms=at(3))
+    assert said(late) == "applied prescribed_after_discontinuation"
+    assert told(late) == ["prescribed_after_discontinuation to B"]
+    assert story.treatment().status == "active"
+    assert story.treatment().flags == ("prescribed_after_discontinuation",)
+
+
 def test_what_was_recalled_while_held_is_not_told_again_by_a_death() -> None:
     story = issued()
     story.tell("P", claim())

@@ -137,8 +137,13 @@ def treatment_discontinued(draft: Draft, event: Event[TreatmentDiscontinued]) ->
     if is_stopped(treatment):
         draft.put(treatment_field(body.treatment), replace(treatment, stops=(*treatment.stops, stop)))
         return applied(Flag.ALREADY_DISCONTINUED)
+    return _stop(draft, event, body.treatment, treatment, stop)
+
+
+def _stop(draft: Draft, event: Event[Body], treatment_id: str, treatment: TreatmentState, stop: Stop) -> Verdict:
+    """The stop, or the withdrawal, takes effect; flagged where the treatment goes on all the same."""
     treatment = _stopped_by(draft, event, treatment, stop)
-    _put(draft, body.treatment, treatment)
+    _put(draft, treatment_id, treatment)
     if is_stopped(treatment):
         return APPLIED
     _tell_that_it_goes_on(draft, event, treatment)
@@ -167,7 +172,7 @@ def treatment_withdrawn(draft: Draft, event: Event[TreatmentWithdrawn]) -> Verdi
     if is_withdrawn(treatment):
         draft.put(treatment_field(body.treatment), replace(treatment, stops=(*treatment.stops, stop)))
         return applied(Flag.ALREADY_WITHDRAWN)
-    return _put(draft, body.treatment, _stopped_by(draft, event, treatment, stop))
+    return _stop(draft, event, body.treatment, treatment, stop)
 
 
 def _stopped_by(draft: Draft, event: Event[Body], treatment: TreatmentState, stop: Stop) -> TreatmentState:
