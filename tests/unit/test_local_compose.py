@@ -1,6 +1,9 @@
 """The compose file serves the same processes as the local platform, each told the same."""
 
-from typing import Any
+import ast
+import re
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 import yaml
@@ -11,6 +14,9 @@ from deploy.services import KEYS, OPTIONAL, SERVICES, Service
 from services.command_line.app import PARTS
 
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "deploy" / "compose" / "compose.yaml").read_text())
+DOCKERFILE: Final = CHECKOUT / "deploy" / "compose" / "Dockerfile"
+# It kills the processes of a platform that it starts itself, with a broker that no image holds.
+NOT_IN_THE_IMAGE: Final = {"chaos"}
 # Within a container a service listens on every address of it; the local platform has the loopback address only.
 COMPOSED_ONLY = {"MEDCHAIN_HOST"}
 MONITORING = ("prometheus", "grafana")
@@ -77,3 +83,34 @@ def test_the_composed_topics_are_made_by_the_command_that_people_use() -> None:
     command = COMPOSE["services"]["topics"]["command"]
     assert command[0] == "medchain"
     assert command[1] in PARTS
+
+
+def imported(*modules: str) -> set[str]:
+    """Every file of ours that these modules bring, also within their functions; paths from the checkout on."""
+    found, ahead = set[str](), list(modules)
+    while ahead:
+        path = CHECKOUT / ahead.pop().replace(".", "/")
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        name = str(file.relative_to(CHECKOUT))
+        if name in found or not file.exists():  # what is imported from a module need be no module itself
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{each}" for each in names]
+            ours = [
+                each.split(".") for each in names if each.startswith(("services.", "schemas.", "deploy.", "tests."))
+            ]
+            ahead += [".".join(parts[:length]) for parts in ours for length in range(1, len(parts) + 1)]
+    return found
+
+
+def test_the_image_holds_all_that_the_commands_and_the_processes_import() -> None:
+    copied = re.findall(r"^COPY (\S+) ", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE)
+    shown = re.findall(r"^!(.+)$", DOCKERFILE.with_suffix(".dockerignore").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(copied) <= set(shown), "Docker would not see it"
+    modules = [module for name, (module, _) in PARTS.items() if name not in NOT_IN_THE_IMAGE]
+    files = imported("services.command_line.app", *modules, *(service.module for service in SERVICES))
+    assert len(files) > 200
+    assert [each for each in sorted(files) if not any(Path(each).is_relative_to(source) for source in copied)] == []
