@@ -32,7 +32,23 @@ def metrics_in(text: str) -> set[str]:
 def test_every_process_is_scraped_at_the_port_that_it_is_told() -> None:
     (job,) = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
     scraped = {each["labels"]["service"]: each["targets"] for each in job["static_configs"]}
-    assert scraped == {each.name: [f"{each.name}:{each.port}"] for each in SERVICES}
+    assert scraped == {each.name: [f"{each.name}:{each.port}"] for each in SERVICES if not each.many}
+
+
+def test_each_of_several_processes_of_a_service_is_scraped_and_bears_its_name() -> None:
+    (job,) = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
+    found = [(each["names"], each["type"], each["port"]) for each in job["dns_sd_configs"]]
+    assert found == [([each.name], "A", each.port) for each in SERVICES if each.many]
+    (named,) = job["relabel_configs"]
+    assert (named["source_labels"], named["target_label"]) == (["__meta_dns_name"], "service")
+    assert re.fullmatch(named["regex"], "") is None, "the others have their label"
+
+
+def test_prometheus_understands_its_configuration_and_the_rules() -> None:
+    done = subprocess.run(  # noqa: S603  ours
+        [promtool(), "check", "config", str(MONITORING / "prometheus.yml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_what_alerts_and_dashboard_look_at_is_told_by_some_process() -> None:
