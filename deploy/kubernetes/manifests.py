@@ -25,6 +25,8 @@ KAFKA: Final = f"{CLUSTER}-kafka-bootstrap:{_KAFKA_PORT}"
 OPERATOR: Final = "operator"
 """A person with `medchain`, in a pod of that name."""
 FILES_FOLDER: Final = "/etc/medchain/kafka"
+PROMETHEUS: Final = "http://prometheus.monitoring.svc:9090"
+"""The cluster's own, which nothing here makes: an overlay says where it is. With its namespace, since KEDA asks from another one."""
 SECRET: Final = "medchain-keys"  # noqa: S105 - the name of a secret, which the manifests do not hold
 _MADE: Final = "# Made by `python -m deploy.kubernetes`; change deploy/kubernetes/manifests.py.\n"
 _COPIES: Final = 2
@@ -203,7 +205,7 @@ def _scaled() -> Manifest:
                     # By the relay's word on the view: the group's committed offsets are for display only.
                     "type": "prometheus",
                     "metadata": {
-                        "serverAddress": "http://prometheus:9090",
+                        "serverAddress": PROMETHEUS,
                         "query": "sum(max by (partition) (medchain_view_lag_events))",
                         "threshold": "5000",
                     },

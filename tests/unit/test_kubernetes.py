@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ import yaml
 
 from deploy.kubernetes.definitions import KEPT as DEFINITIONS_OF_OTHERS
 from deploy.kubernetes.manifests import CLUSTER, FOLDER, KAFKA, OPERATOR, SECRET, files, kafka_user, our_user, user_of
+from deploy.local.layout import CHECKOUT
 from deploy.services import KEYS, SERVICES, Service
 from services.publishing.kafka_access import CA, CERTIFICATE, FILES, KEY
 from services.topics.registry import EVENTS_TOPIC, load
@@ -39,6 +41,24 @@ def definitions_of_others() -> dict[str, Any]:
     """What Strimzi and KEDA demand of each of their kinds."""
     definitions: dict[str, Any] = json.loads(DEFINITIONS_OF_OTHERS.read_text(encoding="utf-8"))
     return definitions
+
+
+def patched(folder: Path) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """Each value that a kustomization puts in the place of another: the resource, where in it, and the value.
+
+    Raises KeyError, IndexError where nothing stands in that place.
+    """
+    for patch in yaml.safe_load((folder / "kustomization.yaml").read_text())["patches"]:
+        manifest = copy.deepcopy(named(patch["target"]["kind"])[patch["target"]["name"]])
+        for each in yaml.safe_load(patch["patch"]):
+            assert each["op"] == "replace"
+            *steps, last = (int(step) if step.isdecimal() else step for step in each["path"].split("/")[1:])
+            place: Any = manifest
+            for step in steps:
+                place = place[step]
+            assert place[last] != each["value"], each["path"]
+            place[last] = each["value"]
+            yield manifest, each["path"], each["value"]
 
 
 def named(kind: str) -> dict[str, dict[str, Any]]:
@@ -198,6 +218,32 @@ def test_processors_are_scaled_on_lag_up_to_one_a_partition() -> None:
     assert spec["maxReplicaCount"] == load().partitions(EVENTS_TOPIC)
     assert "medchain_view_lag_events" in spec["triggers"][0]["metadata"]["query"]
     assert "replicas" not in named("Deployment")["processor"]["spec"]
+
+
+def test_the_example_changes_what_stands_in_the_base_and_stays_valid() -> None:
+    changed = list(patched(FOLDER / "overlays" / "example"))
+    assert {manifest["kind"] for manifest, *_ in changed} == {"StatefulSet", "ScaledObject"}
+    for manifest, *_ in changed:
+        if manifest["kind"] in definitions_of_others():
+            jsonschema.validate(manifest, definitions_of_others()[manifest["kind"]])
+        else:
+            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+def test_keda_is_told_a_prometheus_that_it_finds_from_its_own_namespace_and_the_example_names_its_own() -> None:
+    base = named("ScaledObject")["processor"]["spec"]["triggers"][0]["metadata"]["serverAddress"]
+    own = [value for _, path, value in patched(FOLDER / "overlays" / "example") if path.endswith("/serverAddress")]
+    assert own
+    for address in (base, *own):
+        assert re.fullmatch(r"http://[a-z-]+\.[a-z-]+\.svc:\d+", address), "a service, and its namespace"
+
+
+def test_the_operator_is_told_of_prometheus_and_of_the_label_that_lets_it_in() -> None:
+    told = (CHECKOUT / "docs" / "how-to" / "operator.md").read_text(encoding="utf-8")
+    (peer,) = named("NetworkPolicy")["relay"]["spec"]["ingress"][0]["from"]
+    ((label, value),) = peer["namespaceSelector"]["matchLabels"].items()
+    assert f"`{label}={value}`" in told
+    assert "`serverAddress`" in told
 
 
 def test_every_declared_topic_is_there_as_declared() -> None:
