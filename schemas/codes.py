@@ -14,6 +14,12 @@ CODES: MappingProxyType[str, dict[str, str]] = MappingProxyType(
             "operator": "operator of the platform",
             "system": "an automatic system",
         },
+        "national_id_kind": {
+            "fødselsnummer": "national identity number, synthetic ones too (2.16.578.1.12.4.1.4.1)",
+            "d_number": "D-nummer, of who lives here for a time (2.16.578.1.12.4.1.4.2)",
+            "auxiliary": "hjelpenummer, made by a hospital or in common (2.16.578.1.12.4.1.4.3)",
+            "duf": "DUF-nummer, of the immigration authorities (2.16.578.1.12.4.1.4.5)",
+        },
         "unit": {
             "tablet": "tablet",
             "capsule": "capsule",

@@ -24,6 +24,7 @@ from schemas.fields import (
     ItemNumber,
     Line,
     Money,
+    NationalIdKind,
     Note,
     Number,
     OrganisationNumber,
@@ -530,10 +531,10 @@ class Event(Struct, Generic[B_co], frozen=True, kw_only=True, omit_defaults=True
 
 
 class PatientIdentity(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Whom a submission is about, as only the sender can know it. Never leaves the submissions topic unsealed."""
+    """Whom a submission is about; kind: fødselsnummer, d_number, auxiliary or duf. Never leaves its topic unsealed."""
 
     national_id: Word
-    kind: Word
+    kind: NationalIdKind
     name: Line | None = None
 
 

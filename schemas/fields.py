@@ -43,6 +43,7 @@ Refills = Annotated[int, Rule("count", least="0", most="99")]
 
 # Codes: strings, not Avro enums, so that a code list can grow without breaking a reader that is older than it.
 Role = Annotated[str, Rule("code", codes="role")]
+NationalIdKind = Annotated[str, Rule("code", codes="national_id_kind")]
 Unit = Annotated[str, Rule("code", codes="unit")]
 Form = Annotated[str, Rule("code", codes="form")]
 TimeOfDay = Annotated[str, Rule("code", codes="time_of_day")]

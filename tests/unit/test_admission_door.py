@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from schemas import codec, golden
+from schemas.codes import CODES
 from schemas.events import (
     BODIES,
     AllergyRecorded,
     Body,
+    ClaimAborted,
     ClaimRequested,
     DispenseReversed,
     Event,
@@ -36,7 +38,7 @@ from services.admission.door import Admitted, Door
 from services.admission.errors import TurnedAway
 from services.admission.plain import plain_of
 from services.admission.read_token import NO_WHOLE_LIST, ReadToken, ReadTokens
-from services.identity.national_id import synthetic
+from services.identity.national_id import NationalIdKind, synthetic
 from services.identity.pseudonym import Pseudonymiser
 from services.problems import parse_json
 
@@ -620,6 +622,22 @@ def test_the_kind_of_a_submitted_number_is_the_number_s() -> None:
     with pytest.raises(TurnedAway) as caught:
         DOOR.admit_submission(ClaimRequested, given, received_at_ms=NOW_MS - 365 * 24 * HOUR_MS)
     assert ("/patient/kind", "contradicts") in [(error.pointer, error.reason.value) for error in caught.value.errors()]
+
+
+def test_the_kinds_of_number_stand_in_the_contract_and_another_is_an_unknown_code() -> None:
+    """An outside program knows nothing but `schemas/`: it finds them in the code list, and in the schema's own text."""
+    (example,) = golden.newest_of("SubmissionClaimAborted").values()
+    given = plain_of(example)
+    del given["occurred_at"]  # it lies in the future of these tests
+    assert set(CODES["national_id_kind"]) == set(NationalIdKind)
+    schema = (codec.AVRO_FOLDER / "SubmissionClaimAborted" / "1.avsc").read_text(encoding="utf-8")
+    assert all(kind in schema for kind in NationalIdKind)
+    for misspelt in ("fodselsnummer", "Fødselsnummer", "fnr"):
+        given["patient"]["kind"] = misspelt
+        with pytest.raises(TurnedAway) as turned_away:
+            DOOR.admit_submission(ClaimAborted, given, received_at_ms=NOW_MS)
+        found = {error.pointer: error.reason.value for error in turned_away.value.errors()}
+        assert found == {"/patient/kind": "unknown_code", "/occurred_at": "missing"}
 
 
 def test_an_instant_beyond_all_calendars_is_told_as_a_date_out_of_range() -> None:
