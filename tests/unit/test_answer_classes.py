@@ -41,7 +41,7 @@ ResponseClassRegistry._response_class_registry[MetadataResponse.API_KEY][9]
 
 def _reads_after_two_threads_made_one_class(imported: str) -> bool:
     """Whether a process still reads an answer of which two threads made the class at once."""
-    ran = subprocess.run(
+    ran = subprocess.run(  # noqa: S603  our own program
         [sys.executable, "-c", _TWO_THREADS.format(imported=imported)], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0 or "ReferenceError" in ran.stderr, ran.stderr
