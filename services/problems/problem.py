@@ -80,7 +80,10 @@ def not_found() -> Problem:
 
 
 def unavailable(reason: DoorReason, *, retry_after_s: int = 1, detail: str | None = None, **named: Any) -> Problem:
-    """503: try again after so many seconds; nothing was half done. `named`: such as progress."""
+    """503: try again after so many seconds, a write under the same key: what came through is known again.
+
+    `named`: such as progress.
+    """
     return Problem(503, reason, detail=detail, extra=named, headers={"Retry-After": str(retry_after_s)})
 
 
@@ -118,6 +121,9 @@ PROBLEM_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     413: _response("too large"),
     415: _response("not JSON"),
     422: _response("every field at fault, with its reason"),
-    503: _response("the log or the list cannot answer now; nothing was half done"),
+    503: _response(
+        "the log or the list does not answer now; a write that was not confirmed may have come through, of several events the "
+        "first ones: repeat it under the same key, which is safe"
+    ),
 }
 """For FastAPI's `responses=`: what every write may answer besides success."""

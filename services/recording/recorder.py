@@ -115,7 +115,10 @@ class Recorder:
         return now_ms if known is None else known
 
     async def _appended(self, events: list[Written], traceparent: str | None) -> list[Position]:
-        """One after the other: the order within a message is kept, and a failure leaves the rest unsent."""
+        """One after the other: the order within a message is kept, and a failure leaves the rest unsent.
+
+        Then the first ones stay: a log takes nothing back. A repetition under the same key makes them known, and adds the rest.
+        """
         places: list[Position] = []
         for written in events:
             try:
@@ -126,7 +129,7 @@ class Recorder:
             except LogUnavailable:
                 if not places:
                     raise
-                done = f"{len(places)} of {len(events)} are stored. Repeat the message under the same key."
+                done = f"{len(places)} of {len(events)} events are in the log, and the next one was not confirmed."
                 raise unavailable(DoorReason.LOG_UNAVAILABLE, detail=done) from None
         return places
 

@@ -17,7 +17,9 @@ from schemas.events import BODIES, PrescriptionIssued, PrescriptionRecalled
 from services.clock import SystemClock
 from services.identity.national_id import synthetic
 from services.prescriber.api import WRITES, prescriber_app
-from services.topics.registry import EVENTS_TOPIC
+from services.publishing.log import Headers, Position
+from services.publishing.memory_log import MemoryLog
+from services.topics.registry import EVENTS_TOPIC, load
 from tests.integration.services_stand import (
     DOOR,
     OFFICE,
@@ -308,6 +310,35 @@ def test_without_the_log_nothing_is_taken_and_the_same_key_works_later(stand: St
     stand.log.is_available = True
     assert stand.post("/v1/prescriptions", a_prescription()).status_code == 201
     assert len(stand.events()) == 1
+
+
+class LogThatStops(MemoryLog):
+    """Takes nothing more once it holds so many records."""
+
+    holds_at_most = 1
+
+    async def append(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> Position:
+        """See `Log.append`."""
+        self.is_available = len(self.records(topic)) < self.holds_at_most
+        return await super().append(topic, key, value, headers)
+
+
+def test_an_order_that_the_log_confirmed_in_part_says_so_and_is_whole_once_it_is_repeated(stand: Stand) -> None:
+    stand.log = log = LogThatStops(load().partitions, stand.clock)
+    stand.restart()
+    line = {name: value for name, value in a_prescription().items() if name != "patient"}
+    order = {"patient": PATIENT, "prescriptions": [line, line]}
+    answer = stand.post("/v1/prescriptions", order)
+    assert (answer.status_code, kind_of(answer)) == (503, "log_unavailable")
+    assert answer.json()["detail"] == "1 of 2 events are in the log, and the next one was not confirmed."
+    assert "nothing" not in answer.json()["title"]
+    assert "ingenting" not in stand.post("/v1/prescriptions", order, **{"Accept-Language": "nb"}).json()["title"]
+
+    log.holds_at_most = 3
+    assert stand.post("/v1/prescriptions", order).status_code == 201
+    first, again, second = stand.events()
+    assert first.event_id == again.event_id != second.event_id
+    assert first.body == again.body
 
 
 def test_a_prescription_of_another_patient_is_turned_away(stand: Stand) -> None:
