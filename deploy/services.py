@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from typing import Final
 
 KEYS: Final = ("MEDCHAIN_PSEUDONYM_KEY", "MEDCHAIN_SEALING_KEY", "MEDCHAIN_READ_TOKEN_KEY")
+OPTIONAL: Final = ("MEDCHAIN_SCHEMA_REGISTRY", "MEDCHAIN_TRACES", "MEDCHAIN_TRACES_RATIO")
+"""What every process is told where there is such a thing: whoever reads or writes a topic must know its framing, and a
+message is followed through all of them or not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One process: `python -m <module>`, told `variables` by its environment.
+    """One process: `python -m <module>`, told `variables` by its environment, and those of `optional` that are set.
 
     `port`: the one it listens on if it is free, at least to tell how it is; None if it listens on none. `many`: whether
     several may run; each has a port of its own, from `port` on.
@@ -19,11 +22,7 @@ class Service:
     variables: tuple[str, ...]
     port: int | None = None
     many: bool = False
-
-
-OPTIONAL: Final = ("MEDCHAIN_SCHEMA_REGISTRY", "MEDCHAIN_TRACES", "MEDCHAIN_TRACES_RATIO")
-"""What every process is told where there is such a thing: whoever reads or writes a topic must know its framing, and a
-message is followed through all of them or not at all."""
+    optional: tuple[str, ...] = OPTIONAL
 
 
 # Only the medication list is told where Redis is: access control and the access log have one place.
@@ -52,12 +51,16 @@ SERVICES: Final = (
         name="prescriber",
         module="services.prescriber.app",
         variables=("MEDCHAIN_KAFKA", "MEDCHAIN_PORT", "MEDCHAIN_LIST_URL", *KEYS),
+        # Their callers are led on to the list, which they may reach by another address.
+        optional=(*OPTIONAL, "MEDCHAIN_LIST_PUBLIC_URL"),
         port=8801,
     ),
     Service(
         name="pharmacy",
         module="services.pharmacy.app",
         variables=("MEDCHAIN_KAFKA", "MEDCHAIN_PORT", "MEDCHAIN_LIST_URL", *KEYS),
+        # Their callers are led on to the list, which they may reach by another address.
+        optional=(*OPTIONAL, "MEDCHAIN_LIST_PUBLIC_URL"),
         port=8802,
     ),
     # A process of its own each: a flood of submissions holds up nobody who waits for an answer over HTTP.

@@ -28,6 +28,8 @@ FILES_FOLDER: Final = "/etc/medchain/kafka"
 PROMETHEUS: Final = "http://prometheus.monitoring.svc:9090"
 """The cluster's own, which nothing here makes: an overlay says where it is. With its namespace, since KEDA asks from another one."""
 SECRET: Final = "medchain-keys"  # noqa: S105 - the name of a secret, which the manifests do not hold
+OPTIONAL_MAP: Final = "medchain-optional"
+"""Config map of what an installation may tell its processes besides; `overlays/example` has one."""
 _MADE: Final = "# Made by `python -m deploy.kubernetes`; change deploy/kubernetes/manifests.py.\n"
 _COPIES: Final = 2
 _PORT: Final = "http"
@@ -117,8 +119,8 @@ def _container(service: Service) -> Manifest:
         "image": "medchain",
         "command": ["python", "-m", service.module],
         "env": [_variable(each, service) for each in ("MEDCHAIN_HOST", *service.variables, *FILES)],
-        # Optional: a schema registry, a generation of one's own. Unset is what most have.
-        "envFrom": [{"configMapRef": {"name": "medchain-optional", "optional": True}}],
+        # Optional: a schema registry, a generation of one's own, the list's address outside the cluster.
+        "envFrom": [{"configMapRef": {"name": OPTIONAL_MAP, "optional": True}}],
         "ports": [{"name": _PORT, "containerPort": service.port}],
         "volumeMounts": [{"name": "kafka", "mountPath": FILES_FOLDER, "readOnly": True}],
         "startupProbe": _probe("live", every_s=2, failures=60),

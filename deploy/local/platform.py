@@ -18,7 +18,7 @@ from deploy.local.program import Child, Program
 from deploy.local.redis import RedisServer
 from deploy.local.state import Claim, Running, State
 from deploy.local.supervisor import Supervisor
-from deploy.services import OPTIONAL, SERVICES, Service
+from deploy.services import SERVICES, Service
 from services.publishing.kafka_access import FILES, KafkaAccess
 from services.topics import cluster
 from services.topics.registry import Parties, load
@@ -118,10 +118,11 @@ class Platform:
             "MEDCHAIN_SCHEMA_REGISTRY": self.schema_registry or "",
             "MEDCHAIN_TRACES": self._traces or "",
             "MEDCHAIN_TRACES_RATIO": "" if self._traces_ratio is None else str(self._traces_ratio),
+            "MEDCHAIN_LIST_PUBLIC_URL": "",  # callers are on this machine too
         }
         files = FILES if "MEDCHAIN_KAFKA" in service.variables else ()
         told = {each: known[each] for each in (*service.variables, *files)}
-        return told | {each: optional[each] for each in OPTIONAL}
+        return told | {each: optional[each] for each in service.optional}
 
     def kafka_access(self, _user: str) -> KafkaAccess:
         """How a process speaks with the broker: whoever it is, in plain text."""

@@ -46,7 +46,8 @@ class Answering(Struct, frozen=True):
 
     organisation: str
     sealer: Sealer
-    list_url: str
+    list_public_url: str
+    """Where whoever asks reaches the medication list."""
 
 
 def answer_to_one(recorded: Recorded, answering: Answering) -> Response:
@@ -64,7 +65,14 @@ def answer_to_several(recorded: list[Recorded], answering: Answering) -> Respons
     if not statuses:
         raise _refusal(answers[0])
     status = 202 if 202 in statuses else max(statuses)  # noqa: PLR2004 - HTTP's own number
-    return _response(Answers(answers), status, recorded[0], answering)
+    return _response(Answers(answers), status, _to_ask_for(recorded), answering)
+
+
+def _to_ask_for(recorded: list[Recorded]) -> Recorded:
+    """The last event that is not judged yet: they lie in one partition, so when it is, all are. Else the last that is parked."""
+    pending = [each for each in recorded if each.judgement is None]
+    parked = [each for each in recorded if each.judgement is not None and each.judgement.outcome == "parked"]
+    return (pending or parked or recorded)[-1]
 
 
 def _answer(recorded: Recorded, answering: Answering) -> Answer:
@@ -106,7 +114,7 @@ def _response(content: Answer | Answers, status: int, recorded: Recorded, answer
     if status == 202:  # noqa: PLR2004 - HTTP's own number
         # With its position the event is found for ever; by its id alone, for as long as the list keeps such ids.
         asked = f"{recorded.event.event_id}?position={_position(recorded)}"
-        headers["Location"] = f"{answering.list_url}/v1/events/{asked}"
+        headers["Location"] = f"{answering.list_public_url}/v1/events/{asked}"
         headers["Retry-After"] = str(RETRY_AFTER_S)
     return Response(msgspec.json.encode(content), status, headers, _JSON)
 

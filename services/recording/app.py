@@ -82,6 +82,7 @@ def opened(
             door=settings.door(),
             sealer=settings.sealer(),
             clock=SystemClock(),
+            list_public_url=settings.list_public_url,
             metrics=WriteMetrics(registry),
         )
         broker = BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC])

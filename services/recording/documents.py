@@ -101,7 +101,8 @@ def answer_documents() -> dict[int | str, dict[str, Any]]:
         },
         201: {"description": "applied: outcome, flags, position, and the resource as it is now", "content": content},
         202: {
-            "description": "in the log and not judged yet; ask where Location says, after Retry-After seconds",
+            "description": "in the log and not judged yet; ask where Location says, after Retry-After seconds (of several "
+            "events the last one: when it is judged, all are)",
             "content": content,
         },
         401: {"description": "the caller is not stated"},

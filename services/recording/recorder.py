@@ -57,12 +57,15 @@ class Recorder:
         door: Door,
         sealer: Sealer,
         clock: Clock,
+        list_public_url: str | None = None,
         metrics: WriteMetrics | None = None,
     ) -> None:
+        """`list_public_url`: where callers reach the medication list; unless given, where this service does."""
         self.door = door
         self.sealer = sealer
         self.clock = clock
         self.medication_list = medication_list
+        self.list_public_url = (list_public_url or medication_list.url).rstrip("/")
         self._log = log
         self._metrics = metrics or WriteMetrics(new_registry())
         self._waiting = 0

@@ -147,7 +147,7 @@ async def take(recorder: Recorder, write: Write, given: Given, known: dict[str, 
         recorded = await recorder.record(admitted, asked)
     except TurnedAway as error:
         raise given.turned_away(error.errors()) from None
-    answering = Answering(asked.caller.organisation, recorder.sealer, recorder.medication_list.url)
+    answering = Answering(asked.caller.organisation, recorder.sealer, recorder.list_public_url)
     if write.lines is not None and isinstance(given.value, dict) and write.lines in given.value:
         response = answer_to_several(recorded, answering)
     else:

@@ -94,6 +94,7 @@ class Stand:
 
     def __init__(self) -> None:
         self.list = ListPlayed()
+        self.list_public_url: str | None = None
         self.clock = ManualClock(NOW_MS)
         self.log = MemoryLog(load().partitions, self.clock)
         self.http: httpx.Client
@@ -103,6 +104,7 @@ class Stand:
     def begin_anew(self) -> None:
         """As if the service had just started, with an empty log and a list that knows nothing."""
         self.list.forget()
+        self.list_public_url = None
         self.clock = ManualClock(NOW_MS)
         self.log = MemoryLog(load().partitions, self.clock)
         self._install(self._parts())
@@ -123,7 +125,14 @@ class Stand:
         return parts
 
     def _parts(self) -> Parts:
-        recorder = Recorder(log=self.log, medication_list=self._client, door=DOOR, sealer=SEALER, clock=self.clock)
+        recorder = Recorder(
+            log=self.log,
+            medication_list=self._client,
+            door=DOOR,
+            sealer=SEALER,
+            clock=self.clock,
+            list_public_url=self.list_public_url,
+        )
         return Parts(
             recorder, Readiness({"broker": self._check_log, "medication list": self._client.check}), new_registry()
         )

@@ -26,6 +26,7 @@ from tests.integration.services_stand import (
     PATIENT,
     PRESCRIPTION,
     SEALER,
+    Answer,
     Stand,
     a_caller,
     a_prescription,
@@ -268,6 +269,42 @@ def test_what_is_not_judged_in_time_is_pending_with_a_place_to_ask(stand: Stand)
     assert answer.json()["position"] == place
     assert answer.headers["location"] == f"{stand.list.url}/v1/events/{stand.events()[0].event_id}?position={place}"
     assert answer.headers["retry-after"] == "1"
+
+
+def test_a_caller_is_led_to_the_list_where_he_reaches_it(stand: Stand) -> None:
+    stand.list_public_url = "https://list.example.no/chain/"
+    stand.restart()
+    stand.list.outcome = lambda _: (202, {})
+    location = stand.post("/v1/prescriptions", a_prescription()).headers["location"]
+    assert location.startswith("https://list.example.no/chain/v1/events/")
+
+
+PENDING: Answer = (202, {})
+APPLIED: Answer = (200, {"outcome": "applied", "flags": []})
+PARKED: Answer = (200, {"outcome": "parked", "reason": "unreadable", "flags": []})
+
+
+@pytest.mark.parametrize(
+    ("told", "asked_for"),
+    [
+        ([APPLIED, PENDING, PENDING], 2),
+        ([PENDING, PENDING, APPLIED], 1),
+        ([APPLIED, PENDING, PARKED], 1),
+        ([APPLIED, PARKED, APPLIED], 1),
+    ],
+    ids=["the rest pending", "the first pending", "one parked", "only one parked"],
+)
+def test_an_order_that_is_not_judged_whole_leads_to_the_last_of_it_that_is_not(
+    stand: Stand, told: list[Answer], asked_for: int
+) -> None:
+    outcomes = iter(told)
+    stand.list.outcome = lambda _: next(outcomes)
+    line = {name: value for name, value in a_prescription().items() if name != "patient"}
+    answer = stand.post("/v1/prescriptions", {"patient": PATIENT, "prescriptions": [line, line, line]})
+    assert answer.status_code == 202
+    open_ = answer.json()["outcomes"][asked_for]
+    asked = f"{open_['event_id']}?position={open_['position']}"
+    assert answer.headers["location"] == f"{stand.list.url}/v1/events/{asked}"
 
 
 @pytest.mark.parametrize("prefer", ["respond-async", "wait=10, Respond-Async", "respond-async; x=1, handling=lenient"])

@@ -15,7 +15,7 @@ import typer.main
 from fastapi import FastAPI
 
 from deploy.local.layout import CHECKOUT
-from deploy.services import OPTIONAL, SERVICES
+from deploy.services import SERVICES
 from schemas.events import EFFECTS, EVERY_BODY
 from schemas.reasons import DoorReason, Flag, NoticeKind, ParkReason, Reason
 from services.command_line.app import PARTS
@@ -179,7 +179,7 @@ def test_every_module_that_a_document_starts_is_there(path: Path) -> None:
 
 @every_document
 def test_every_variable_that_a_document_names_is_read_somewhere(path: Path) -> None:
-    read = {name for service in SERVICES for name in service.variables} | set(OPTIONAL)
+    read = {name for service in SERVICES for name in (*service.variables, *service.optional)}
     read |= {*FILES, "MEDCHAIN_HOST", "MEDCHAIN_GENERATION", "MEDCHAIN_TEST_SEED", "MEDCHAIN_CLOCK_FILE"}
     read |= {"MEDCHAIN_ACCESS_RECORD", "MEDCHAIN_SERVICES"}  # by the operators' commands alone
     assert set(re.findall(r"MEDCHAIN_[A-Z_]+", path.read_text(encoding="utf-8"))) <= read
@@ -187,7 +187,7 @@ def test_every_variable_that_a_document_names_is_read_somewhere(path: Path) -> N
 
 def test_the_operator_is_told_every_variable_of_a_process() -> None:
     told = (DOCS / "how-to" / "operator.md").read_text(encoding="utf-8")
-    names = {*OPTIONAL, *FILES, *(name for service in SERVICES for name in service.variables)}
+    names = {*FILES, *(name for service in SERVICES for name in (*service.variables, *service.optional))}
     assert {name for name in names if f"`{name}`" not in told} == set()
 
 

@@ -14,7 +14,18 @@ import pytest
 import yaml
 
 from deploy.kubernetes.definitions import KEPT as DEFINITIONS_OF_OTHERS
-from deploy.kubernetes.manifests import CLUSTER, FOLDER, KAFKA, OPERATOR, SECRET, files, kafka_user, our_user, user_of
+from deploy.kubernetes.manifests import (
+    CLUSTER,
+    FOLDER,
+    KAFKA,
+    OPERATOR,
+    OPTIONAL_MAP,
+    SECRET,
+    files,
+    kafka_user,
+    our_user,
+    user_of,
+)
 from deploy.local.layout import CHECKOUT
 from deploy.services import KEYS, SERVICES, Service
 from services.publishing.kafka_access import CA, CERTIFICATE, FILES, KEY
@@ -126,6 +137,16 @@ def test_every_process_is_started_and_told_as_it_is_declared(service: Service) -
     assert named("Service")[service.name]["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
     assert service.name in named("PodDisruptionBudget")
     assert service.name in named("NetworkPolicy")
+
+
+def test_an_installation_tells_its_processes_what_some_of_them_may_be_told() -> None:
+    known = {name for service in SERVICES for name in service.optional}
+    told = named("ConfigMap")[OPTIONAL_MAP]["data"]
+    assert told.keys() <= known
+    assert "MEDCHAIN_LIST_PUBLIC_URL" in told
+    for deployment in named("Deployment").values():
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["envFrom"] == [{"configMapRef": {"name": OPTIONAL_MAP, "optional": True}}]
 
 
 def test_no_secret_stands_in_the_manifests() -> None:

@@ -32,7 +32,7 @@ def test_the_compose_file_has_exactly_the_platforms_processes() -> None:
 def test_a_composed_service_is_started_and_told_as_the_local_one(service: Service) -> None:
     composed = COMPOSE["services"][service.name]
     assert composed["command"] == ["python", "-m", service.module]
-    assert set(composed["environment"]) - COMPOSED_ONLY == {*service.variables, *OPTIONAL}
+    assert set(composed["environment"]) - COMPOSED_ONLY == {*service.variables, *service.optional}
     assert composed["environment"]["MEDCHAIN_HOST"] == "0.0.0.0"  # noqa: S104 - within the container
     assert service.port is not None
     # Several processes of one service need a port of this machine each.
@@ -77,6 +77,15 @@ def test_a_composed_service_uses_a_registry_or_a_collector_only_where_the_enviro
 ) -> None:
     environment = COMPOSE["services"][service.name]["environment"]
     assert {name: environment[name] for name in OPTIONAL} == {name: f"${{{name}:-}}" for name in OPTIONAL}
+
+
+def test_a_composed_service_that_takes_writes_leads_its_callers_to_where_the_list_is_published() -> None:
+    (published,) = COMPOSE["services"]["medication-list"]["ports"]
+    address = published.rpartition(":")[0]
+    for service in SERVICES:
+        if "MEDCHAIN_LIST_PUBLIC_URL" in service.optional:
+            told = COMPOSE["services"][service.name]["environment"]["MEDCHAIN_LIST_PUBLIC_URL"]
+            assert told == f"${{MEDCHAIN_LIST_PUBLIC_URL:-http://{address}}}"
 
 
 def test_the_composed_topics_are_made_by_the_command_that_people_use() -> None:
