@@ -9,10 +9,9 @@ from typing import Final
 
 import structlog
 
+from services.casework.numbers import holds_a_number
 from services.clock import Clock
 
-_LONG_DIGITS: Final = re.compile(r"[0-9]{11,}")
-_SEPARATORS: Final = re.compile(r"[\s.\-/]")
 _LONGEST_REASON: Final = 300
 
 
@@ -79,11 +78,6 @@ class AccessRecord:
             wrapper_class=structlog.make_filtering_bound_logger(0),
         )
         return logger
-
-
-def holds_a_number(text: str) -> bool:
-    """Whether a text holds so many digits in a row that they could be an identity number, also when written apart."""
-    return bool(_LONG_DIGITS.search(_SEPARATORS.sub("", text)))
 
 
 def _why_not(key: str, value: object) -> str:

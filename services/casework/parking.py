@@ -14,6 +14,7 @@ from schemas.codec import UndecodableError, decode, name_of, release_of
 from schemas.events import Event, PrescriptionIssued, Submission
 from schemas.reasons import ParkReason
 from services.casework.desk import CaseRefusedError, Desk
+from services.casework.numbers import MASK, mask
 from services.medication_list.judging import ParkedNote, Readable, item_of
 from services.medication_list.mending import note_in
 from services.medication_list.read_api.positions import Place, position_of
@@ -21,8 +22,6 @@ from services.medication_list.read_api.stored_events import header
 from services.medication_list.record_log import StoredRecord, all_of
 
 _AT_ONCE: Final = 500
-_DIGITS: Final = re.compile(r"\d[\d \-.]{9,}\d")
-_MASK: Final = "(masked)"
 _SHOWN_HEADERS: Final = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "traceparent"})
 _MARK_BYTES: Final = 10
 _NATIVE: Final = (date, Decimal)
@@ -92,7 +91,7 @@ def shown(desk: Desk, place: Place) -> ShownRecord:
         record=_parked(desk, place, note, record),
         patient=note.patient,
         headers={
-            name: mask((content or b"").decode(errors="replace")) if name in _SHOWN_HEADERS else _MASK
+            name: mask((content or b"").decode(errors="replace")) if name in _SHOWN_HEADERS else MASK
             for name, content in record.headers
         },
         bytes=len(value),
@@ -101,11 +100,6 @@ def shown(desk: Desk, place: Place) -> ShownRecord:
         why=why,
         content=content,
     )
-
-
-def mask(text: str) -> str:
-    """A text without whatever could be an identity number."""
-    return _DIGITS.sub(_MASK, text)
 
 
 def _header(record: StoredRecord | None, name: str) -> str | None:
@@ -147,7 +141,7 @@ def _masked(value: Any) -> Any:
         case str():
             return value if _is_id(value) else mask(value)
         case bytes():
-            return _MASK
+            return MASK
         case Mapping():
             return {name: _masked(each) for name, each in value.items()}
         case list() | tuple():

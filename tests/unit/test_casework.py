@@ -15,6 +15,7 @@ from schemas.framing import PLAIN
 from services.casework import event, parked, patient
 from services.casework.access_record import AccessRecord
 from services.casework.desk import Desk
+from services.casework.numbers import MASK, holds_a_number, mask
 from services.clock import ManualClock
 from services.identity.national_id import NationalId, synthetic
 from services.identity.pseudonym import Pseudonymiser
@@ -221,6 +222,23 @@ def test_a_reason_says_something_and_holds_no_number(stand: Stand, reason: str) 
     assert said.exit_code == 2
     assert NUMBER.digits not in said.output
     assert stand.looks() == []
+
+
+@pytest.mark.parametrize(
+    "between", ["", " ", "\u00a0", "\u202f", "-", "\u2011", "/", ".", "\u200b", " - "], ids=lambda each: each.encode("unicode_escape")
+)
+def test_a_reason_is_refused_for_the_very_numbers_that_are_masked_however_they_are_written_apart(between: str) -> None:
+    digits = NUMBER.digits
+    for parts in ((digits[:6], digits[6:]), tuple(digits)):
+        text = f"of {between.join(parts)}, called at 08.30"
+        assert holds_a_number(text)
+        assert mask(text) == f"of {MASK}, called at 08.30"
+
+
+def test_what_is_too_short_for_an_identity_number_is_neither_masked_nor_refused() -> None:
+    for text in ("on 2026-03-02 at 9", "0123456789", "1/2 - 3/4", "3-1042"):
+        assert mask(text) == text
+        assert not holds_a_number(text)
 
 
 def number_in_a_file(tmp_path: Path) -> list[str]:
