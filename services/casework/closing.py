@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from schemas.events import Event, ParkedRecordClosed, Source
 from schemas.reasons import ParkReason
 from services.casework.appending import SYSTEM
-from services.casework.desk import CaseRefusedError, Desk, NotCurrentError
+from services.casework.desk import CaseRefusedError, Desk, NotCurrentError, NotNowError
 from services.casework.parking import note_at
 from services.identity.registers import InvalidIdentifier, parse_organisation_number
 from services.medication_list.fold.remembering import event_key, recollect
@@ -60,7 +60,7 @@ def closing_of(desk: Desk, place: Place, *, although_mendable: bool) -> Closing:
 
 
 def close(desk: Desk, place: Place, closing: Closing, reason: str, organisation: str) -> Closing:
-    """Do it. Raises CaseRefusedError, LogUnavailable, NotCurrentError, StoreUnavailableError."""
+    """Do it. Raises CaseRefusedError, LogUnavailable, NotCurrentError, NotNowError, StoreUnavailableError."""
     note = note_at(desk, place)
     if note.patient is None:
         return _close_by_note(desk, place, note, closing)
@@ -111,4 +111,4 @@ def _close_by_note(desk: Desk, place: Place, note: ParkedNote, closing: Closing)
         epoch = desk.store.read({place.partition: []})[place.partition].epoch
         if not isinstance(desk.store.note_parked(place.partition, epoch, {place.offset: packed}), Refused):
             return replace(closing, done=True)
-    raise CaseRefusedError("Others keep writing to this partition, or a switch is under way: try again.")
+    raise NotNowError("Others keep writing to this partition, or a switch is under way: try again.")

@@ -46,6 +46,14 @@ class NotCurrentError(Exception):
     """The view is behind the log, so that what it shows could be less than is known."""
 
 
+class NotThereError(Exception):
+    """What was asked for is not there; it may yet come, as an event does that was appended a moment ago."""
+
+
+class NotNowError(Exception):
+    """What was asked for cannot be done at this moment, and the same again may be."""
+
+
 class CaseworkSettings(BaseSettings):
     """Where the platform is, if it is not the one that `make up` started."""
 
@@ -122,7 +130,7 @@ DeskOpened = Callable[[], AbstractContextManager[Desk]]
 def open_desk() -> Iterator[Desk]:
     """The platform of the environment, else the one that runs here.
 
-    Raises CaseRefusedError, StoreUnavailableError, SourceLogUnavailableError.
+    Raises CaseRefusedError, NotThereError, StoreUnavailableError, SourceLogUnavailableError.
     """
     configure("casework")
     settings = _completed(CaseworkSettings())
@@ -139,7 +147,7 @@ def open_desk() -> Iterator[Desk]:
             raise CaseRefusedError(str(refusal)) from None
         pointer = roles.pointer()
         if pointer is None:
-            raise CaseRefusedError("There is no view yet: start a processor.")
+            raise NotThereError("There is no view yet: start a processor.")
         clock, key = SystemClock(), settings.pseudonym_key
         yield Desk(
             store=RedisStore(link, pointer.generation),

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from schemas.codec import UndecodableError, decode, name_of, release_of
 from schemas.events import Event, PrescriptionIssued, Submission
 from schemas.reasons import ParkReason
-from services.casework.desk import CaseRefusedError, Desk
+from services.casework.desk import Desk, NotThereError
 from services.casework.numbers import MASK, mask
 from services.medication_list.judging import ParkedNote, Readable, item_of
 from services.medication_list.mending import note_in
@@ -70,19 +70,19 @@ def parked_records(desk: Desk) -> Iterator[ParkedRecord]:
 
 
 def note_at(desk: Desk, place: Place) -> ParkedNote:
-    """Why the record at this place is parked. Raises CaseRefusedError where none is."""
+    """Why the record at this place is parked. Raises NotThereError where none is."""
     packed = desk.store.parked(place.partition).get(place.offset)
     if packed is None:
-        raise CaseRefusedError(f"Nothing is parked at {position_of(*place)}.")
+        raise NotThereError(f"Nothing is parked at {position_of(*place)}.")
     return note_in(packed)
 
 
 def shown(desk: Desk, place: Place) -> ShownRecord:
-    """One parked record. Raises CaseRefusedError, and as `parked_records` does."""
+    """One parked record. Raises NotThereError, and as `parked_records` does."""
     note = note_at(desk, place)
     record = desk.records.read(place.partition, [place.offset]).get(place.offset)
     if record is None:
-        raise CaseRefusedError(f"The log has no record at {position_of(*place)} any more.")
+        raise NotThereError(f"The log has no record at {position_of(*place)} any more.")
     if note.patient is not None:
         all_of(note.patient, place.partition, [place.offset], {place.offset: record})
     value = record.value or b""

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from schemas.framing import RegistryUnavailableError
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
-from services.casework.desk import CaseRefusedError, NotCurrentError
+from services.casework.desk import CaseRefusedError, NotCurrentError, NotNowError, NotThereError
 from services.medication_list.record_log import LogLookupError
-from services.medication_list.refolding import RefoldRefusedError
+from services.medication_list.refolding import RefoldNotNowError, RefoldRefusedError
 from services.medication_list.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import StoreUnavailableError
 from services.publishing.log import LogUnavailable
@@ -27,13 +27,16 @@ class Exit(IntEnum):
 
     DONE = 0
     NOT_WELL = 1
-    """Something did not answer, or was not found: the text says what, and trying again may help."""
+    """Something did not answer, is behind, busy or not there: the text says what, and trying again may help."""
     REFUSED = 2
     """It was not done, and the same again will not be either."""
 
 
 _NOT_WELL = (
     NotCurrentError,
+    NotNowError,
+    NotThereError,
+    RefoldNotNowError,
     LogLookupError,
     SourceLogUnavailableError,
     StoreUnavailableError,

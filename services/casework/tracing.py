@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from schemas.codec import name_of
 from schemas.reasons import ParkReason
-from services.casework.desk import CaseRefusedError, Desk
+from services.casework.desk import Desk, NotNowError, NotThereError
 from services.medication_list.event_index import is_parked, places_of
 from services.medication_list.fold.judgement import Effect, NoticeDue, OrderDue
 from services.medication_list.fold.remembering import event_key, recollect
@@ -70,7 +70,7 @@ class Trace(Struct, frozen=True, omit_defaults=True):
 
 
 def place_of_event(desk: Desk, event_id: str, patient: str) -> Place:
-    """Where a patient's event lies. Raises CaseRefusedError where the patient has none of that id."""
+    """Where a patient's event lies. Raises NotThereError where the patient has none of that id."""
     partition = desk.partition_of(patient)
     whole = desk.store.read_whole(partition, patient, with_index=True)
     packed = whole.remembered.get(event_key(event_id))
@@ -81,14 +81,14 @@ def place_of_event(desk: Desk, event_id: str, patient: str) -> Place:
     for offset, record in all_of(patient, partition, parked, desk.records.read(partition, parked)).items():
         if event_id_of(unframed(record, desk.framing)) == event_id:
             return Place(partition, offset)
-    raise CaseRefusedError("This patient has no event of that id, judged or parked.")
+    raise NotThereError("This patient has no event of that id, judged or parked.")
 
 
 def trace(desk: Desk, place: Place) -> tuple[Trace, str | None]:
-    """The record at this place, and whose it is. Raises CaseRefusedError, LogLookupError, StoreUnavailableError."""
+    """The record at this place, and whose it is. Raises NotThereError, NotNowError, LogLookupError, StoreUnavailableError."""
     found = desk.records.read(place.partition, [place.offset]).get(place.offset)
     if found is None:
-        raise CaseRefusedError(f"The log has no record at {position_of(*place)}.")
+        raise NotThereError(f"The log has no record at {position_of(*place)}.")
     record = unframed(found, desk.framing)
     stands = desk.store.next_offsets([place.partition])[place.partition]
     owner = (record.key or b"").decode(errors="replace")
@@ -206,7 +206,7 @@ def _sent(desk: Desk, wanted: list[str], due: Mapping[str, Effect], since_ms: in
                 there = places(desk.kafka, topic, _ANSWER_MS)
                 found |= _found_on(consumer, there, {name for name in wanted if topic_of(due[name]) == topic}, since_ms)
     except KafkaError as error:
-        raise CaseRefusedError(f"The topics of the effects cannot be read ({type(error).__name__}).") from None
+        raise NotNowError(f"The topics of the effects cannot be read ({type(error).__name__}).") from None
     return found
 
 

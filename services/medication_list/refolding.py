@@ -68,7 +68,11 @@ _log = get_logger()
 
 
 class RefoldRefusedError(Exception):
-    """This patient cannot be folded anew now; the text is the one sentence that an operator needs."""
+    """This patient cannot be folded anew; the text is the one sentence that an operator needs."""
+
+
+class RefoldNotNowError(RefoldRefusedError):
+    """This patient cannot be folded anew at this moment; the same again may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +140,8 @@ class Refolder:
         Whatever the patient's own traffic or another writer puts between is read again.
 
         Raises:
-            RefoldRefusedError: the view is being made anew, a switch is under way, a record that was judged cannot be
-                read by this release or is not in the log, or the patient's events keep coming.
+            RefoldRefusedError: a record that was judged cannot be read by this release, or is not in the log any more.
+            RefoldNotNowError: the view is being made anew, a switch is under way, or the patient's events keep coming.
             LogLookupError, StoreUnavailableError, RegistryUnavailableError: try again.
         """
         known: dict[int, StoredRecord] = {}
@@ -158,10 +162,10 @@ class Refolder:
                     self._spans.refolded(plan.traced, began_ns)
                 return plan
             if answer.why == RefusedWhy.ROLE:
-                raise RefoldRefusedError(
+                raise RefoldNotNowError(
                     "The view is being made anew, or a switch of generations is under way: refold when that is done."
                 )
-        raise RefoldRefusedError("The patient's events keep coming between reading and writing: try again.")
+        raise RefoldNotNowError("The patient's events keep coming between reading and writing: try again.")
 
     def _planned(self, patient: str, known: dict[int, StoredRecord]) -> Refold:
         partition = partition_of(patient.encode(), self._partitions)
