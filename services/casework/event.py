@@ -1,6 +1,5 @@
 """`medchain event`: where one event is in the chain, with positions and times."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,21 +42,19 @@ def make_app(desk_opened: DeskOpened) -> typer.Typer:
     ) -> None:
         """An event's place in the log, what became of it, and each of its effects: waiting, or sent, where and when."""
         with answered(as_json=as_json), desk_opened() as desk:
-            place = _place(desk, event_id, position, patient_file, pseudonym)
-            note_look(desk, "event trace", reason, operator, event_id=event_id, position=f"{place[0]}-{place[1]}")
+            place = None if position is None else place_at(desk, position)
+            patient = patient_of(desk, patient_file, pseudonym) if place is None else None
+            # Also that a patient has no such event is something that is told of the patient.
+            note_look(desk, "event trace", reason, operator, event_id=event_id, position=position, patient=patient)
+            if place is None:
+                assert patient is not None, "an event is looked for at its place, or among those of its patient"
+                place = place_of_event(desk, event_id, patient)
             found, _ = trace(desk, place)
             if found.event_id != event_id:
                 raise CaseRefusedError("The record at that position is another event's.")
             tell(found, lambda out: _page(out, found), as_json=as_json)
 
     return app
-
-
-def _place(desk: Desk, event_id: str, position: str | None, patient_file: Path | None, pseudonym: str | None) -> Place:
-    if position is not None:
-        return place_at(desk, position)
-    patient = patient_of(desk, patient_file, pseudonym)
-    return place_of_event(desk, event_id, patient)
 
 
 def place_at(desk: Desk, position: str) -> Place:

@@ -1,7 +1,7 @@
 """`medchain parked`: what could not be judged, by reason, sender, schema and age; shown, and refolded once it is mended."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -15,8 +15,9 @@ from services.casework.event import place_at
 from services.casework.looking import AsJson, Operator, Reason, Yes, note_look
 from services.casework.parking import ParkedRecord, ShownRecord, note_at, parked_records, shown
 from services.casework.refold_answer import RefoldTold, page, told
-from services.casework.telling import Exit, answered, instant, tell
+from services.casework.telling import EXPECTED, Exit, answered, exit_of, instant, sentence_of, tell, tell_error
 from services.medication_list.mending import note_in
+from services.medication_list.refolding import RefoldRefusedError
 
 PlaceArgument = Annotated[str, typer.Argument(metavar="PLACE", help="Partition and offset, as the list says: 3-1042.")]
 OptionalPlace = Annotated[
@@ -101,15 +102,18 @@ def _add_refold(app: typer.Typer, desk_opened: DeskOpened) -> None:
     ) -> None:
         """Fold anew the patients of parked records that this release can judge; with --yes."""
         with answered(as_json=as_json), desk_opened() as desk:
-            refolder = desk.refolder()
-            documents = []
-            for patient in _patients(desk, place):
-                note_look(desk, "parked refold", reason, operator, patient=patient, changes=yes)
-                plan = refolder.refold(patient) if yes else refolder.preview(patient)
-                assert plan is not None, "nobody was asked"
-                documents.append(told(desk, plan, done=yes))
-            found = tuple(documents)
-            tell(found, lambda out: _refold_page(out, found), as_json=as_json)
+            patients = _patients(desk, place)
+            found, failed = _refolded(desk, patients, reason, operator, yes=yes)
+
+            def shown_page(out: Console) -> None:
+                _refold_page(out, found)
+
+            if failed:
+                sentence = _why_not_all(found, failed, len(patients), done=yes)
+                tell_error(sentence, exit_of(*failed.values()), as_json=as_json, page=shown_page, refolded=found)
+            if not patients and not as_json:
+                typer.echo("Nothing is parked that marks a list.")
+            tell(found, shown_page, as_json=as_json)
 
 
 def _add_close(app: typer.Typer, desk_opened: DeskOpened) -> None:
@@ -160,6 +164,36 @@ def _patients(desk: Desk, place: str | None) -> list[str]:
     return list(dict.fromkeys(note.patient for note in notes if note.patient is not None and note.closed is None))
 
 
+def _refolded(
+    desk: Desk, patients: Iterable[str], reason: str, operator: str | None, *, yes: bool
+) -> tuple[Sequence[RefoldTold], Mapping[str, Exception]]:
+    """Fold each of them anew, or show what that would do; and why some could not be, by pseudonym."""
+    refolder = desk.refolder()
+    found: list[RefoldTold] = []
+    failed: dict[str, Exception] = {}
+    for patient in patients:
+        try:
+            note_look(desk, "parked refold", reason, operator, patient=patient, changes=yes)
+            plan = refolder.refold(patient) if yes else refolder.preview(patient)
+        except RefoldRefusedError as error:
+            failed[patient] = error  # this patient's own affair: the lists of the others wait no less
+            continue
+        except EXPECTED as error:
+            failed[patient] = error
+            break
+        assert plan is not None, "nobody was asked"
+        found.append(told(desk, plan, done=yes))
+    return found, failed
+
+
+def _why_not_all(found: Sequence[RefoldTold], failed: Mapping[str, Exception], of: int, *, done: bool) -> str:
+    if not found and len(failed) == 1:
+        (error,) = failed.values()
+        return sentence_of(error)
+    head = f"{len(found)} of {of} patients {'were' if done else 'would be'} folded anew, as told."
+    return " ".join([head, *(f"{patient}: {sentence_of(error)}" for patient, error in failed.items())])
+
+
 def _listed(records: Iterable[ParkedRecord]) -> ParkedList:
     kept = tuple(records)
     return ParkedList(
@@ -207,9 +241,7 @@ def _close_page(out: Console, found: Closing) -> None:
     out.print(f"{found.position} was closed {how}{at}", markup=False)
 
 
-def _refold_page(out: Console, found: tuple[RefoldTold, ...]) -> None:
-    if not found:
-        out.print("Nothing is parked that marks a list.")
+def _refold_page(out: Console, found: Sequence[RefoldTold]) -> None:
     for each in found:
         page(out, each)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import msgspec
 import typer
@@ -32,7 +32,7 @@ class Exit(IntEnum):
     """It was not done, and the same again will not be either."""
 
 
-_NOT_WELL = (
+NOT_WELL: Final = (
     NotCurrentError,
     NotNowError,
     NotThereError,
@@ -43,7 +43,8 @@ _NOT_WELL = (
     LogUnavailable,
     RegistryUnavailableError,
 )
-_REFUSED = (CaseRefusedError, RefoldRefusedError, AccessNotRecordedError, ReasonRefusedError)
+EXPECTED: Final = (*NOT_WELL, CaseRefusedError, RefoldRefusedError, AccessNotRecordedError, ReasonRefusedError)
+"""Whatever a command ends with in a sentence."""
 
 
 @contextmanager
@@ -51,16 +52,31 @@ def answered(*, as_json: bool) -> Iterator[None]:
     """End with a sentence and an exit code instead of a stack trace, for whatever is expected to go wrong."""
     try:
         yield
-    except _NOT_WELL as error:
-        tell_error(str(error) or type(error).__name__, Exit.NOT_WELL, as_json=as_json)
-    except _REFUSED as error:
-        tell_error(str(error), Exit.REFUSED, as_json=as_json)
+    except EXPECTED as error:
+        tell_error(sentence_of(error), exit_of(error), as_json=as_json)
 
 
-def tell_error(sentence: str, code: Exit, *, as_json: bool) -> None:
-    """Print why not, and end. With --json it stands on standard output too."""
+def exit_of(*errors: Exception) -> Exit:
+    """What a command ends with that came upon these: 1 if any of them may be gone at the next try."""
+    return Exit.NOT_WELL if any(isinstance(each, NOT_WELL) for each in errors) else Exit.REFUSED
+
+
+def sentence_of(error: Exception) -> str:
+    """What an operator is told of it."""
+    return str(error) or type(error).__name__
+
+
+def tell_error(
+    sentence: str, code: Exit, *, as_json: bool, page: Callable[[Console], None] | None = None, **done: Any
+) -> NoReturn:
+    """Print why not, and end. With --json it stands on standard output.
+
+    `done` is what had been done by then: beside the error in JSON, and as the `page` for people before it.
+    """
+    if not as_json and page is not None:
+        page(Console(soft_wrap=True, highlight=False))
     if as_json:
-        typer.echo(_encode({"error": sentence, "exit": int(code)}).decode())
+        typer.echo(_encode({"error": sentence, "exit": int(code), **done}).decode())
     else:
         Console(stderr=True, soft_wrap=True).print(sentence, markup=False, highlight=False)
     raise typer.Exit(int(code))

@@ -117,12 +117,20 @@ class Story:
         self.world = RefoldWorld()
         self.now_ms = at(0)
 
-    def say(self, said: Said, *, damaged: bool = False, event_id: str | None = None, submission: bool = False) -> int:
+    def say(
+        self,
+        said: Said,
+        *,
+        patient: str = PATIENT,
+        damaged: bool = False,
+        event_id: str | None = None,
+        submission: bool = False,
+    ) -> int:
         """Append it; returns its offset."""
         self.now_ms += MINUTE_MS
         event: Event[Body] = Event(
             event_id=event_id or said.event_id or id_of(f"event {len(self.world.records)}"),
-            patient=PATIENT,
+            patient=patient,
             occurred_at_ms=said.at_ms if said.at_ms is not None else self.now_ms,
             received_at_ms=self.now_ms,
             source=ACTORS[said.by],

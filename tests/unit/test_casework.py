@@ -177,7 +177,7 @@ def test_what_a_switch_under_way_does_not_allow_can_be_tried_again(stand: Stand,
     stand.story.world.mend([0])
     role = stand.desk.roles.roles([0])[0]
     assert role is not None
-    assert stand.desk.roles.turn(0, role, role._replace(state=RoleState.FROZEN, token="a switch"))
+    assert stand.desk.roles.turn(0, role, role._replace(state=RoleState.FROZEN))
     said = stand.run(module, *words, *WHY, "--yes", "--json")
     assert (said.exit_code, json.loads(said.stdout)["exit"]) == (1, 1), said.output
     assert "switch" in json.loads(said.stdout)["error"]
@@ -311,7 +311,18 @@ def test_a_trace_says_where_an_event_is_and_what_waits_because_of_it(stand: Stan
     )
     same = stand.told(event, "trace", id_of("event 2"), "--position", "0-2", *WHY)
     assert same == found
-    assert [look["position"] for look in stand.looks()] == ["0-2", "0-2"]
+    assert [(look.get("patient"), look.get("position")) for look in stand.looks()] == [(PATIENT, None), (None, "0-2")]
+
+
+def test_that_a_patient_has_no_such_event_is_told_to_nobody_whose_look_is_not_recorded(stand: Stand) -> None:
+    stand.story.say(issued("R1"))
+    assert "no event of that id" in stand.run(event, "trace", id_of("event 9"), *WHO, *WHY).output
+    (look,) = stand.looks()
+    assert (look["patient"], look["event_id"]) == (PATIENT, id_of("event 9"))
+    object.__setattr__(stand.desk, "accesses", AccessRecord(stand.record / "below", stand.clock))
+    said = stand.run(event, "trace", id_of("event 9"), *WHO, *WHY)
+    assert "access record cannot be written" in said.output
+    assert "no event" not in said.output
 
 
 def test_a_trace_finds_what_is_parked_too_and_refuses_what_is_not_there(stand: Stand) -> None:
@@ -444,3 +455,24 @@ def test_what_is_parked_is_refolded_once_it_is_mended(stand: Stand) -> None:
     assert done["done"] is True
     assert stand.told(parked, "list")["total"] == 0
     assert stand.told(patient, "list", *WHO, *WHY)["complete"] is True
+
+
+def test_who_cannot_be_folded_anew_keeps_nobody_else_from_it_and_what_was_done_is_told(stand: Stand) -> None:
+    """The second of three: a record of theirs that was judged is one that this release cannot read."""
+    second, third = "b" * 32, "c" * 32
+    stand.story.say(issued("R1"), damaged=True)
+    judged = stand.story.say(issued("R2", "T2"), patient=second)
+    stand.story.say(issued("R3", "T3"), patient=second, damaged=True)
+    stand.story.say(issued("R4", "T4"), patient=third, damaged=True)
+    stand.story.world.mend([0, 2, 3])
+    record = stand.story.world.records[0, judged]
+    stand.story.world.records[0, judged] = record._replace(value=b"\xc3\x01newer!!!" + record.value[10:])
+    shown = stand.run(parked, "refold", *WHY)
+    assert "2 of 3 patients would be folded anew" in shown.stderr
+    said = stand.run(parked, "refold", *WHY, "--yes", "--json")
+    found = json.loads(said.stdout.splitlines()[-1])
+    assert (said.exit_code, found["exit"]) == (2, 2)
+    assert [(each["patient"], each["done"]) for each in found["refolded"]] == [(PATIENT, True), (third, True)]
+    assert f"2 of 3 patients were folded anew, as told. {second}: The record at offset 1" in found["error"]
+    assert [each["position"] for each in stand.told(parked, "list")["records"]] == ["0-2"]
+    assert "The record at offset 1" in stand.run(parked, "refold", *WHY).stderr
