@@ -220,7 +220,10 @@ def _tell_of_recall(chart: Chart, rx: str, seen: Seen, entry: Entry[ev.Body]) ->
 
 
 def _tell_of_dispatch(chart: Chart, rx: str, seen: Seen, entry: Entry[ev.Body]) -> None:
-    """The pharmacy that lost its order, and the order to the pharmacy that it binds to now."""
+    """The pharmacy that lost its order, and the order to the pharmacy that it binds to now.
+
+    Or is still bound to, when a death is retracted: nothing could be dispensed for as long as that stood.
+    """
     desk, at_ms, issue = desk_of(chart, rx), entry.event.received_at_ms, issue_of(chart, rx)
     replaced = isinstance(entry.body, ev.DispatchRequested) or (
         isinstance(entry.body, ev.DispatchWithdrawn) and seen.order is not None
@@ -230,7 +233,8 @@ def _tell_of_dispatch(chart: Chart, rx: str, seen: Seen, entry: Entry[ev.Body]) 
         if lost not in (now, entry.organisation):
             entry.verdict.tell(NoticeKind.ORDER_VOID, lost, rx)
     binds = dispatch_of(chart, rx, at_ms)
-    if binds is None or binds is seen.order or issue is None:
+    is_opened_again = isinstance(entry.body, ev.DeathRetracted)
+    if binds is None or issue is None or (binds is seen.order and not is_opened_again):
         return
     if status(chart, issue, at_ms) == "E" and last(tr.stops_in_force(chart, issue.body.treatment)) is None:
         entry.verdict.orders.append(Order(binds.body.pharmacy, rx, binds.body.dispatch))

@@ -7,6 +7,7 @@ from schemas.events import Event, PrescriptionIssued, TreatmentChanged
 from schemas.reasons import Flag
 from services.medication_list.fold.judgement import OrderDue
 from tests.unit.fold_world import (
+    Said,
     Then,
     aborted,
     allergic,
@@ -198,6 +199,43 @@ def test_it_binds_when_a_death_that_closed_it_is_retracted() -> None:
     world = given(issued(), claimed(by="P"), dispatched(to="Q"), died())
     ended = world.when(aborted())
     assert (ended.orders, world.when(death_retracted()).orders) == ([], ["Q"])
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_the_order_of_what_is_bound_goes_out_once_more_when_a_death_is_retracted(*, every: bool) -> None:
+    """Its pharmacy was told of the recall, and nobody else may dispense."""
+    world = given(issued(), dispatched(to="P", every=every))
+    assert ("recalled_while_dispatched", "P") in world.when(died()).notices
+    retracted = world.when(death_retracted())
+    assert (retracted.orders, world.status()) == (["P"], "E")
+    assert world.when(claimed(by="Q")).outcome == "refused(dispatched_to)"
+    assert world.when(claimed(claim="C2", by="P")).outcome == "applied"
+
+
+def test_it_goes_out_also_where_the_bound_pharmacy_gave_its_claim_back_meanwhile() -> None:
+    world = given(issued(), dispatched(to="P"), claimed(by="P"), died(), aborted(by="P"))
+    assert world.when(death_retracted()).orders == ["P"]
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        [claimed(by="P"), died()],
+        [died(), recalled()],
+        [died(), discontinued(at_ms=at(1))],
+        [died(), dispatch_withdrawn()],
+        [died(), dispensed(by="P", completed=True)],
+    ],
+    ids=["held", "recalled", "stopped", "withdrawn", "completed"],
+)
+def test_it_goes_out_for_nothing_else(meanwhile: list[Said]) -> None:
+    world = given(issued(), dispatched(to="P"), *meanwhile)
+    assert world.when(death_retracted()).orders == []
+
+
+def test_it_does_not_go_out_once_more_when_it_has_lapsed() -> None:
+    world = given(issued(), dispatched(to="P", at_ms=at(0)), died())
+    assert world.when(death_retracted(at_ms=at(31))).orders == []
 
 
 def test_it_does_not_bind_once_it_has_lapsed() -> None:

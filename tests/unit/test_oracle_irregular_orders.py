@@ -131,6 +131,14 @@ def test_a_retraction_is_told_only_of_what_the_death_recalled() -> None:
     assert told(story.tell("B", RETRACTED)) == []
 
 
+def test_the_order_of_what_is_bound_goes_out_once_more_when_a_death_is_retracted() -> None:
+    story = issued()
+    to = organisation("P")
+    story.tell("citizen", ev.DispatchRequested(dispatch=named("W1"), prescription=named("R1"), pharmacy=to))
+    assert "recalled_while_dispatched to P" in told(story.tell("B", DIED))
+    assert [order.pharmacy for order in story.tell("B", RETRACTED).orders] == [to]
+
+
 def test_a_second_reversal_is_told_to_nobody() -> None:
     story = issued()
     story.tell("P", hand_out("D1"))

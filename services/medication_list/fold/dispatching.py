@@ -91,14 +91,35 @@ def with_waiting_bound(
 
     That is mostly when the claim ends; or later, when what had closed the prescription meanwhile is taken back.
     """
-    now_ms, meta = draft.now_ms, draft.meta()
-    dispatch = standing_dispatch(prescription, now_ms)
-    if dispatch is None or dispatch.bound or prescription.claim is not None:
+    dispatch = standing_dispatch(prescription, draft.now_ms)
+    if dispatch is None or dispatch.bound:
         return prescription
-    treatment = draft.treatment_of(prescription)
-    if refusal_of_closed(prescription, treatment, meta, now_ms) is not None:
+    return _with_order_out(draft, event, prescription_id, prescription, dispatch)
+
+
+def with_order_after_death(
+    draft: Draft, event: Event[Body], prescription_id: str, prescription: PrescriptionState
+) -> PrescriptionState:
+    """A retracted death opens the prescription again: what waited binds, and the order of what was bound goes out once more.
+
+    Its pharmacy was told of the recall by the death, and nobody else is let in: without an order nobody would dispense.
+    """
+    dispatch = standing_dispatch(prescription, draft.now_ms)
+    if dispatch is None:
         return prescription
-    flags = flags_for_pharmacy(prescription, treatment, meta, dispatch.pharmacy, now_ms)
+    return _with_order_out(draft, event, prescription_id, prescription, dispatch)
+
+
+def _with_order_out(
+    draft: Draft, event: Event[Body], prescription_id: str, prescription: PrescriptionState, dispatch: Dispatch
+) -> PrescriptionState:
+    """Bound, if nobody holds it and it can be dispensed."""
+    if prescription.claim is not None:
+        return prescription
+    treatment, meta = draft.treatment_of(prescription), draft.meta()
+    if refusal_of_closed(prescription, treatment, meta, draft.now_ms) is not None:
+        return prescription
+    flags = flags_for_pharmacy(prescription, treatment, meta, dispatch.pharmacy, draft.now_ms)
     return bind(draft, event, prescription_id, prescription, dispatch, flags)
 
 

@@ -16,7 +16,7 @@ from schemas.events import (
     RenewalRequested,
 )
 from schemas.reasons import Flag, NoticeKind, Reason
-from services.medication_list.fold.dispatching import with_waiting_bound
+from services.medication_list.fold.dispatching import with_order_after_death
 from services.medication_list.fold.judgement import APPLIED, Draft, Verdict, applied, refused
 from services.medication_list.fold.policy import READ_TOKEN_LIVES_MS
 from services.medication_list.fold.prescribing import by, tell_of_recall, wait
@@ -266,7 +266,7 @@ def death_retracted(draft: Draft, event: Event[DeathRetracted]) -> Verdict:
             )
     draft.put(META, replace(meta, death=None, moved_otherwise=draft.move_version()))
     for prescription_id, prescription in _prescriptions(draft):
-        bound = with_waiting_bound(draft, event, prescription_id, prescription)
+        bound = with_order_after_death(draft, event, prescription_id, prescription)
         if bound is not prescription:
             draft.put(prescription_field(prescription_id), bound)
     return APPLIED
