@@ -122,8 +122,8 @@ class Relay:
     """Relays every partition whose lease it can take; run as many as you like, one of them works on a partition.
 
     An effect whose topic is missing, or that cannot be opened or sent, is held: it stays in the outbox with all that
-    come after it for the same topic, and an alarm names it; the others go on. Missing topics are looked for every ten
-    seconds, and all else that is held is tried again every five minutes.
+    come after it for the same topic, and an alarm names it; the others go on. Missing topics are looked for ten
+    seconds after the last look, all by one, and all else that is held is tried again every five minutes.
     """
 
     def __init__(  # noqa: PLR0913 - the ports, and what tests and simulations give instead of chance
@@ -211,8 +211,7 @@ class Relay:
         if not after:
             await asyncio.sleep(_WAIT_MS / 1000)  # another relay has them all
         batches = [_Batch(each, self._leased[each], entries) for each, entries in found.items()]
-        for batch in batches:
-            await self._prepare(batch)
+        await self._prepare(batches)
         if not batches or self._clock.monotonic_ms() > self._leased_until_ms - _SEND_BEFORE_END_MS:
             return 0  # nothing is sent that another could send too; the next step renews first
         await self._send(batches)
@@ -272,15 +271,14 @@ class Relay:
         now_ms = self._clock.monotonic_ms()
         if now_ms < self._topics_again_ms:
             return
-        self._topics_again_ms = now_ms + _TOPICS_AGAIN_MS
         all_again = now_ms >= self._held_again_ms
         if all_again:
             self._held_again_ms = now_ms + _HELD_AGAIN_MS
-        missing = self._missing
-        self._missing = set()
         self._topics.look_again()
-        come = {topic for topic in missing if await self._topics.have(topic)}
-        self._missing |= missing - come
+        come = set(await self._topics.existing(self._missing)) if self._missing else set()
+        self._missing -= come
+        # From the end of the look: one that takes long is not due again before anything was sent.
+        self._topics_again_ms = self._clock.monotonic_ms() + _TOPICS_AGAIN_MS
         for each in self._leased.values():
             each.after = FIRST
             if all_again or not come.isdisjoint(each.held):
@@ -288,26 +286,35 @@ class Relay:
 
     # --- One round ------------------------------------------------------------------------------------------------
 
-    async def _prepare(self, batch: _Batch) -> None:
+    async def _prepare(self, batches: Sequence[_Batch]) -> None:
         """Decide what becomes of each entry: sent, dropped by rule, or held."""
-        for entry in batch.entries:
-            topic = ""
-            try:
-                effect = batch.effects[entry.entry_id] = _unpacked(entry)
+        for batch in batches:
+            self._unpack(batch)
+        effects = (effect for batch in batches for effect in batch.effects.values())
+        # Asked after the entries were read: whose topic was made before his effect came is seen.
+        existing = await self._topics.existing({topic_of(effect.due) for effect in effects})
+        for batch in batches:
+            for entry_id, effect in batch.effects.items():
                 topic = topic_of(effect.due)
                 if topic in batch.here.held:
                     continue
-                if await self._has_receiver(topic, effect.due):
-                    batch.sends.append((entry.entry_id, self._record(topic, effect, batch.partition)))
-                else:
-                    batch.done.add(entry.entry_id)
-            except UnsendableError as error:
-                self._hold(batch.here, topic, entry.entry_id, error.reason)
+                try:
+                    if topic in existing or self._has_receiver(topic, effect.due):
+                        batch.sends.append((entry_id, self._record(topic, effect, batch.partition)))
+                    else:
+                        batch.done.add(entry_id)
+                except UnsendableError as error:
+                    self._hold(batch.here, topic, entry_id, error.reason)
 
-    async def _has_receiver(self, topic: str, due: Effect) -> bool:
+    def _unpack(self, batch: _Batch) -> None:
+        for entry in batch.entries:
+            try:
+                batch.effects[entry.entry_id] = _unpacked(entry)
+            except UnsendableError as error:
+                self._hold(batch.here, "", entry.entry_id, error.reason)
+
+    def _has_receiver(self, topic: str, due: Effect) -> bool:
         """False for a receipt to a system without topics: it wrote over HTTP, and had its outcome as the answer."""
-        if await self._topics.have(topic):
-            return True
         if isinstance(due, ReceiptDue) and not self._topics.is_listed(due.system):
             return False
         self._missing.add(topic)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Protocol
 
 from kafka import KafkaAdminClient
@@ -17,8 +17,8 @@ from services.topics.registry import InvalidPartyError, Parties, Topics
 class PartyTopics(Protocol):
     """The topics of outside parties."""
 
-    async def have(self, topic: str) -> bool:
-        """Whether the topic is there, made now where that is allowed. Raises LogUnavailable."""
+    async def existing(self, topics: Collection[str]) -> Collection[str]:
+        """Those of these topics that are there, or are made now where that is allowed. Raises LogUnavailable."""
         ...
 
     def look_again(self) -> None:
@@ -31,50 +31,60 @@ class PartyTopics(Protocol):
 
 
 class KafkaPartyTopics:
-    """Those of a cluster, as last seen: it is asked for each topic once, until it is to be looked at again."""
+    """Those of a cluster, as last seen: one list answers for every topic that was ever asked for, until it is to be looked at again.
+
+    A topic that nobody has asked for before is looked for at once: a receipt whose topic is missing may be dropped by rule.
+    """
 
     def __init__(self, kafka: KafkaAccess, topics: Topics, *, create_missing: bool) -> None:
         self._kafka = kafka
         self._topics = topics
         self._create_missing = create_missing
-        self._there: set[str] = set()
+        self._there: set[str] | None = None
         self._missing: set[str] = set()
 
-    async def have(self, topic: str) -> bool:
-        """See `PartyTopics.have`."""
-        if topic not in self._there and topic not in self._missing:
+    async def existing(self, topics: Collection[str]) -> Collection[str]:
+        """See `PartyTopics.existing`."""
+        asked = set(topics)
+        if self._there is None or asked - self._there - self._missing:
             try:
                 self._there = await asyncio.to_thread(self._list)
-                if topic not in self._there and self._create_missing:
-                    self._there |= set(await asyncio.to_thread(self._create, topic))
+                if self._create_missing and not asked <= self._there:
+                    self._there |= set(await asyncio.to_thread(self._create, asked - self._there))
             except KafkaError as error:
                 raise LogUnavailable(f"the log does not name its topics ({type(error).__name__})") from error
-            self._missing |= {topic} - self._there
-        return topic in self._there
+            self._missing = (self._missing | asked) - self._there
+        return asked & self._there
 
     def look_again(self) -> None:
         """See `PartyTopics.look_again`."""
-        self._there = set()
-        self._missing = set()
+        self._there = None
 
     def is_listed(self, system: str) -> bool:
         """See `PartyTopics.is_listed`: declared from the start, or given topics since."""
-        return system in self._topics.parties.systems or f"submission-receipts.{system}" in self._there
+        return system in self._topics.parties.systems or f"submission-receipts.{system}" in (self._there or ())
 
     def _list(self) -> set[str]:
         with closing(KafkaAdminClient(**self._kafka.client_settings())) as admin:
             return set(admin.list_topics())
 
-    def _create(self, topic: str) -> Collection[str]:
-        kind, _, party = topic.partition(".")
-        try:
-            parties = {
-                "dispense-orders": lambda: Parties(pharmacies=(party,)),
-                "notices": lambda: Parties(organisations=(party,)),
-            }[kind]()
-        except (InvalidPartyError, KeyError):
-            return ()  # an unlisted system gets no receipts topic, and no other kind is ours to make
-        return cluster.create(self._kafka, self._topics, parties, one_broker=True)
+    def _create(self, topics: Collection[str]) -> Collection[str]:
+        parties = Parties()
+        for topic in topics:
+            with suppress(InvalidPartyError):
+                parties |= _receivers(topic)
+        return () if parties == Parties() else cluster.create(self._kafka, self._topics, parties, one_broker=True)
+
+
+def _receivers(topic: str) -> Parties:
+    """Whose topic it is, where it is ours to make. Raises InvalidPartyError."""
+    match topic.partition("."):
+        case "dispense-orders", _, pharmacy:
+            return Parties(pharmacies=(pharmacy,))
+        case "notices", _, organisation:
+            return Parties(organisations=(organisation,))
+        case _:
+            return Parties()  # an unlisted system gets no receipts topic
 
 
 class MemoryPartyTopics:
@@ -84,9 +94,9 @@ class MemoryPartyTopics:
         self.there = set(there)
         self.systems = set(systems)
 
-    async def have(self, topic: str) -> bool:
-        """See `PartyTopics.have`."""
-        return topic in self.there
+    async def existing(self, topics: Collection[str]) -> Collection[str]:
+        """See `PartyTopics.existing`."""
+        return self.there.intersection(topics)
 
     def look_again(self) -> None:
         """See `PartyTopics.look_again`."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,14 @@ class Place:
         """Put effects into the outbox."""
         start = self.store.next_offsets([0])[0]
         self.store.write([PartitionWrite(0, start, 0, start + 1, [], effects)])
+
+    async def relay_until(self, is_so: Callable[[], bool], relay: Relay, within_ms: int) -> None:
+        """Rounds of that relay, by the place's clock."""
+        deadline_ms = self.clock.monotonic_ms() + within_ms
+        while not is_so():
+            assert self.clock.monotonic_ms() < deadline_ms
+            await relay.step()
+            self.clock.advance(10)
 
     def progress(self) -> list[RelayProgress]:
         """Every progress record, oldest first."""
@@ -196,6 +204,50 @@ async def test_a_missing_topic_holds_up_its_own_effects_only_and_in_order() -> N
     assert place.log.keys(missing) == ["x", "y", "z"]
     assert place.progress()[-1].source_offset == 6
     assert place.left() == 0
+
+
+class SlowCluster(KafkaPartyTopics):
+    """A cluster that takes its time to name its topics."""
+
+    def __init__(self, clock: ManualClock, takes_ms: int, there: set[str]) -> None:
+        super().__init__(KafkaAccess("127.0.0.1:1"), load(), create_missing=False)
+        self.clock, self.takes_ms, self.there, self.lists = clock, takes_ms, there, 0
+
+    def _list(self) -> set[str]:
+        self.lists += 1
+        self.clock.advance(self.takes_ms)
+        return set(self.there)
+
+
+@pytest.mark.parametrize("takes_ms", [50, 11_000])
+async def test_however_many_topics_are_missing_one_list_tells_and_what_can_be_sent_goes_out(takes_ms: int) -> None:
+    place = Place()
+    place.server.now_ms = place.clock.monotonic_ms
+    topics = SlowCluster(place.clock, takes_ms, {NOTICES})
+    relay = Relay(place.outbox, place.log, topics, SEALER, place.clock, 1, place.relayed)
+    place.wait(*(notice(each, f"{each}", f"{400_000_000 + each}") for each in range(240)))
+    for each in range(10):
+        place.wait(notice(300 + each, f"{each}"))
+        await place.relay_until(lambda: place.left() == 240, relay, within_ms=2 * takes_ms + 100)
+        place.clock.advance(5_000)
+    assert sorted(place.log.keys(NOTICES)) == [f"{each}" for each in range(10)]
+    assert topics.lists <= 10
+    came = "notices.400000007"
+    topics.there.add(came)
+    await place.relay_until(lambda: place.log.keys(came) == ["7"], relay, within_ms=10_000 + takes_ms + 100)
+
+
+async def test_a_topic_that_nobody_asked_for_before_is_looked_for_at_once() -> None:
+    place = Place()
+    topics = SlowCluster(place.clock, 100, {NOTICES})
+    relay = Relay(place.outbox, place.log, topics, SEALER, place.clock, 1, place.relayed)
+    place.wait(notice(1, "a"))
+    assert await relay.step() == 1
+    topics.there.add("submission-receipts.new-journal")
+    place.wait(receipt(2, "first", "new-journal"), notice(3, "b", "313000036"))
+    assert await relay.step() == 1
+    assert place.log.keys("submission-receipts.new-journal") == ["first"]
+    assert topics.lists == 2
 
 
 async def test_what_was_held_for_another_reason_is_tried_again_later() -> None:

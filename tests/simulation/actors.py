@@ -1,7 +1,7 @@
 """Those around the processor: relays, readers, and clients that write, each a process that may die at any await."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from services.identity.sealing import Sealer
@@ -41,9 +41,9 @@ class EveryTopic(MemoryPartyTopics):
         super().__init__(())
         self.missing: set[str] = set()
 
-    async def have(self, topic: str) -> bool:
-        """See `PartyTopics.have`."""
-        return topic not in self.missing
+    async def existing(self, topics: Collection[str]) -> Collection[str]:
+        """See `PartyTopics.existing`."""
+        return set(topics) - self.missing
 
     def is_listed(self, system: str) -> bool:  # noqa: ARG002 - the port's signature
         """See `PartyTopics.is_listed`."""
