@@ -155,6 +155,14 @@ class ShownAllergy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: int
 
 
+class ShownAllergies(Struct, frozen=True):
+    """What is known of allergies."""
+
+    allergy_status: str
+    """not_asked, none_known or recorded."""
+    allergies: tuple[ShownAllergy, ...]
+
+
 class ShownMultidose(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who is responsible for machine-packed doses, and which pharmacy packs."""
 
@@ -193,3 +201,47 @@ class MedicationList(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reconciled: ShownReconciliation | None = None
     incomplete_since_ms: int | None = None
     """When the oldest parked event of this patient came; null when the list is complete."""
+
+
+class ShownClaim(Struct, frozen=True, omit_defaults=True):
+    """The whole prescription that a claim is for, the dosing in force beside its own, allergies, and the claim's flags."""
+
+    prescription: ShownPrescription
+    dosing_in_force: ShownDosing
+    allergy_status: str
+    """not_asked, none_known or recorded."""
+    allergies: tuple[ShownAllergy, ...]
+    flags: tuple[str, ...]
+
+
+class ShownRenewalRequest(Struct, frozen=True):
+    """A request for renewal: of which prescription, asked by whom and of whom."""
+
+    request: str
+    prescription: str
+    to: str
+    asked_by: str
+    declined: bool
+
+
+class RegisteredDeath(Struct, frozen=True):
+    """The day of death, null when none is registered."""
+
+    deceased_on: date | None = None
+
+
+class PrescriptionsPage(Struct, frozen=True):
+    """Some prescriptions, newest-signed first. `cursor` asks for those after them; null when these are the last.
+
+    The last four are about the list of the patient who was named, or else of the one who has the reference number.
+    `position` is the last record that this takes account of, null before the first one. `complete` is false while an event of
+    that patient could not be read; `incomplete_since` says since when. Where nobody has the number, the page is about no
+    list and all four are null: what could not be read, of whomever, may yet hold it.
+    """
+
+    prescriptions: tuple[ShownPrescription, ...]
+    cursor: str | None = None
+    position: str | None = None
+    generation: str | None = None
+    complete: bool | None = None
+    incomplete_since_ms: int | None = None

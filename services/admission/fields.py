@@ -24,6 +24,11 @@ from services.identity.registers import (
     parse_uuid,
 )
 
+MOST_AT_ONCE: Final = 200
+AT_ONCE_UNLESS_SAID: Final = 50
+PageSize = Annotated[int, Rule("count", least="1", most=str(MOST_AT_ONCE))]
+"""How many of what is found are wanted at once, at most."""
+
 FIRST_YEAR: Final = 1900
 LAST_YEAR: Final = 2200
 PLACES: Final = Decimal("0.0001")

@@ -90,7 +90,7 @@ def _is_tag(model: BaseModel) -> bool:
 def _field(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo, hint: Any) -> tuple[Any, Any]:
     described = _type(hint)
     if field.name in AT_LEAST_ONE.get(struct, frozenset()):
-        described = Annotated[described, BeforeValidator(_not_empty)]
+        described = Annotated[described, BeforeValidator(_not_empty), _described(minItems=1)]
     name = outside_name(field.name)
     if field.name in MADE_BY_THE_SERVICE.get(struct, frozenset()):
         return _or_null(described), Field(default=None, alias=name)
@@ -112,7 +112,7 @@ def _type(hint: Any) -> Any:
         return _union(get_args(hint))
     if get_origin(hint) is tuple:
         several: Any = types.GenericAlias(tuple, (_type(get_args(hint)[0]), ...))
-        return Annotated[several, BeforeValidator(_not_too_many)]
+        return Annotated[several, BeforeValidator(_not_too_many), _described(maxItems=MOST_ELEMENTS)]
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return nested(hint)
     return field_type(hint, None)
@@ -139,6 +139,11 @@ def nested(struct: type[msgspec.Struct]) -> Any:
 
 
 # Pydantic's own bounds count only the elements that are in order, and so would tell a second error of each that is not.
+
+
+def _described(**bound: int) -> Any:
+    """A bound for the schema alone."""
+    return Field(json_schema_extra=dict(bound))
 
 
 def _not_empty(given: Any) -> Any:

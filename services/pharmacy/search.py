@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from msgspec import Struct
 from pydantic import ValidationError
 
 from schemas.fields import Line, Word
+from schemas.medication_list import PrescriptionsPage
 from schemas.reasons import DoorReason
 from services.admission.door import Door, Person
 from services.admission.errors import Finding, TurnedAway, findings_of
+from services.admission.fields import AT_ONCE_UNLESS_SAID, PageSize
 from services.admission.models import model_of, struct_of
 from services.admission.rules import broken_rules, door_rule
 from services.admission.search_cursor import InvalidCursor, place_after
@@ -22,9 +24,7 @@ from services.recording.caller import Caller, caller
 from services.recording.outcomes import MedicationListClient
 from services.recording.recorder import Recorder
 from services.recording.routes import message_of
-
-MOST_FOUND: Final = 200
-FOUND_UNLESS_SAID: Final = 50
+from services.serving.documents import asked_as, json_content, shown_as
 
 router = APIRouter()
 
@@ -35,7 +35,7 @@ class Search(Struct, frozen=True, kw_only=True):
     patient: Person | None = None
     reference_number: Word | None = None
     all: bool = False
-    limit: int = FOUND_UNLESS_SAID
+    limit: PageSize = AT_ONCE_UNLESS_SAID
     cursor: Line | None = None
 
 
@@ -44,13 +44,6 @@ def something_is_searched_by(patient: Person | None, reference_number: str | Non
     """A patient or a reference number: without both it would find nothing."""
     if patient is None and reference_number is None:
         yield Finding(("patient",), DoorReason.MISSING)
-
-
-@door_rule(Search)
-def a_page_has_a_size(limit: int) -> Iterator[Finding]:
-    """From 1 to 200."""
-    if not 1 <= limit <= MOST_FOUND:
-        yield Finding(("limit",), DoorReason.OUT_OF_RANGE)
 
 
 @door_rule(Search)
@@ -75,34 +68,30 @@ def a_page_follows_on_another(cursor: str | None) -> Iterator[Finding]:
     responses={
         200: {
             "description": "what is found, newest-signed first",
-            "content": {
-                "application/json": {
-                    "schema": {"type": "object"},
-                    "example": {
-                        "prescriptions": [],
-                        "cursor": None,
-                        "position": "3-1207",
-                        "generation": "g1-5fa1c0",
-                        "complete": False,
-                        "incomplete_since": "2026-03-01T08:30:00.000Z",
-                    },
-                }
-            },
+            "content": json_content(
+                shown_as(PrescriptionsPage),
+                example={
+                    "prescriptions": [],
+                    "cursor": None,
+                    "position": "3-1207",
+                    "generation": "g1-5fa1c0",
+                    "complete": False,
+                    "incomplete_since": "2026-03-01T08:30:00.000Z",
+                },
+            ),
         },
         **PROBLEM_RESPONSES,
-        401: {"description": "the caller is not stated"},
     },
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"type": "object"},
-                    "examples": {
-                        "by patient": {"value": {"patient": {"national_id": synthetic(0).digits}, "all": False}}
-                    },
-                }
-            },
+            "content": json_content(
+                asked_as(model_of(Search)),
+                examples={
+                    "by patient": {"value": {"patient": {"national_id": synthetic(0).digits}, "all": False}},
+                    "by reference number": {"value": {"reference_number": "1234-5678"}},
+                },
+            ),
         }
     },
 )

@@ -107,15 +107,20 @@ class ProblemDocument(BaseModel):
     errors: list[FieldErrorDocument] | None = None
 
 
-def _response(description: str) -> dict[str, Any]:
+RETRY_AFTER: Final = {"Retry-After": {"description": "in how many seconds", "schema": {"type": "integer"}}}
+"""The header of an answer after which one asks again, for the OpenAPI documents."""
+
+
+def _response(description: str, **more: Any) -> dict[str, Any]:
     schema = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     schema["properties"]["errors"] = {"type": "array", "items": FieldErrorDocument.model_json_schema()}
-    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}, **more}
 
 
 PROBLEM_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     400: _response("no idempotency key, or not parseable"),
+    401: _response("the caller is not stated, or not in the right form"),
     404: _response("not there, or not for this caller"),
     409: _response("refused; `type` ends in the reason, and what the ruling names stands beside it"),
     413: _response("too large"),
@@ -123,7 +128,8 @@ PROBLEM_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     422: _response("every field at fault, with its reason"),
     503: _response(
         "the log or the list does not answer now; a write that was not confirmed may have come through, of several events the "
-        "first ones: repeat it under the same key, which is safe"
+        "first ones: repeat it under the same key, which is safe",
+        headers=RETRY_AFTER,
     ),
 }
 """For FastAPI's `responses=`: what every write may answer besides success."""

@@ -11,6 +11,7 @@ from fastapi import Response
 from msgspec import Struct
 
 from schemas.events import ClaimRequested
+from schemas.medication_list import ShownClaim
 from schemas.reasons import DoorReason, Reason
 from services.identity.sealing import SealBroken, Sealer
 from services.problems import Problem, refused
@@ -19,6 +20,22 @@ from services.recording.recorder import Recorded
 
 RETRY_AFTER_S: Final = 1
 _JSON: Final = "application/json"
+
+
+class Patient(Struct, frozen=True):
+    """Who a patient is, as the prescriber stated it."""
+
+    national_id: str
+    name: str | None
+
+
+class ClaimAnswer(ShownClaim, frozen=True, omit_defaults=True):
+    """The whole prescription that a claim is for, the dosing in force, allergies, the claim's flags, and who the patient is.
+
+    `patient` is there for the pharmacy that holds the claim; null where the seal cannot be opened any more.
+    """
+
+    patient: Patient | None = None
 
 
 class Answer(Struct, frozen=True, omit_defaults=True):
@@ -138,10 +155,10 @@ def _holder(claimed: dict[str, msgspec.Raw]) -> str | None:
     return None if held is None else msgspec.json.decode(held.get("holder", NOTHING), type=str | None)
 
 
-def _opened(sealed: str, patient: str, sealer: Sealer) -> dict[str, str | None] | None:
-    """National id and name; null where they were sealed by a key that is not ours any more."""
+def _opened(sealed: str, patient: str, sealer: Sealer) -> Patient | None:
+    """Null where they were sealed by a key that is not ours any more."""
     try:
         identity = sealer.open(base64.b64decode(sealed), patient)
     except (SealBroken, binascii.Error):
         return None
-    return {"national_id": identity.national_id.digits, "name": identity.name or None}
+    return Patient(identity.national_id.digits, identity.name or None)

@@ -28,7 +28,6 @@ from services.publishing.log import Log, LogUnavailable
 from services.publishing.traced_log import TracedLog
 from services.recording.bound import Bound
 from services.recording.direct import DirectRoutes
-from services.recording.documents import describe
 from services.recording.listening import listening
 from services.recording.outcomes import ListUnreachable, MedicationListClient
 from services.recording.recorder import Recorder
@@ -36,6 +35,7 @@ from services.recording.routes import Write, direct_of, router_of
 from services.recording.settings import RecordingSettings
 from services.recording.write_metrics import WriteMetrics
 from services.serving import OURS_ALONE
+from services.serving.documents import describe
 from services.serving.quiet_server import QuietServer
 from services.telemetry import Registry, RequestMetrics, TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process

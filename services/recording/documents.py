@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import date, timedelta
 from functools import cache
 from typing import Any, Final
 
 import msgspec
-from fastapi import FastAPI
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, create_model
-from pydantic.json_schema import models_json_schema
 
 from schemas import golden
 from schemas.events import Body, Submission
 from services.admission.door import Report
-from services.admission.models import model_of
+from services.admission.models import MOST_ELEMENTS, model_of
 from services.admission.plain import plain_of
 from services.admission.validity import oslo_day
 from services.clock import SystemClock
+from services.problems.problem import RETRY_AFTER
 from services.recording.answers import Answer, Answers
+from services.serving.documents import asked_as, json_content, shown_as, with_resource
 
-_REF: Final = "#/components/schemas/{model}"
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}(T[0-9:.]+Z)?")
 """A date, or an instant as `plain_of` writes it."""
-_models: dict[str, type[BaseModel]] = {}
 
 
 @cache
@@ -39,21 +37,16 @@ def request_model(records: type[Body], known: frozenset[str]) -> type[BaseModel]
 
 def body_document(records: type[Body], known: frozenset[str], lines: str | None) -> dict[str, Any]:
     """The request body of one write, for its OpenAPI operation."""
-    model = request_model(records, known)
-    _models[model.__name__] = model
-    choices = [_REF.format(model=model.__name__)]
+    schema: dict[str, Any] = asked_as(request_model(records, known))
     if lines is not None:
-        several = _several(records, lines)
-        _models[several.__name__] = several
-        choices.append(_REF.format(model=several.__name__))
-    refs = [{"$ref": choice} for choice in choices]
-    content = {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}, "examples": _examples(records, known)}
-    return {"required": True, "content": {"application/json": content}}
+        schema = {"anyOf": [schema, asked_as(_several(records, lines))]}
+    return {"required": True, "content": json_content(schema, examples=_examples(records, known))}
 
 
 def _several(records: type[Body], lines: str) -> type[BaseModel]:
     around = {field: (model.annotation, model) for field, model in model_of(Report).model_fields.items()}
-    fields: dict[str, Any] = {**around, lines: (tuple[model_of(records), ...], Field(min_length=1))}  # type: ignore[misc]  # made at run time
+    some = Field(min_length=1, max_length=MOST_ELEMENTS)
+    fields: dict[str, Any] = {**around, lines: (tuple[model_of(records), ...], some)}  # type: ignore[misc]  # made at run time
     return create_model(f"{records.__name__}Order", __config__=ConfigDict(extra="forbid"), **fields)
 
 
@@ -90,43 +83,29 @@ def _moved(value: Any, by: timedelta) -> Any:
             return value
 
 
-def answer_documents() -> dict[int | str, dict[str, Any]]:
-    """The answers of every write besides problems."""
-    content = {"application/json": {"schema": {"anyOf": [{"$ref": _REF.format(model=name)} for name in _ANSWERS]}}}
+def answer_documents(about: type[Struct], lines: str | None) -> dict[int | str, dict[str, Any]]:
+    """The answers of a write besides problems; `about`: what their `resource` shows."""
+    schema: dict[str, Any] = with_resource(shown_as(Answer), shown_as(about))
+    if lines is not None:
+        several = {"type": "object", "properties": {"outcomes": {"type": "array", "items": schema}}}
+        schema = {"anyOf": [schema, {"allOf": [shown_as(Answers), several]}]}
+    content = json_content(schema)
     return {
         200: {
-            "description": "a duplicate: the first outcome where still known, with what it named, and the resource as it is "
-            "now, unless that outcome was a refusal",
+            "description": "a duplicate: the first outcome where still known, the resource as it is now",
             "content": content,
         },
         201: {"description": "applied: outcome, flags, position, and the resource as it is now", "content": content},
         202: {
-            "description": "in the log and not judged yet; ask where Location says, after Retry-After seconds (of several "
-            "events the last one: when it is judged, all are)",
+            "description": "in the log and not judged yet; ask where Location says, after Retry-After seconds",
+            "headers": _HEADERS_OF_A_PENDING_ONE,
             "content": content,
         },
-        401: {"description": "the caller is not stated"},
     }
 
 
-_ANSWERS: Final = ("Answer", "Answers")
-
-
-def describe(app: FastAPI) -> None:
-    """Put the schemas that the operations refer to into the app's OpenAPI document."""
-    made = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = made()
-            document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas(_models.values()))
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to change the document
-
-
-def _schemas(models: Iterable[type[BaseModel]]) -> dict[str, Any]:
-    _, bodies = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
-    _, answers = msgspec.json.schema_components([Answer, Answers], ref_template="#/components/schemas/{name}")
-    return {**bodies["$defs"], **answers}
+_HEADERS_OF_A_PENDING_ONE: Final = {
+    "Location": {"description": "where the outcome can be read", "schema": {"type": "string", "format": "uri"}},
+    "Preference-Applied": {"description": "`respond-async` where that was asked for", "schema": {"type": "string"}},
+    **RETRY_AFTER,
+}

@@ -33,12 +33,12 @@ class Write(Struct, frozen=True, kw_only=True):
     """One resource that takes writes.
 
     path: with `{id}` where an id stands in the URL, which `id_of` then names in the event. about: what the answer's
-    `resource` shows. lines: the field by which a message may carry several. roles: who alone finds this resource.
+    `resource` is. lines: the field by which a message may carry several. roles: who alone finds this resource.
     """
 
     path: str
     records: type[Body]
-    about: str
+    about: type[Struct]
     id_of: str | None = None
     lines: str | None = None
     roles: frozenset[str] | None = None
@@ -71,17 +71,21 @@ def router_of(writes: Iterable[Write]) -> APIRouter:
             methods=["POST"],
             name=write.records.__name__,
             operation_id=f"record_{write.path.strip('/').replace('/', '_').replace('{id}', 'id').replace('-', '_')}",
-            summary=(write.records.__doc__ or "").strip().split("\n")[0],
-            description=f"Records {write.records.__name__}. `resource` in the answer: {write.about}.",
+            summary=_first_line(write.records),
+            description=f"Records {write.records.__name__}. `resource` in the answer: {_first_line(write.about)}",
             status_code=201,
             response_class=Response,
-            responses={**PROBLEM_RESPONSES, **answer_documents()},
+            responses={**PROBLEM_RESPONSES, **answer_documents(write.about, write.lines)},
             openapi_extra={
                 "requestBody": body_document(write.records, write.known, write.lines),
                 **_id_document(write),
             },
         )
     return router
+
+
+def _first_line(described: type) -> str:
+    return (described.__doc__ or "").strip().split("\n")[0]
 
 
 def _handler(write: Write) -> Any:

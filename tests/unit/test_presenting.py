@@ -18,8 +18,9 @@ from schemas.medication_list import MedicationList, ShownRecall, ShownUse, Who
 from services.admission.plain import plain_of
 from services.medication_list.fold.state import META, Meta, State
 from services.medication_list.read_api.list_answer import answered, standing
-from services.medication_list.read_api.presenting import schemas_of, to_json
+from services.medication_list.read_api.presenting import to_json
 from services.medication_list.read_api.view import show
+from services.serving.documents import schemas_of
 
 WHO = Who(organisation="974760673", role="doctor")
 
@@ -115,7 +116,7 @@ def test_an_incomplete_list_says_since_when() -> None:
 
 
 def test_the_schemas_say_what_is_shown() -> None:
-    schemas = schemas_of([ShownRecall, Quantity, MedicationList], "#/{name}")
+    schemas = schemas_of([ShownRecall, Quantity, MedicationList])
     assert schemas["ShownRecall"]["properties"]["at"] == {"type": "string", "format": "date-time"}
     assert "at" in schemas["ShownRecall"]["required"]
     assert schemas["Quantity"]["properties"]["value"] == {"type": "number"}

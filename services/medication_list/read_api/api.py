@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from schemas.medication_list import MedicationList
 from schemas.reasons import DoorReason
 from services.admission.door import Door
+from services.admission.fields import MOST_AT_ONCE
 from services.admission.read_token import ReadTokens
 from services.admission.search_cursor import InvalidCursor
 from services.clock import Clock
@@ -49,7 +50,6 @@ from services.medication_list.read_api.outcomes import NotInLogError, Outcomes
 from services.medication_list.read_api.positions import InvalidPositionError, Place, place_of, position_of
 from services.medication_list.read_api.presenting import to_json
 from services.medication_list.read_api.requests import (
-    MOST_AT_ONCE,
     FirstReportAsked,
     HistoryRead,
     ListRead,

@@ -28,7 +28,6 @@ from services.medication_list.read_api.api import (
     progress_of,
     readiness_of,
 )
-from services.medication_list.read_api.documents import describe
 from services.medication_list.read_api.event_places import EventPlaces
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
@@ -50,6 +49,7 @@ from services.recording.bound import Bound
 from services.recording.direct import DirectRoutes
 from services.schema_registry import framing_at_start
 from services.serving import OURS_ALONE
+from services.serving.documents import describe
 from services.telemetry import RequestMetrics, TroubleMetrics, metrics_routes, new_registry
 from services.telemetry.exposition import with_process
 from services.telemetry.traced_requests import TracedRequests

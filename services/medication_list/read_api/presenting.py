@@ -1,12 +1,10 @@
 """How the contract's types look at the HTTP edge: JSON, instants as RFC 3339 under names without `_ms`, exact numbers."""
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from services.admission.models import outside_name
 from services.admission.plain import rfc3339
 
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
@@ -27,32 +25,3 @@ def to_json(shown: Any) -> bytes:
 def _outside(found: re.Match[bytes]) -> bytes:
     at_ms = found[1]
     return b'":null' if at_ms == b"null" else b'":"%b"' % rfc3339(int(at_ms)).encode()
-
-
-def schemas_of(types: Iterable[Any], ref_template: str) -> dict[str, Any]:
-    """JSON Schema components of what `to_json` makes of these types, by name. `ref_template` holds `{name}`."""
-    _, components = msgspec.json.schema_components(types, ref_template=ref_template)
-    return {name: _as_shown(schema) for name, schema in components.items()}
-
-
-def _as_shown(schema: Any) -> Any:
-    match schema:
-        case {"format": "decimal"}:
-            return {"type": "number"}
-        case {"properties": dict(properties)}:
-            shown = {outside_name(name): _property(name, each) for name, each in properties.items()}
-            required = {"required": [outside_name(name) for name in schema["required"]]} if "required" in schema else {}
-            return {**schema, "properties": shown, **required}
-        case dict():
-            return {name: _as_shown(each) for name, each in schema.items()}
-        case list():
-            return [_as_shown(each) for each in schema]
-        case _:
-            return schema
-
-
-def _property(name: str, schema: Mapping[str, Any]) -> Any:
-    if outside_name(name) == name:
-        return _as_shown(schema)
-    instant = {"type": "string", "format": "date-time"}
-    return {"anyOf": [instant, {"type": "null"}]} if "anyOf" in schema else instant

@@ -1,7 +1,7 @@
 """What the read API is asked: checked as the door checks a write, all errors at once."""
 
 from collections.abc import Iterator
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +11,7 @@ from schemas.fields import Instant, Word
 from schemas.reasons import DoorReason
 from services.admission.door import Person
 from services.admission.errors import Finding, TurnedAway, findings_of
+from services.admission.fields import AT_ONCE_UNLESS_SAID, PageSize
 from services.admission.models import model_of, struct_of
 from services.admission.rules import FUTURE_TOLERANCE_MS, broken_rules, door_rule
 from services.medication_list.read_api.positions import InvalidPositionError, place_of
@@ -19,9 +20,6 @@ from services.problems.guard import Given
 from services.topics.registry import EVENTS_TOPIC, load
 
 T = TypeVar("T", bound=Struct)
-
-MOST_AT_ONCE: Final = 200
-AT_ONCE_UNLESS_SAID: Final = 50
 
 
 class ListRead(Struct, frozen=True, kw_only=True):
@@ -36,7 +34,7 @@ class HistoryRead(Struct, frozen=True, kw_only=True):
     """Whose events, how many at most, and after which: the cursor of the page before."""
 
     patient: Person
-    limit: int = AT_ONCE_UNLESS_SAID
+    limit: PageSize = AT_ONCE_UNLESS_SAID
     cursor: Word | None = None
 
 
@@ -103,13 +101,6 @@ def _no_position(field: str, given: str | None) -> Iterator[Finding]:
             place_of(given, load().partitions(EVENTS_TOPIC))
     except InvalidPositionError:
         yield Finding((field,), DoorReason.WRONG_FORMAT)
-
-
-@door_rule(HistoryRead)
-def a_page_has_a_size(limit: int) -> Iterator[Finding]:
-    """From 1 to 200."""
-    if not 1 <= limit <= MOST_AT_ONCE:
-        yield Finding(("limit",), DoorReason.OUT_OF_RANGE)
 
 
 def asked_from_outside(kind: type[T], given: Given, now_ms: int) -> T:

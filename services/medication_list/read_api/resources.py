@@ -4,8 +4,6 @@ import base64
 from collections.abc import Collection
 from typing import Any, assert_never, cast
 
-from msgspec import Struct
-
 from schemas.codec import decode
 from schemas.events import (
     AllergyRecorded,
@@ -38,7 +36,7 @@ from schemas.events import (
     TreatmentWithdrawn,
     UseReported,
 )
-from schemas.medication_list import ShownAllergy, ShownDosing, ShownPrescription
+from schemas.medication_list import RegisteredDeath, ShownClaim, ShownRenewalRequest
 from services.medication_list.fold.state import (
     HandOutPointer,
     RenewalState,
@@ -56,34 +54,10 @@ from services.medication_list.read_api.view import (
 )
 
 
-class ClaimAnswer(Struct, frozen=True, omit_defaults=True):
-    """What a pharmacy is given with a claim. The prescription's own dosing stands in it, beside the one in force.
+class SealedClaim(ShownClaim, frozen=True, omit_defaults=True):
+    """What the pharmacy service is given with a claim. `identity`: who the patient is, still sealed, in base64."""
 
-    `flags` are the claim's own. `identity`: who the patient is, still sealed, in base64.
-    """
-
-    prescription: ShownPrescription
-    dosing_in_force: ShownDosing
-    allergy_status: str
-    allergies: tuple[ShownAllergy, ...]
-    flags: tuple[str, ...]
     identity: str | None = None
-
-
-class ShownRenewalRequest(Struct, frozen=True):
-    """A request for renewal: of which prescription, asked by whom and of whom."""
-
-    request: str
-    prescription: str
-    to: str
-    asked_by: str
-    declined: bool
-
-
-class RegisteredDeath(Struct, frozen=True):
-    """The day of death, null when none is registered."""
-
-    deceased_on: Any = None
 
 
 def resource_of(  # noqa: C901, PLR0911 - one line a kind of resource, no default branch
@@ -145,7 +119,7 @@ def resource_of(  # noqa: C901, PLR0911 - one line a kind of resource, no defaul
 
 def _claim_answer(
     fields: Fields, prescription_id: str, flags: tuple[str, ...], at_ms: int, flagged: Collection[str]
-) -> ClaimAnswer | None:
+) -> SealedClaim | None:
     prescription = show_prescription(fields, prescription_id, at_ms, flagged)
     dosing = show_dosing(fields, prescription_id)
     if prescription is None or dosing is None:
@@ -153,7 +127,7 @@ def _claim_answer(
     known = show_allergies(fields)
     signed = cast("Event[PrescriptionIssued]", decode(cast("bytes", fields[signed_field(prescription_id)])))
     sealed = signed.body.identity
-    return ClaimAnswer(
+    return SealedClaim(
         prescription=prescription,
         dosing_in_force=dosing,
         allergy_status=known.allergy_status,

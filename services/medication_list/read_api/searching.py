@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, cast
 
-from msgspec import Struct
-
-from schemas.medication_list import ShownPrescription
+from schemas.medication_list import PrescriptionsPage, ShownPrescription
 from services.admission.search_cursor import SearchPlace, cursor_of, place_after
 from services.medication_list.fold.standing import status
 from services.medication_list.fold.state import META, Meta, PrescriptionState, State
@@ -15,23 +13,6 @@ from services.medication_list.read_api.view import show_prescription
 
 DISPENSABLE: Final = frozenset({"E", "U"})
 _PREFIX: Final = "rx:"
-
-
-class PrescriptionsPage(Struct, frozen=True):
-    """Some prescriptions, newest-signed first. `cursor` asks for those after them; null when these are the last.
-
-    The last four are about the list of the patient who was named, or else of the one who has the reference number.
-    `position` is the last record that this takes account of, null before the first one. `complete` is false while an event of
-    that patient could not be read; `incomplete_since` says since when. Where nobody has the number, the page is about no
-    list and all four are null: what could not be read, of whomever, may yet hold it.
-    """
-
-    prescriptions: tuple[ShownPrescription, ...]
-    cursor: str | None = None
-    position: str | None = None
-    generation: str | None = None
-    complete: bool | None = None
-    incomplete_since_ms: int | None = None
 
 
 class Search(NamedTuple):

@@ -9,7 +9,6 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import cast
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.codec import decode
@@ -26,6 +25,7 @@ from schemas.events import (
 from schemas.medication_list import (
     ConflictingReport,
     MedicationList,
+    ShownAllergies,
     ShownAllergy,
     ShownDosing,
     ShownHandOut,
@@ -74,13 +74,6 @@ OTHER_GROUPS = frozenset({"nutrition", "consumable"})
 FOUR_PLACES = Decimal("0.0001")
 Fields = Mapping[str, State]
 """Every field of a patient that stands, by name."""
-
-
-class ShownAllergies(Struct, frozen=True):
-    """What is known of allergies."""
-
-    allergy_status: str
-    allergies: tuple[ShownAllergy, ...]
 
 
 def show(fields: Fields, at_ms: int, flagged: Collection[str] = ()) -> MedicationList:
