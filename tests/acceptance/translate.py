@@ -99,7 +99,9 @@ def more_scenarios() -> dict[str, dict[str, Any]]:
     for scenario in loaded["scenarios"]:
         for n, step in enumerate(scenario["steps"], start=1):
             step["n"] = n
-    return {scenario["id"]: scenario for scenario in loaded["scenarios"]}
+    named = {scenario["id"]: scenario for scenario in loaded["scenarios"]}
+    assert len(named) == len(loaded["scenarios"]), "of two scenarios under one id the first would never be played"
+    return named
 
 
 def instant(text: str) -> int:

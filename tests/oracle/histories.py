@@ -156,10 +156,15 @@ def _line(dice: Dice) -> ev.DispensedLine:
     )
 
 
-def _reversed(dice: Dice) -> ev.DispenseReversed:
+def _came_back(dice: Dice) -> ev.Quantity:
     packages = ev.Quantity(value=Decimal(1), unit="package")
     millilitres = ev.Quantity(value=Decimal(60), unit="ml")
-    came_back = dice.one(tablets(5), tablets(20), tablets(40), packages, packages, millilitres)
+    came_back: ev.Quantity = dice.one(tablets(5), tablets(20), tablets(40), packages, packages, millilitres)
+    return came_back
+
+
+def _reversed(dice: Dice) -> ev.DispenseReversed:
+    came_back = _came_back(dice)
     returned = came_back if dice.often(0.4) else None
     return ev.DispenseReversed(
         reversal=named(f"V{dice.new('V')}"), dispense=named(f"D{dice.late('D')}"), reason=REASON, quantity=returned
@@ -310,6 +315,47 @@ def history(seed: int, length: int, patient: str = "0123456789abcdef0123456789ab
             event = Unreadable(ParkReason.UNREADABLE)
         records.append(LogRecord(0, offset, now_ms, event))
     return records
+
+
+def returns(seed: int, patient: str = "0123456789abcdef0123456789abcdef") -> list[LogRecord]:
+    """A prescription, some hand-outs of it and what comes back of them, by chance and in any order of arrival."""
+    source = random.Random(seed)
+    dice = Dice(source)
+    prescribed = source.choice((PACKED, PACKED, UNSTATED, METFORMIN))
+    packs = ev.Quantity(value=Decimal(2), unit="package")
+    bodies: list[ev.Body] = [
+        prescription("R0", medication=prescribed, quantity=source.choice((packs, tablets(60))), refills=1),
+        *(
+            hand_out(f"D{number}", "R0", lines=tuple(_line(dice) for _ in range(source.choice((1, 1, 2)))))
+            for number in range(2)
+        ),
+        *(
+            ev.DispenseReversed(
+                reversal=named(f"V{number}"),
+                dispense=named(f"D{source.randrange(2)}"),
+                reason=REASON,
+                quantity=_came_back(dice) if dice.often(0.85) else None,
+            )
+            for number in range(5)
+        ),
+    ]
+    source.shuffle(bodies)
+    return [
+        LogRecord(
+            0,
+            offset,
+            at(0) + offset * 60_000,
+            ev.Event(
+                event_id=named(f"return {seed} {offset}"),
+                patient=patient,
+                occurred_at_ms=at(0) + offset * 60_000,
+                received_at_ms=at(0) + offset * 60_000,
+                source=WHO["A" if isinstance(body, ev.PrescriptionIssued) else "P"],
+                body=body,
+            ),
+        )
+        for offset, body in enumerate(bodies)
+    ]
 
 
 def _as_read(chart: Chart) -> int:

@@ -228,7 +228,11 @@ def _settle_waiting_reversal(chart: Chart, reversal: Entry[ev.DispenseReversed],
 
 def _join_what_waited(chart: Chart, issue: Entry[ev.Body], body: ev.PrescriptionIssued) -> None:
     """Hand-outs and recalls that waited are judged now, each in its own place; renewals that waited name it now."""
-    for handed in hand_outs_of(chart, body.prescription):
+    handed_out = hand_outs_of(chart, body.prescription)
+    for dispense in [handed.body.dispense for handed in handed_out]:
+        for reversal in of(chart, ("dispense", dispense), ev.DispenseReversed):
+            _settle_waiting_reversal(chart, reversal, issue.verdict)
+    for handed in handed_out:
         handed.shown_flags = flags.of_hand_out(chart, handed, held=False)
     rx, now_ms = body.prescription, issue.event.received_at_ms
     for recall in of(chart, ("rx", rx), ev.PrescriptionRecalled):

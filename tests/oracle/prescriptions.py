@@ -338,9 +338,8 @@ def returned_of(chart: Chart, issue: Entry[ev.PrescriptionIssued]) -> Decimal:
     """Goods that came back of standing hand-outs, in the prescription's unit, as far as comparable."""
     total, measured = Decimal(0), quantities.measure(issue.body)
     for entry in standing(chart, issue.body.prescription):
-        content = quantities.least_content(entry.body.lines)
+        holds = quantities.least_content(entry.body.lines, issue.body)
         for quantity in returns_of(chart, entry.body.dispense):
-            holds = content or quantities.content_prescribed(issue.body)
             amount = quantities.in_unit(quantity, measured.unit, holds)
             total += amount or Decimal(0)
     return measured.shown(total).quantize(Decimal("0.0001")) if measured.unit == "package" else measured.shown(total)

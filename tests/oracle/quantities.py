@@ -1,6 +1,6 @@
 """How much was handed out of a prescription: amounts in one unit, and the periods that they use up."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -57,8 +57,7 @@ def in_unit(amount: Quantity, unit: str, content: Quantity | None) -> Decimal | 
 
 def line_amount(issued: PrescriptionIssued, line: DispensedLine) -> Decimal | None:
     """One line in the prescription's unit of comparison; None when it is not comparable."""
-    prescribed = issued.medication.strength
-    if line.strength is not None and prescribed is not None and _spelled(line.strength) != _spelled(prescribed):
+    if _is_another_strength(issued, line):
         return None
     measured = measure(issued)
     if measured.unit == "package" and line.quantity.unit != "package":
@@ -66,17 +65,17 @@ def line_amount(issued: PrescriptionIssued, line: DispensedLine) -> Decimal | No
     return in_unit(line.quantity, measured.unit, line.content or _content_if_the_same(issued, line))
 
 
+def _is_another_strength(issued: PrescriptionIssued, line: DispensedLine) -> bool:
+    prescribed = issued.medication.strength
+    return line.strength is not None and prescribed is not None and _spelled(line.strength) != _spelled(prescribed)
+
+
 def _content_if_the_same(issued: PrescriptionIssued, line: DispensedLine) -> Quantity | None:
     """What the prescribed package says that it holds, of a line that does not name another one."""
     product = issued.medication.product
-    is_same = isinstance(product, Package) and line.item_number in (None, product.item_number)
-    return content_prescribed(issued) if is_same else None
-
-
-def content_prescribed(issued: PrescriptionIssued) -> Quantity | None:
-    """What the prescribed package says that it holds; None of anything else."""
-    product = issued.medication.product
-    return product.content if isinstance(product, Package) else None
+    if not isinstance(product, Package) or line.item_number not in (None, product.item_number):
+        return None
+    return product.content
 
 
 def _spelled(strength: str) -> str:
@@ -124,25 +123,38 @@ def is_over(issued: PrescriptionIssued, handed_out: Decimal) -> bool:
     return handed_out > period_of(issued) * (issued.refills + 1) * MAY_BE_OVER
 
 
-def least_content(lines: Iterable[DispensedLine]) -> Quantity | None:
-    """What any package holds at least; None where no line says so, or they say it in several units."""
-    contents = [line.content for line in lines if line.content is not None]
-    if len({content.unit for content in contents}) != 1:
+def told_content(line: DispensedLine, issued: PrescriptionIssued | None) -> Quantity | None:
+    """What a package of a line holds: it says so, or it is the prescribed one, which does; None where nobody tells."""
+    if line.content is not None or issued is None or _is_another_strength(issued, line):
+        return line.content
+    prescribed = _content_if_the_same(issued, line)
+    return prescribed if prescribed is not None and prescribed.unit == measure(issued).unit else None
+
+
+def is_content_unknown(lines: Iterable[DispensedLine], issued: PrescriptionIssued | None) -> bool:
+    """Whether packages were handed out of which nobody tells what they hold."""
+    return any(line.quantity.unit == "package" and told_content(line, issued) is None for line in lines)
+
+
+def least_content(lines: Sequence[DispensedLine], issued: PrescriptionIssued | None) -> Quantity | None:
+    """What any package holds at least; None where that is not told of every package, of none, or in several units."""
+    told = [content for line in lines if (content := told_content(line, issued)) is not None]
+    if is_content_unknown(lines, issued) or len({content.unit for content in told}) != 1:
         return None
-    return min(contents, key=lambda content: content.value)
+    return min(told, key=lambda content: content.value)
 
 
-def handed_in(lines: Iterable[DispensedLine], unit: str) -> Decimal | None:
-    """What was handed out in a unit, packages also by what they hold; None when nothing was."""
-    amounts = [line.quantity.value for line in lines if line.quantity.unit == unit]
-    amounts += [
-        line.quantity.value * line.content.value
-        for line in lines
-        if unit != "package"
-        and line.quantity.unit == "package"
-        and line.content is not None
-        and line.content.unit == unit
-    ]
+def handed_in(lines: Sequence[DispensedLine], unit: str, issued: PrescriptionIssued | None) -> Decimal | None:
+    """What was handed out in a unit, packages also by what they hold; None when nothing was, or nobody knows."""
+    if unit != "package" and is_content_unknown(lines, issued):
+        return None
+    amounts: list[Decimal] = []
+    for line in lines:
+        content = told_content(line, issued)
+        if line.quantity.unit == unit:
+            amounts.append(line.quantity.value)
+        elif line.quantity.unit == "package" and content is not None and content.unit == unit:
+            amounts.append(line.quantity.value * content.value)
     return sum(amounts, Decimal(0)) if amounts else None
 
 

@@ -150,17 +150,19 @@ def _of_reversal(chart: Chart, organisation: str, body: ev.DispenseReversed) -> 
     if body.quantity is None or is_reversed(chart, body.dispense):
         return None
     before = returns_of(chart, body.dispense)
-    return refuse(Reason.OVER_RETURNED) if over_returned(handed, [*before, body.quantity]) else None
+    return refuse(Reason.OVER_RETURNED) if over_returned(chart, handed, [*before, body.quantity]) else None
 
 
-def over_returned(handed: Entry[ev.MedicationDispensed], returned: list[ev.Quantity]) -> bool:
+def over_returned(chart: Chart, handed: Entry[ev.MedicationDispensed], returned: list[ev.Quantity]) -> bool:
     """Whether more came back than was handed out: of the unit that came back last, or of what its packages hold."""
+    issue, lines = issue_of(chart, handed.body.prescription), handed.body.lines
+    issued = None if issue is None else issue.body
     units = {returned[-1].unit}
-    content = quantities.least_content(handed.body.lines)
+    content = quantities.least_content(lines, issued)
     if content is not None:
         units.add(content.unit)
     for unit in units:
-        most = quantities.handed_in(handed.body.lines, unit)
+        most = quantities.handed_in(lines, unit, issued)
         amounts = [quantities.in_content(quantity, unit, content) for quantity in returned]
         if most is not None and sum(amounts, Decimal(0)) > most:
             return True
@@ -168,7 +170,7 @@ def over_returned(handed: Entry[ev.MedicationDispensed], returned: list[ev.Quant
 
 
 def of_waiting_reversal(chart: Chart, reversal: Entry[ev.DispenseReversed]) -> Reason | None:
-    """Why a reversal that waited proves to be refused, now that its hand-out came."""
+    """Why a reversal that waited proves to be refused, now that its hand-out came, or the prescription of that."""
     handed = hand_out(chart, reversal.body.dispense)
     if handed is None:
         return None
@@ -180,7 +182,7 @@ def of_waiting_reversal(chart: Chart, reversal: Entry[ev.DispenseReversed]) -> R
     until = [entry for entry in earlier if entry.position <= reversal.position]
     returned = [entry.body.quantity for entry in until if entry.body.quantity is not None]
     whole = any(entry.body.quantity is None for entry in until)
-    return Reason.OVER_RETURNED if not whole and over_returned(handed, returned) else None
+    return Reason.OVER_RETURNED if not whole and over_returned(chart, handed, returned) else None
 
 
 # --- Treatments -------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from services.medication_list.fold.state import (
 from services.medication_list.packing import pack_field, unpack_field
 from services.medication_list.read_api.view import show
 from tests.oracle.comparing import comparable, differences
-from tests.oracle.histories import history
+from tests.oracle.histories import history, returns
 from tests.oracle.history import LogRecord, Unreadable, Verdict
 from tests.oracle.naive import Ownership, Told, show_told
 from tests.oracle.story import WHO, named
@@ -117,8 +117,18 @@ def _expected_told(verdict: Verdict) -> set[tuple[str, ...]]:
 @pytest.mark.parametrize(("seed", "length"), HISTORIES)
 def test_fold_and_oracle_come_to_the_same(seed: int, length: int) -> None:
     """Outcomes, flags, notices, orders and versions one by one; then what is remembered, and the list at three times."""
+    _compare(history(seed, length))
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_fold_and_oracle_judge_what_comes_back_alike(seed: int) -> None:
+    """One prescription, what is handed out of it and what comes back, in packages and by content, in any order."""
+    _compare(returns(seed))
+
+
+def _compare(records: Sequence[LogRecord]) -> None:
     folded, oracle = Folded(), Told()
-    for record in history(seed, length):
+    for record in records:
         judgement, verdict = folded.take(record), oracle.go_on(record)
         found = (judgement.verdict.outcome, judgement.verdict.reason, {str(flag) for flag in judgement.verdict.flags})
         assert found == _expected(verdict), record

@@ -1,13 +1,17 @@
 """Reversals and returns: what is taken back, and what is not."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from schemas import events as ev
-from schemas.reasons import Flag
+from schemas.reasons import Flag, NoticeKind, Reason
 from services.medication_list.read_api.view import show_prescription
 from tests.unit.fold_world import (
+    MEDICATION,
+    Said,
     at,
     claimed,
     discontinued,
@@ -88,6 +92,85 @@ def test_packages_come_back_as_packages_or_as_what_they_hold() -> None:
 def test_what_cannot_be_compared_is_not_refused() -> None:
     world = given(issued(), dispensed())
     assert world.when(reversed_(returned=_package(1))).outcome == "applied"
+
+
+PACKED = replace(MEDICATION, product=ev.Package(item_number="123456", name="Metformin", content=tablets(50)))
+"""The prescribed package holds fifty tablets."""
+
+
+def _packed(**terms: Any) -> Said:
+    """Two packages of fifty tablets."""
+    return issued(medication=PACKED, quantity=_package(2), **terms)
+
+
+def _handed(*quantities: ev.Quantity, **line: Any) -> Said:
+    return dispensed(lines=tuple(ev.DispensedLine(quantity=quantity, **line) for quantity in quantities))
+
+
+@pytest.mark.parametrize(
+    ("handed", "most", "more"),
+    [
+        (_package(2), tablets(100), tablets(101)),
+        (_package(2), _package(2), _package(3)),
+        (tablets(100), _package(2), _package(3)),
+        (tablets(100), tablets(100), tablets(101)),
+    ],
+)
+def test_where_the_hand_out_does_not_say_what_a_package_holds_the_prescribed_one_does(
+    handed: ev.Quantity, most: ev.Quantity, more: ev.Quantity
+) -> None:
+    world = given(_packed(), _handed(handed))
+    assert world.when(reversed_(reversal="V1", returned=more)).outcome == "refused(over_returned)"
+    assert world.when(reversed_(reversal="V2", returned=most)).outcome == "applied"
+    shown = show_prescription(world.everything(), id_of("R1"), world.now_ms)
+    assert shown is not None
+    assert (shown.returned, shown.total) == (Decimal(2), Decimal(8))
+
+
+@pytest.mark.parametrize("named", [{"item_number": "654321"}, {"strength": "1000 mg"}])
+def test_what_another_package_holds_is_not_known_by_the_prescribed_one(named: dict[str, str]) -> None:
+    """A fact is not refused for what nobody knows."""
+    world = given(_packed(), _handed(_package(2), **named))
+    assert world.when(reversed_(reversal="V1", returned=tablets(150))).outcome == "applied"
+    assert world.when(reversed_(reversal="V2", returned=_package(3))).outcome == "refused(over_returned)"
+
+
+def test_packages_of_which_one_does_not_say_what_it_holds_are_only_counted() -> None:
+    said, unsaid = ev.DispensedLine(quantity=_package(1), content=tablets(30)), ev.DispensedLine(quantity=_package(2))
+    world = given(issued(), dispensed(lines=(said, unsaid)))
+    assert world.when(reversed_(reversal="V1", returned=tablets(40))).outcome == "applied"
+    assert world.when(reversed_(reversal="V2", returned=_package(3))).outcome == "applied"
+    assert world.when(reversed_(reversal="V3", returned=_package(1))).outcome == "refused(over_returned)"
+
+
+def test_what_came_back_is_judged_again_when_the_prescription_says_what_a_package_holds() -> None:
+    world = given(_handed(_package(2)), reversed_(reversal="V1", returned=tablets(60)))
+    assert world.when(reversed_(reversal="V2", returned=tablets(60))).outcome == "applied"
+    over = world.last
+    assert world.when(reversed_(reversal="V3", returned=tablets(40))).outcome == "applied"
+    then = world.when(_packed())
+    assert then.notices == [("dispensed", "A"), ("outcome_changed", "P"), ("reversed", "A")]
+    changed = then.notice(NoticeKind.OUTCOME_CHANGED)
+    assert (changed.subject, changed.outcome, changed.reason) == (over.event_id, "refused", "over_returned")
+    first = world.again(over).judgement.first
+    assert first is not None
+    assert first.reason == Reason.OVER_RETURNED.code
+    assert Flag.OUTCOME_CHANGED.code in world.prescription().flags
+    shown = show_prescription(world.everything(), id_of("R1"), world.now_ms)
+    assert shown is not None
+    assert (shown.returned, shown.hand_outs[0].returned) == (Decimal(2), tablets(100))
+
+
+def test_a_return_is_judged_again_also_where_all_was_taken_back_after_it() -> None:
+    world = given(_handed(_package(2)), reversed_(reversal="V1", returned=tablets(101)), reversed_(reversal="V2"))
+    then = world.when(_packed())
+    assert then.notices == [("dispensed", "A"), ("outcome_changed", "P"), ("reversed", "A")]
+    assert (world.status(), world.handed_out()) == ("E", 0)
+
+
+def test_where_nothing_that_came_back_stands_the_issuer_is_told_of_none() -> None:
+    world = given(_handed(_package(2)), reversed_(returned=tablets(101)))
+    assert world.when(_packed()).notices == [("dispensed", "A"), ("outcome_changed", "P")]
 
 
 def test_goods_that_come_back_after_a_reversal_have_no_effect() -> None:

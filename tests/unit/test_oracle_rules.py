@@ -230,6 +230,38 @@ def test_returned_goods_cannot_exceed_what_was_handed_out() -> None:
     assert (story.rx().returned, story.rx().handed_out) == (Decimal(30), Decimal(30))
 
 
+PACKED: Final = ev.Medication(
+    product=ev.Package(item_number="123456", name="Metformin", content=tablets(50)), form="tablet", atc="A10BA02"
+)
+TWO_PACKAGES: Final = ev.Quantity(value=Decimal(2), unit="package")
+
+
+def of_packages(**line: Any) -> ev.MedicationDispensed:
+    """Two packages that do not say themselves what they hold."""
+    return hand_out("D1", lines=(ev.DispensedLine(quantity=TWO_PACKAGES, **line),))
+
+
+def test_returned_packages_hold_what_the_prescribed_one_does_unless_they_are_others() -> None:
+    story = issued(medication=PACKED, quantity=TWO_PACKAGES)
+    story.tell("P", of_packages())
+    assert said(story.tell("P", reverse("D1", "V1", tablets(101)))) == "refused(over_returned)"
+    assert said(story.tell("P", reverse("D1", "V2", tablets(100)))) == "applied"
+    other = issued(medication=PACKED, quantity=TWO_PACKAGES)
+    other.tell("P", of_packages(item_number="654321"))
+    assert said(other.tell("P", reverse("D1", "V1", tablets(150)))) == "applied"
+
+
+def test_a_return_proves_too_large_when_the_prescription_comes() -> None:
+    story = Story()
+    story.tell("P", of_packages())
+    assert said(story.tell("P", reverse("D1", "V1", tablets(60)))) == "applied"
+    assert said(story.tell("P", reverse("D1", "V2", tablets(60)))) == "applied"
+    came = story.tell("A", prescription("R1", medication=PACKED, quantity=TWO_PACKAGES))
+    assert sorted(told(came)) == ["dispensed to A", "outcome_changed to P", "reversed to A"]
+    assert "outcome_changed" in story.rx().flags
+    assert story.rx().returned == Decimal("1.2")
+
+
 def test_a_second_reversal_is_applied_and_moves_nothing() -> None:
     story = issued()
     story.tell("P", hand_out("D1"))

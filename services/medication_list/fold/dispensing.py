@@ -1,6 +1,8 @@
 """At the pharmacy: claims, hand-outs, and what is taken back."""
 
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import cast
 
 from msgspec.structs import replace
 
@@ -23,12 +25,13 @@ from services.medication_list.fold.availability import (
 from services.medication_list.fold.calendar import day_of, ended_ms
 from services.medication_list.fold.dispatching import standing_dispatch, with_order_void, with_waiting_bound
 from services.medication_list.fold.judgement import APPLIED, Draft, Verdict, applied, refused
-from services.medication_list.fold.prescribing import wait
+from services.medication_list.fold.prescribing import keep_waiting, wait
 from services.medication_list.fold.standing import (
     NOTHING,
     TOO_MUCH,
     Usage,
     amount_of,
+    content_of,
     status,
     status_unheld,
     total_of,
@@ -45,6 +48,7 @@ from services.medication_list.fold.state import (
     claim_field,
     hand_out_field,
     prescription_field,
+    waiting_field,
 )
 from services.medication_list.fold.stopping import was_paused
 
@@ -151,7 +155,7 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
         return _hand_out_waits(draft, event)
     waited = draft.hand_out(report.dispense)
     if waited is None:
-        draft.put(hand_out_field(report.dispense), _pointer(event))
+        draft.put(hand_out_field(report.dispense), _pointer(event, prescription))
     treatment, meta = draft.treatment_of(prescription), draft.meta()
     claim = prescription.claim
     is_holder = claim is not None and claim.pharmacy == pharmacy
@@ -225,9 +229,24 @@ def _is_taken_back_already(draft: Draft, event: Event[MedicationDispensed]) -> b
 def _with_what_became_of(
     draft: Draft, event: Event[MedicationDispensed], prescription: PrescriptionState, waited: HandOutPointer
 ) -> PrescriptionState:
-    """While a hand-out waited for its prescription, it or goods of it may have come back: the issuer is told now."""
-    about = (waited.prescription, prescription, event.body.dispense)
+    """While a hand-out waited for its prescription, it or goods of it may have come back: the issuer is told now.
+
+    What came back is judged anew, for only now is it known what the prescribed package holds.
+    """
+    dispense = event.body.dispense
+    measured = _pointer(event, prescription)
+    waited = replace(waited, quantities=measured.quantities, content=measured.content, returned=())
+    for fact in draft.waiting(hand_out_field(dispense)).facts:
+        came_back = cast("DispenseReversed", fact.event.body).quantity
+        assert came_back is not None, "a whole reversal does not wait for the prescription"
+        with_it = _returned(waited, came_back)
+        if with_it is None:
+            draft.change_outcome(fact, refused(Reason.OVER_RETURNED))
+        waited = with_it or replace(waited, outcome_changed=True)
+    draft.put(waiting_field(hand_out_field(dispense)), None)
+    draft.put(hand_out_field(dispense), waited)
     if waited.reversed or waited.returned:
+        about = (waited.prescription, prescription, dispense)
         _notify_issuer(draft, event, NoticeKind.REVERSED, *about, APPLIED)
     if not waited.outcome_changed:
         return prescription
@@ -242,34 +261,32 @@ def _hand_out_waits(draft: Draft, event: Event[MedicationDispensed]) -> Verdict:
         flags.append(Flag.DISPENSED_AFTER_DEATH)
     verdict = applied(*flags)
     codes = tuple(flag.code for flag in verdict.flags)
-    pointer = replace(_pointer(event), flags_unseen=codes, moved=draft.move_version())
+    pointer = replace(_pointer(event, None), flags_unseen=codes, moved=draft.move_version())
     draft.put(hand_out_field(event.body.dispense), pointer)
     return verdict
 
 
-def _pointer(event: Event[MedicationDispensed]) -> HandOutPointer:
+def _pointer(event: Event[MedicationDispensed], prescription: PrescriptionState | None) -> HandOutPointer:
+    """The hand-out, with what its returns are judged by; by its own word alone while its prescription is unknown."""
     body, pharmacy = event.body, event.source.organisation
+    told = [(line.quantity, content_of(line, prescription)) for line in body.lines]
     quantities: dict[str, Decimal] = {}
-    for line in body.lines:
-        unit, value, content = line.quantity.unit, line.quantity.value, line.content
+    if any(content is None and quantity.unit == "package" for quantity, content in told):
+        # How much was in them, nobody knows.
+        quantities["package"] = sum((each.value for each, _ in told if each.unit == "package"), NOTHING)
+        return HandOutPointer(body.prescription, pharmacy, tuple(quantities.items()))
+    for quantity, content in told:
+        unit, value = quantity.unit, quantity.value
         quantities[unit] = quantities.get(unit, NOTHING) + value
         if unit == "package" and content is not None:
-            quantities[content.unit] = quantities.get(content.unit, NOTHING) + value * content.value
-    return HandOutPointer(body.prescription, pharmacy, tuple(quantities.items()), _least_content(body))
+            quantities[content[0]] = quantities.get(content[0], NOTHING) + value * content[1]
+    contents = [content for _, content in told if content is not None]
+    return HandOutPointer(body.prescription, pharmacy, tuple(quantities.items()), _least(contents))
 
 
-def _least_content(report: MedicationDispensed) -> tuple[str, Decimal] | None:
+def _least(contents: Sequence[tuple[str, Decimal]]) -> tuple[str, Decimal] | None:
     """What any package of a hand-out holds, so that packages and what was in them add up when they come back."""
-    least: tuple[str, Decimal] | None = None
-    for line in report.lines:
-        content = line.content
-        if content is None:
-            continue
-        if least is not None and content.unit != least[0]:
-            return None
-        if least is None or content.value < least[1]:
-            least = content.unit, content.value
-    return least
+    return min(contents, default=None) if len({unit for unit, _ in contents}) == 1 else None
 
 
 def _flags_about_the_world(
@@ -384,6 +401,10 @@ def dispense_reversed(draft: Draft, event: Event[DispenseReversed]) -> Verdict:
     prescription = draft.prescription(pointer.prescription)
     if prescription is None:
         taken_back = replace(taken_back, moved=draft.move_version())
+        if body.quantity is not None:
+            keep_waiting(
+                draft, hand_out_field(body.dispense), event
+            )  # until it is known what the prescribed package holds
     draft.put(hand_out_field(body.dispense), taken_back)
     if prescription is None:
         return APPLIED  # its issuer is told when it comes

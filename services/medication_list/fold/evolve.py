@@ -36,9 +36,9 @@ from schemas.events import (
     TreatmentWithdrawn,
     UseReported,
 )
-from schemas.reasons import Flag, NoticeKind, Reason
+from schemas.reasons import Flag, Reason
 from services.medication_list.fold import dispatching, dispensing, patient, prescribing, treating
-from services.medication_list.fold.judgement import Draft, Effect, Rejudged, Verdict, refused
+from services.medication_list.fold.judgement import Draft, Effect, Verdict, refused
 from services.medication_list.fold.remembering import event_key, natural_key, parked_key, remembered
 from services.medication_list.fold.state import (
     META,
@@ -224,8 +224,8 @@ def _release(draft: Draft, body: Body) -> None:
             draft.place, draft.digest = fact.offset, fact.digest
             verdict = judge(draft, fact.event)
             if verdict.outcome == "refused":
-                draft.rejudged.append(Rejudged(fact, replace(verdict, flags=(Flag.OUTCOME_CHANGED,))))
-                _tell_changed_outcome(draft, fact.event, verdict)
+                draft.change_outcome(fact, verdict)
+                _show_changed_outcome(draft, fact.event)
             _release(draft, fact.event.body)
         draft.place, draft.digest = own_place, own_digest
 
@@ -247,16 +247,8 @@ def _made_known(body: Body) -> tuple[str, ...]:
             return ()
 
 
-def _tell_changed_outcome(draft: Draft, event: Event[Body], verdict: Verdict) -> None:
-    """What was answered stays recorded; the sender is told, and the entry shows it."""
-    draft.notify(
-        NoticeKind.OUTCOME_CHANGED,
-        event.source.organisation,
-        event,
-        subject=event.event_id,
-        outcome=verdict.outcome,
-        reason=verdict.reason,
-    )
+def _show_changed_outcome(draft: Draft, event: Event[Body]) -> None:
+    """What was answered stays recorded; the entry shows it."""
     if not isinstance(event.body, DispenseReversed):
         return
     pointer = draft.hand_out(event.body.dispense)

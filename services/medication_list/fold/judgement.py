@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas.events import Body, Event
 from schemas.reasons import Flag, NoticeKind, Reason
@@ -206,6 +207,18 @@ class Draft(Struct, gc=False):
         """What waits for something that nobody has seen, by its field."""
         found: Waiting | None = self.get(waiting_field(awaited))
         return found or NOTHING_WAITS
+
+    def change_outcome(self, fact: WaitingFact, verdict: Verdict) -> None:
+        """A fact that was applied, and waited, is refused after all: that is remembered, and its sender is told."""
+        self.rejudged.append(Rejudged(fact, replace(verdict, flags=(Flag.OUTCOME_CHANGED,))))
+        self.notify(
+            NoticeKind.OUTCOME_CHANGED,
+            fact.event.source.organisation,
+            fact.event,
+            subject=fact.event.event_id,
+            outcome=verdict.outcome,
+            reason=verdict.reason,
+        )
 
     def notify(self, kind: NoticeKind, organisation: str, event: Event[Body], **about: object) -> None:
         """Tell an organisation something; keywords as the fields of NoticeDue."""

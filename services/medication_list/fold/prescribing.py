@@ -51,11 +51,15 @@ def is_same_prescriber(one: By, other: By) -> bool:
 
 def wait(draft: Draft, awaited: str, event: Event[Body], flag: Flag) -> Verdict:
     """A fact about what nobody has seen waits on that, by its field: applied and flagged until it comes."""
+    keep_waiting(draft, awaited, event)
+    return applied(flag)
+
+
+def keep_waiting(draft: Draft, awaited: str, event: Event[Body]) -> None:
+    """In the order in which they came to wait there: a reversal that overtook its hand-out stays behind it."""
     waiting = draft.waiting(awaited)
-    # In the order in which they came to wait here: a reversal that overtook its hand-out stays behind it.
     fact = WaitingFact(event, draft.place, draft.digest)
     draft.put(waiting_field(awaited), replace(waiting, facts=(*waiting.facts, fact)))
-    return applied(flag)
 
 
 def stop_of(event: Event[TreatmentDiscontinued], place: int) -> Stop:

@@ -133,18 +133,33 @@ def amount_of(report: MedicationDispensed, prescription: PrescriptionState) -> t
 
 
 def _amount_of_line(line: DispensedLine, prescription: PrescriptionState) -> Decimal | None:
-    stated, prescribed = line.strength, prescription.strength
-    if stated and prescribed and stated != prescribed and _spelled(stated) != _spelled(prescribed):
+    if _is_of_another_strength(line, prescription):
         return None
     if line.quantity.unit == prescription.unit:
         return line.quantity.value
     if line.quantity.unit != "package":
         return None
+    content = content_of(line, prescription)
+    return line.quantity.value * content[1] if content is not None and content[0] == prescription.unit else None
+
+
+def content_of(line: DispensedLine, prescription: PrescriptionState | None) -> tuple[str, Decimal] | None:
+    """What a package of it holds, as (unit, value): by its own word, else what the prescribed one holds.
+
+    None where nobody says so: a line that names another product or strength is not the prescribed one.
+    """
     if line.content is not None:
-        return line.quantity.value * line.content.value if line.content.unit == prescription.unit else None
-    if line.item_number in (None, prescription.item_number) and prescription.package_content is not None:
-        return line.quantity.value * prescription.package_content
-    return None
+        return line.content.unit, line.content.value
+    if prescription is None or prescription.package_content is None:
+        return None
+    if line.item_number not in (None, prescription.item_number) or _is_of_another_strength(line, prescription):
+        return None
+    return prescription.unit, prescription.package_content
+
+
+def _is_of_another_strength(line: DispensedLine, prescription: PrescriptionState) -> bool:
+    stated, prescribed = line.strength, prescription.strength
+    return bool(stated and prescribed and stated != prescribed and _spelled(stated) != _spelled(prescribed))
 
 
 def _spelled(strength: str) -> str:

@@ -411,7 +411,7 @@ class _Reader:
 
 
 def _returned_in(state: PrescriptionState, pointer: HandOutPointer) -> Decimal:
-    """What came back, in the counting unit; packages convert as the hand-out's own, else as the prescribed ones."""
+    """What came back, in the counting unit, as far as it is known what the packages of the hand-out hold."""
     content_unit, of_a_package = pointer.content or ("", NOTHING)
     total = NOTHING
     for unit, value in pointer.returned:
@@ -421,8 +421,6 @@ def _returned_in(state: PrescriptionState, pointer: HandOutPointer) -> Decimal:
             total += value * of_a_package
         elif unit == content_unit and state.unit == "package":
             total += value / of_a_package
-        elif unit == "package" and pointer.content is None and state.package_content is not None:
-            total += value * state.package_content
     return total
 
 
