@@ -29,6 +29,7 @@ from tests.unit.fold_world import (
     MINUTE_MS,
     aborted,
     allergic,
+    at,
     changed,
     claimed,
     died,
@@ -676,6 +677,25 @@ def test_what_came_second_is_shown_in_no_past_and_no_history_either(stand: ListS
     for patient, is_shown in ((first, True), (second, False)):
         (event,) = stand.ask("/v1/list/history", patient.body()).json()["events"]
         assert (event["outcome"], "content" in event) == ("applied", is_shown)
+
+
+def test_what_came_second_still_replaces_where_a_claim_is_judged_and_where_one_status_is_asked_for(
+    stand: ListStand,
+) -> None:
+    """What that costs, and what an operator does: docs/decisions/number-conflicts.md and its runbook."""
+    first = stand.a_patient()
+    second = of_other_partition(stand, first)
+    number = uuid.uuid4().hex
+    stand.say(first, issued("R1", "T1", reference_number=number))
+    stand.say(second, issued("R1", "T1"))
+    stand.say(second, issued("R2", "T1", signed_ms=at(0, 9), reference_number=number))
+    (treatment,) = stand.read(second)["treatments"]
+    assert [(each["prescription"], each["status"]) for each in treatment["prescriptions"]] == [
+        (second.id_of("R1"), "E")
+    ]
+    assert stand.get(f"/v1/prescriptions/{second.id_of('R1')}/status").json()["status"] == "T"
+    told = stand.outcome(second, stand.say(second, claimed("R1")), stand.last_event_id).json()
+    assert (told["outcome"], told["reason"]) == ("refused", "recalled")
 
 
 def test_two_prescriptions_of_one_patient_with_one_number_are_no_conflict(stand: ListStand) -> None:
