@@ -127,7 +127,7 @@ class Journey:
             if step.token is not None:
                 whole = self.views[step.n].whole
                 self.tokens[step.token] = whole["read_token"]
-                self.play.saw(step.token, whole["version"], step.at_ms)
+                self.play.saw(step.token, whole["version"], step.at_ms, is_whole=whole["complete"])
             yield step
 
     @property

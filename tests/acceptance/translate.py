@@ -19,6 +19,7 @@ import msgspec
 import yaml
 
 from schemas import events as ev
+from services.admission.read_token import ReadToken
 from services.identity.registers import organisation_number
 from services.topics.registry import Parties
 
@@ -154,9 +155,9 @@ class Play:
         for step in self.scenario["steps"]:
             yield self._step(step)
 
-    def saw(self, token: str, version: int, at_ms: int) -> None:
+    def saw(self, token: str, version: int, at_ms: int, *, is_whole: bool) -> None:
         """Tell what a read with that token name saw, before the next step is asked for."""
-        self.tokens[token] = (version, at_ms)
+        self.tokens[token] = (ReadToken(version, at_ms, is_whole).confirmed_version, at_ms)
 
     def id_of(self, name: str) -> str:
         """The id that stands for a name of this scenario."""

@@ -35,7 +35,8 @@ class FoldRun(checks.Run):
         if step.unreadable:
             self._keep(step, self._world(step.patient).park(step.at_ms))
         if step.token is not None:
-            self.play.saw(step.token, self.list_now().version, step.at_ms)
+            shown = self.list_now()
+            self.play.saw(step.token, shown.version, step.at_ms, is_whole=shown.incomplete_since_ms is None)
 
     def _world(self, patient: str) -> World:
         """The patient's world, at the next offset of the log."""

@@ -47,7 +47,8 @@ class Run:
             records.append(LogRecord(0, self.offset, step.at_ms, content))
             self.verdicts.append(judge(records)[-1])
         if step.token is not None:
-            self.play.saw(step.token, self.list_now().version, step.at_ms)
+            shown = self.list_now()
+            self.play.saw(step.token, shown.version, step.at_ms, is_whole=shown.incomplete_since_ms is None)
 
     def list_now(self) -> ml.MedicationList:
         """The list of the step's patient at the step's time."""
