@@ -119,6 +119,18 @@ def test_what_was_written_is_read_with_its_offset_and_in_the_order_asked(place: 
     assert store.next_offsets([0, 1]) == {0: 0, 1: 3}
 
 
+def test_a_write_goes_on_where_the_view_stands_though_that_of_another_partition_is_lost(place: Place) -> None:
+    """Also where the store has to ask once more, since another generation has become the live one."""
+    place.roles.begin({0: Beginning(G1, 1, 0, 0), 1: Beginning(G1, 1, 0, 0)})
+    place.roles.begin({0: Beginning(G2, 1, 0, 0, beside=1)})
+    store = place.store(G2)
+    assert isinstance(store.write([PartitionWrite(0, 0, 0, 1)])[0], Refused)
+    place.roles.begin({0: Beginning(G2, 1, 0, 0, instead_of=G1)})
+    with pytest.raises(ViewLostError, match="partition 1"):
+        store.write([PartitionWrite(0, 0, 0, 1), PartitionWrite(1, 0, 0, 1)])
+    assert store.next_offsets([0]) == {0: 1}
+
+
 def test_a_write_from_another_offset_changes_nothing(place: Place) -> None:
     store = place.begin()
     written(store.write([PartitionWrite(0, 0, 0, 5)])[0])

@@ -142,15 +142,23 @@ class RedisStore:
         return _answer(int(reply[2]), reply)
 
     def _call(self, partitions: Iterable[int], pack: Callable[[int], bytes]) -> dict[int, Any]:
-        """One reply a partition. Where another generation is live than was believed, nothing happened: ask again."""
+        """One reply a partition. Where another generation is live than was believed, nothing happened: ask again.
+
+        Raises ViewLostError only once all others are settled: what becomes of them is not for one partition to decide.
+        """
         replies: dict[int, Any] = {}
         asked = list(partitions)
         for _ in range(_ATTEMPTS):
             replies |= zip(asked, self._link.ask(map(pack, asked)), strict=True)
             asked = [each for each in asked if not self._is_settled(each, replies[each])]
             if not asked:
-                return replies
-        raise _restless(asked[0])
+                break
+        else:
+            raise _restless(asked[0])
+        for partition, reply in replies.items():
+            if reply[0] == b"lost":
+                raise ViewLostError(partition)
+        return replies
 
     def _standing(self, partition: int, reply: Any) -> tuple[int, int, int | None] | None:
         """Offset, epoch and limit; None where another generation is live than was believed: then ask again."""
@@ -172,8 +180,6 @@ class RedisStore:
         return at.is_building
 
     def _is_settled(self, partition: int, reply: Any) -> bool:
-        if reply[0] == b"lost":
-            raise ViewLostError(partition)
         if reply[0] == b"believed":
             self._at(partition).believe(reply[1].decode())
             return False
