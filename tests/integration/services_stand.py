@@ -165,11 +165,11 @@ def a_caller(
 
 
 @contextmanager
-def a_stand(app_of: Callable[[OpenParts], FastAPI]) -> Iterator[Stand]:
-    """A service of this making, reachable over HTTP."""
+def a_stand(app_of: Callable[[OpenParts], FastAPI], list_url: str | None = None) -> Iterator[Stand]:
+    """A service of this making, reachable over HTTP. `list_url`: a medication list to ask in the place of the one that is played."""
     stand = Stand()
-    with served(stand.list.app()) as list_url:
-        stand.list.url = list_url
+    with served(stand.list.app()) as played_url:
+        stand.list.url = list_url or played_url
         stand.app = app_of(stand.open_parts())
         with served(stand.app) as url, httpx.Client(base_url=url, timeout=10) as http:
             stand.http = http

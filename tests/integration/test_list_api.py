@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from kafka import KafkaAdminClient
@@ -22,9 +23,10 @@ from deploy.local.waiting import wait_until
 from services.admission.read_token import NO_WHOLE_LIST, ReadToken
 from services.medication_list.read_api.event_places import KEPT_S
 from services.medication_list.read_api.positions import Place
+from services.pharmacy.api import pharmacy_app
 from services.pharmacy.search import asked_of
 from tests.integration.list_stand import PARTITIONS, ListStand, Patient, a_list_stand, position
-from tests.integration.services_stand import DOOR, OFFICE, PHARMACY, SEALER, a_caller
+from tests.integration.services_stand import DOOR, OFFICE, PHARMACY, SEALER, a_caller, a_stand
 from tests.unit.fold_world import (
     MINUTE_MS,
     aborted,
@@ -131,6 +133,13 @@ def test_a_list_with_a_record_that_cannot_be_read_says_since_when_it_is_incomple
     assert len(read["treatments"]) == 1
     token = stand.tokens.verify(patient.key, read["read_token"])
     assert (token.version, token.is_whole, token.confirmed_version) == (read["version"], False, NO_WHOLE_LIST)
+    standing = {each: read[each] for each in ("position", "generation", "complete", "incomplete_since")}
+    for other in (
+        stand.ask("/v1/list/history", patient.body()),
+        stand.http.post("/internal/prescriptions", json={"patient": patient.key}),
+        stand.get(f"/v1/prescriptions/{patient.id_of('R1')}/status"),
+    ):
+        assert standing.items() <= other.json().items()
     told = stand.outcome(patient, place, event_id).json()
     assert (told["outcome"], told["reason"]) == ("parked", "unknown_schema")
     assert "resource" not in told
@@ -744,6 +753,33 @@ def test_a_view_that_was_lost_is_503_with_its_progress_and_never_an_empty_list(s
     assert after["generation"] != before["generation"]
     assert after["treatments"] == before["treatments"]
     assert stand.http.get("/health/ready").json()["status"] == "ready"
+
+
+def test_while_the_view_is_lost_no_number_is_told_to_be_nobodys(stand: ListStand) -> None:
+    patient, name, number = stand.a_patient(), uuid.uuid4().hex, uuid.uuid4().hex
+    stand.say(patient, issued(name, reference_number=number))
+    status = f"/v1/prescriptions/{patient.id_of(name)}/status"
+    with a_stand(pharmacy_app, str(stand.http.base_url)) as pharmacy:
+
+        def searched() -> httpx.Response:
+            return pharmacy.post("/v1/prescriptions/search", {"reference_number": number}, key=None)
+
+        before = searched().json()
+        assert [each["prescription"] for each in before["prescriptions"]] == [patient.id_of(name)]
+        assert before["complete"] is True
+        with redis.Redis.from_url(stand.settings.redis) as client:
+            client.flushall()
+        lost = [searched(), stand.get(status)]
+        stand.begin()
+        building = [searched(), stand.get(status)]
+        for answer in (*lost, *building):
+            assert (answer.status_code, answer.json()["type"]) == (503, "/problems/list_unavailable")
+            assert answer.headers["Retry-After"]
+        stand.judge()
+        after = searched().json()
+        assert after["prescriptions"] == before["prescriptions"]
+        assert (after["position"], after["generation"]) == (before["position"], stand.generation)
+        assert stand.get(status).json()["status"] == "E"
 
 
 def test_a_redis_that_does_not_answer_is_503(stand: ListStand) -> None:
