@@ -138,7 +138,7 @@ async def _present(parts: Parts, patient: str, now_ms: int, by: Caller) -> ListA
     shown = show(fields, now_ms, flagged)
     shown = without(shown, _withheld(shown, by))
     stands = standing(found.generation, found.partition, found.offset, fields)
-    token = parts.tokens.make(patient, shown.version, now_ms, is_whole=shown.incomplete_since_ms is None)
+    token = parts.tokens.make(patient, shown.version, now_ms, is_whole=stands.complete)
     return answered(shown, stands, as_of_ms=now_ms, read_token=token)
 
 
