@@ -26,7 +26,8 @@ async def found(world: ReadingWorld, **asked: object) -> list[str]:
 
 async def refused(world: ReadingWorld, **asked: object) -> object:
     answer = await world.post("/internal/prescriptions", asked)
-    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/list_unavailable")
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["type"] == "/problems/list_unavailable"
     assert answer.headers["Retry-After"]
     return answer.json()["progress"]
 
