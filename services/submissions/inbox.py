@@ -1,14 +1,15 @@
 """Reads the submissions topics of all systems: in each sender's order, committed only when the answer is safe.
 
 At most one record of an ordering key is under way at a time; other keys go on beside it. What is committed was
-answered: its events are in the log, or the receipt of its rejection is. Everything else is read again.
+answered: its events are in the log, or the receipt of its rejection is. Everything else is read again, but by the process
+that took it not taken again: while one record is held back, those behind it would come into the log each second.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
@@ -51,20 +52,68 @@ class Taken(NamedTuple):
     is_complete: bool
 
 
-async def take(batch: Sequence[Received], receive: Receive) -> Taken:
-    """Receive a batch: keys beside each other, the records of a key one after the other, up to its first failure."""
+class TakenBehind:
+    """What was taken behind a record that is held back. It is read again with that one each time, and is not taken again.
+
+    Of a partition never more than one round reads, since every round begins at the held record. A record is known by its
+    content and time too: a topic that was deleted and made again gives the same offsets to others.
+    """
+
+    def __init__(self) -> None:
+        self._marks: dict[Place, dict[int, int]] = {}
+
+    def __contains__(self, received: Received) -> bool:
+        mark = self._marks.get(_place_of(received), {}).get(received.offset)
+        return mark is not None and mark == hash(received)
+
+    def __len__(self) -> int:
+        return sum(len(marks) for marks in self._marks.values())
+
+    def add(self, received: Received) -> None:
+        """It was taken."""
+        self._marks.setdefault(_place_of(received), {})[received.offset] = hash(received)
+
+    def forget_before(self, next_offsets: Mapping[Place, int]) -> None:
+        """Each of these partitions goes on at this offset: what lies before is committed, and read no more."""
+        for place, next_offset in next_offsets.items():
+            marks = self._marks.pop(place, {})
+            behind = {offset: mark for offset, mark in marks.items() if offset >= next_offset}
+            if behind:
+                self._marks[place] = behind
+
+    def forget_others(self, places: Collection[Place]) -> None:
+        """These partitions are ours now, and no others."""
+        self._marks = {place: marks for place, marks in self._marks.items() if place in places}
+
+
+async def take(batch: Sequence[Received], receive: Receive, behind: TakenBehind | None = None) -> Taken:
+    """Receive a batch: keys beside each other, the records of a key one after the other, up to its first failure.
+
+    behind: what was taken already, from one batch to the next.
+    """
+    known = TakenBehind() if behind is None else behind
+
+    async def receive_once(received: Received) -> None:
+        await receive(received)
+        known.add(received)
+
     queues: dict[tuple[Place, bytes | None], list[Received]] = {}
     for received in batch:
-        queues.setdefault(((received.topic, received.partition), received.key), []).append(received)
-    unfinished = await asyncio.gather(*(_take_queue(queue, receive) for queue in queues.values()))
+        if received not in known:
+            queues.setdefault((_place_of(received), received.key), []).append(received)
+    unfinished = await asyncio.gather(*(_take_queue(queue, receive_once) for queue in queues.values()))
     next_offsets: dict[Place, int] = {}
     for received in batch:
-        next_offsets[received.topic, received.partition] = received.offset + 1
+        next_offsets[_place_of(received)] = received.offset + 1
     for left in unfinished:
         if left is not None:
-            place = (left.topic, left.partition)
-            next_offsets[place] = min(next_offsets[place], left.offset)
+            next_offsets[_place_of(left)] = min(next_offsets[_place_of(left)], left.offset)
+    known.forget_before(next_offsets)
     return Taken(next_offsets, is_complete=not any(unfinished))
+
+
+def _place_of(received: Received) -> Place:
+    return received.topic, received.partition
 
 
 async def _take_queue(queue: Sequence[Received], receive: Receive) -> Received | None:
@@ -92,6 +141,7 @@ class Inbox:
     ) -> None:
         self._metrics = metrics or InboxMetrics(new_registry())
         self._receive = receive
+        self._behind = TakenBehind()
         self._clock = clock
         self._stopping = asyncio.Event()
         self._kafka = kafka
@@ -156,7 +206,7 @@ class Inbox:
             return
         self._tell_if_behind(batch)
         with self._metrics.taking(len(batch)):
-            taken = await take(batch, self._receive)
+            taken = await take(batch, self._receive, self._behind)
         await asyncio.to_thread(self._commit, taken)
         get_logger().info("submissions_taken", records=len(batch))
         self._trouble = None if taken.is_complete else _failed("the log does not take what was submitted")
@@ -174,6 +224,7 @@ class Inbox:
                 # Of one alone: the library asks for where all of them go on.
                 consumer.position(place, timeout_ms=_JOIN_MS)
         polled: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(timeout_ms=_POLL_MS)
+        self._behind.forget_others({(place.topic, place.partition) for place in consumer.assignment()})
         return polled
 
     def _commit(self, taken: Taken) -> None:

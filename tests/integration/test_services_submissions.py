@@ -378,6 +378,47 @@ async def test_an_inbox_takes_every_system_s_topic_and_starts_again_where_it_com
     assert sorted(receipt.offset or 0 for receipt in receipts) == [3, 4]
 
 
+async def test_an_inbox_takes_once_what_lies_behind_a_record_that_is_held_back(kafka: str, system: str) -> None:
+    topic, group = f"prescription-submissions.{system}", f"inbox-{uuid4().hex}"
+    mark = uuid4().bytes
+    held, beside, after = (mark + name for name in (b"held", b"beside", b"after"))
+    tried: list[bytes] = []
+    is_held = True
+
+    async def receive(received: Received) -> None:
+        if received.value is None or not received.value.startswith(mark):
+            return
+        tried.append(received.value)
+        if is_held and received.value == held:
+            raise LogUnavailable("away")
+
+    def inbox() -> Inbox:
+        return Inbox(
+            kafka=KafkaAccess(kafka), kind="prescription-submissions", group=group, receive=receive, clock=SystemClock()
+        )
+
+    with closing(KafkaProducer(bootstrap_servers=kafka)) as producer:
+        for value in (held, beside):
+            producer.send(topic, key=value, value=value, partition=0).get(10)
+        first = inbox()
+        running = asyncio.create_task(first.run())
+        await until(lambda: tried.count(held) == 4)
+        first.stop()
+        await running
+        assert tried.count(beside) == 1
+        # Another process knows nothing of it, and reads on from what is held.
+        second = inbox()
+        running = asyncio.create_task(second.run())
+        await until(lambda: tried.count(held) == 6)
+        assert tried.count(beside) == 2
+        is_held = False
+        producer.send(topic, key=after, value=after, partition=0).get(10)
+        await until(lambda: tried[-1] == after)
+        second.stop()
+        await running
+    assert tried.count(beside) == 2
+
+
 async def test_an_inbox_that_fell_out_of_its_group_while_nothing_came_joins_again_and_takes_what_comes(
     kafka: str, system: str
 ) -> None:
