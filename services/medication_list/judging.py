@@ -18,7 +18,7 @@ from schemas.events import Event, ParkedRecordClosed, PrescriptionIssued
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
 from services.canonical_log import get_logger
-from services.medication_list.driver import Applied, Fetch, PartitionBatch, Record, Rewind, Verdict
+from services.medication_list.driver import Applied, Fetch, PartitionBatch, Record, Rewind, Verdict, mark_of
 from services.medication_list.event_spans import EventSpans, StoredEvent, sampled_in
 from services.medication_list.fold import (
     EVERYTHING,
@@ -525,6 +525,7 @@ def _write_of(work: PartitionWork) -> PartitionWrite:
         effects=work.effects,
         opened=tuple(work.opened),
         parked=work.parked,
+        last=mark_of(work.items[-1].record) if work.items else b"",
     )
 
 

@@ -58,7 +58,7 @@ from services.medication_list.record_log import KafkaRecordLog, RecordLog
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
-from services.medication_list.store.port import Store, StoreUnavailableError, ViewLostError
+from services.medication_list.store.port import Standing, Store, StoreUnavailableError, ViewLostError
 from services.medication_list.store.redis_check import RedisCheck
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
@@ -159,15 +159,15 @@ class Worker:
             self._feed(enter(self._roles, self._log, self._record, self._wanted, may_begin=self._is_live))
             self._look_around()
 
-    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
         """The store's word on how far each partition has come (see `driver.Positions`)."""
         self.held.asked(partitions)
         self._look_around_now_and_then()
         try:
-            return self._standing_store().next_offsets(partitions)
+            return self._standing_store().standing(partitions)
         except ViewLostError:
             self._store = None
-            return self._standing_store().next_offsets(partitions)
+            return self._standing_store().standing(partitions)
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
         """Judge one fetch (see `driver.Process`); what may not be written yet is waited for, for a moment."""
@@ -382,10 +382,10 @@ class LeavingWhenGone:
         self._worker = worker
         self._leave = leave
 
-    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """See `Worker.next_offsets`."""
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
+        """See `Worker.standing`."""
         with self._ending():
-            return self._worker.next_offsets(partitions)
+            return self._worker.standing(partitions)
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
         """See `Worker.process`."""

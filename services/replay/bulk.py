@@ -192,11 +192,11 @@ class BulkReader(LogReader):
         self._look_at_ms = now_ms + _CHECK_STORE_MS
         believed = self._cursors.believed()
         try:
-            stored = await asyncio.to_thread(self._positions.next_offsets, tuple(believed))
+            stored = await asyncio.to_thread(self._positions.standing, tuple(believed))
         except (StoreUnavailableError, SourceLogUnavailableError) as error:
             _log.warning("store_unreachable", error_type=type(error).__name__)
             return
-        rolled_back(self._cursors, believed, stored)
+        rolled_back(self._cursors, believed, {partition: each.offset for partition, each in stored.items()})
 
     def _now_s(self) -> float:
         return self._clock.monotonic_ms() / 1000

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type:
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
 
 from services.medication_list.driver import Applied, DriverSettings, Fetch, LogReader, Verdict, create_app, pump, run
+from services.medication_list.store.port import Standing
 from services.publishing.kafka_access import KafkaAccess
 
 EVENTS = 300_000
@@ -58,9 +59,9 @@ class NoStore:
     watch: Stopwatch = field(default_factory=Stopwatch)
     offsets: dict[int, int] = field(default_factory=dict)
 
-    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
         """Return how far was read."""
-        return {p: self.offsets.get(p, 0) for p in partitions}
+        return {p: Standing(self.offsets.get(p, 0)) for p in partitions}
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
         """Take the fetch; leave after the last one."""

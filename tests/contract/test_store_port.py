@@ -20,6 +20,7 @@ from services.medication_list.store.port import (
     PatientRewrite,
     Refused,
     RefusedWhy,
+    Standing,
     Store,
     StoreUnavailableError,
     ViewLostError,
@@ -129,6 +130,17 @@ def test_a_write_goes_on_where_the_view_stands_though_that_of_another_partition_
     with pytest.raises(ViewLostError, match="partition 1"):
         store.write([PartitionWrite(0, 0, 0, 1), PartitionWrite(1, 0, 0, 1)])
     assert store.next_offsets([0]) == {0: 1}
+
+
+def test_what_was_judged_last_stands_with_the_offset_until_another_record_was_judged(place: Place) -> None:
+    store = place.begin()
+    assert store.standing([0]) == {0: Standing(0)}
+    written(store.write([PartitionWrite(0, 0, 0, 3, last=b"2 a mark")])[0])
+    written(store.write([PartitionWrite(0, 3, 0, 5)])[0])  # markers alone
+    refused(store.write([PartitionWrite(0, 3, 0, 6, last=b"5 another")])[0])
+    assert store.standing([0, 1]) == {0: Standing(5, b"2 a mark"), 1: Standing(0)}
+    written(store.write([PartitionWrite(0, 5, 0, 7, [PatientChange(ANNA, {"meta": b"1"})], last=b"6 a third")])[0])
+    assert store.standing([0]) == {0: Standing(7, b"6 a third")}
 
 
 def test_a_write_from_another_offset_changes_nothing(place: Place) -> None:
@@ -566,6 +578,7 @@ def writes(draw: st.DrawFn) -> PartitionWrite:
         opened,
         {name: who for name, who in draw(owners).items() if name not in dict(opened)},
         {start: b"unreadable"} if draw(st.booleans()) else {},
+        draw(st.sampled_from([b"", b"%d a mark" % start])),
     )
 
 
@@ -603,7 +616,7 @@ operations = st.one_of(
     st.tuples(st.just("read"), generations, st.dictionaries(partitions, st.lists(wanted, max_size=2))),
     st.tuples(st.just("rewrite"), generations, rewrites),
     st.tuples(st.just("parked"), generations, partitions),
-    st.tuples(st.just("next_offsets"), generations, st.lists(partitions, unique=True)),
+    st.tuples(st.sampled_from(["next_offsets", "standing"]), generations, st.lists(partitions, unique=True)),
     st.tuples(st.just("begin"), partitions, beginnings),
     st.tuples(st.just("turn"), partitions, roles),
     st.tuples(st.just("unsent"), partitions, st.just(1_000)),

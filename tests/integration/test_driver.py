@@ -31,9 +31,11 @@ from services.medication_list.driver import (
     Rewind,
     Verdict,
     create_app,
+    mark_of,
     pump,
     run,
 )
+from services.medication_list.store.port import Standing
 from services.publishing.kafka_access import KafkaAccess
 
 pytestmark = pytest.mark.integration
@@ -43,9 +45,10 @@ PARTITIONS = 4
 COUNT_ONCE = """
 local stored = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
 if stored ~= tonumber(ARGV[2]) then return {0, stored} end
-for i = 5, #ARGV do redis.call('HINCRBY', KEYS[2], ARGV[i], 1) end
-redis.call('HINCRBY', KEYS[3], ARGV[4], #ARGV - 4)
+for i = 6, #ARGV do redis.call('HINCRBY', KEYS[2], ARGV[i], 1) end
+redis.call('HINCRBY', KEYS[3], ARGV[4], #ARGV - 5)
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], ARGV[1] .. ':last', ARGV[5]) end
 return {1, tonumber(ARGV[3])}
 """
 
@@ -63,14 +66,20 @@ class CountingStore:
         stored = self.client.hmget(self.offsets, [str(p) for p in partitions])
         return {p: int(offset or 0) for p, offset in zip(partitions, stored, strict=True)}
 
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
+        """Return where the store stands, and what it counted last."""
+        found = {p: self.client.hmget(self.offsets, [str(p), f"{p}:last"]) for p in partitions}
+        return {p: Standing(int(offset or 0), str(last or "").encode()) for p, (offset, last) in found.items()}
+
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
         """Take each batch that begins where the store stands."""
         verdicts: dict[int, Verdict] = {}
         for batch in fetch.batches:
             values = [(record.value or b"").decode() for record in batch.records]
+            last = mark_of(batch.records[-1]) if batch.records else b""
             taken, offset = self._count_once(
                 keys=[self.offsets, self.counts, self.workers],
-                args=[batch.partition, batch.first_offset, batch.next_offset, os.getpid(), *values],
+                args=[batch.partition, batch.first_offset, batch.next_offset, os.getpid(), last, *values],
             )
             verdicts[batch.partition] = Applied(offset) if taken else Rewind(offset)
         return verdicts

@@ -24,6 +24,7 @@ from services.medication_list.judging import Judged
 from services.medication_list.overview import GenerationOverview, Overview
 from services.medication_list.overview_metrics import Overlooking
 from services.medication_list.processor_metrics import Positions, ProcessorMetrics
+from services.medication_list.store.port import Standing
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
@@ -174,7 +175,7 @@ def stopped(registry: Registry) -> None:
     cursors = Cursors()
     cursors.assign([3], 0.0)
     (turn,) = cursors.unplaced([3]).values()
-    cursors.place(3, turn, 7)
+    cursors.place(3, turn, Standing(7))
     cursors.stop(3, turn, StopReason.OFFSET_OUT_OF_RANGE, 60.0)
     Positions(registry).follow(cursors.status)
 
@@ -183,7 +184,7 @@ def stuck(registry: Registry) -> None:
     cursors = Cursors()
     cursors.assign([3], 0.0)
     (turn,) = cursors.unplaced([3]).values()
-    cursors.place(3, turn, 7)
+    cursors.place(3, turn, Standing(7))
     cursors.take_seeks([3])
     cursors.take(3, turn, (), 8, 9)
     assert cursors.stuck(1000.0, 60.0)

@@ -30,6 +30,8 @@ class Broker:
     def __init__(self, partitions: Callable[[str], int], now_ms: Callable[[], int]) -> None:
         self.partitions = partitions
         self.is_available = True
+        self.connection = object()
+        """What every consumer is connected by; another one once it came back."""
         self.records: defaultdict[tuple[str, int], list[Stored]] = defaultdict(list)
         self.ends: defaultdict[tuple[str, int], int] = defaultdict(int)
         self.starts: dict[tuple[str, int], int] = {}

@@ -155,6 +155,7 @@ async def log_away(s: "Schedule") -> None:
     s.world.broker.is_available = False
     await asyncio.sleep(s.dice.choice((0.05, 1.0, 8.0)))
     s.world.broker.is_available = True
+    s.world.broker.connection = object()
     s.world.note("log back")
 
 

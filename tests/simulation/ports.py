@@ -19,6 +19,7 @@ from services.medication_list.store.port import (
     PatientRewrite,
     Refused,
     Snapshot,
+    Standing,
     StoreUnavailableError,
     ViewLostError,
     Wanted,
@@ -90,6 +91,13 @@ class SimulatedStore:
         found: dict[int, int] = {}
         for each in partitions:
             found |= self._link.call("next_offsets", lambda each=each: self.inner.next_offsets([each]))  # type: ignore[misc]
+        return found
+
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
+        """See `Store.standing`."""
+        found: dict[int, Standing] = {}
+        for each in partitions:
+            found |= self._link.call("standing", lambda each=each: self.inner.standing([each]))  # type: ignore[misc]
         return found
 
     def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:

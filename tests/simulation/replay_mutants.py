@@ -9,7 +9,7 @@ from unittest.mock import patch
 from services.medication_list.store import memory_store
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.memory_store import MemoryStore
-from services.medication_list.store.port import PartitionWrite, ViewLostError
+from services.medication_list.store.port import PartitionWrite, Standing, ViewLostError
 from services.replay import compare, starting
 from services.replay.bulk import Bounded, BulkReader
 from services.replay.crew import Crew
@@ -197,7 +197,7 @@ class _First:
         self._positions = positions
         self._first = first
 
-    def next_offsets(self, partitions: Any) -> Mapping[int, int]:
-        """See `Positions.next_offsets`."""
-        found: Mapping[int, int] = self._positions.next_offsets(partitions)
-        return {each: self._first.pop(each, offset) for each, offset in found.items()}
+    def standing(self, partitions: Any) -> Mapping[int, Standing]:
+        """See `Positions.standing`."""
+        found: Mapping[int, Standing] = self._positions.standing(partitions)
+        return {each: Standing(self._first.pop(each)) if each in self._first else s for each, s in found.items()}

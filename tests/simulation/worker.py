@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
+from aiokafka.client import ConnectionGroup  # type: ignore[import-untyped]
 from aiokafka.errors import IllegalStateError, OffsetOutOfRangeError  # type: ignore[import-untyped]
 
 from schemas.framing import PLAIN, Framing
@@ -207,6 +208,9 @@ class SimulatedConsumer:
         self.partitions: frozenset[int] = frozenset()
         self.resets_to_start = False
         self.brings_at_most = 1_000
+        self._polled_ms: int | None = None
+        self._client = self
+        self.cluster = self
 
     def assign(self, places: Iterable[TopicPartition]) -> None:
         """Without a group: whoever reads says what it reads."""
@@ -221,6 +225,14 @@ class SimulatedConsumer:
     def fetch_context(self) -> Iterator[None]:
         """Nobody counts here how long a poller is away."""
         yield
+
+    def leader_for_partition(self, _place: TopicPartition) -> int:
+        """There is one broker."""
+        return 0
+
+    @property
+    def _conns(self) -> Mapping[tuple[int, Any], object]:
+        return {(0, ConnectionGroup.DEFAULT): self._world.broker.connection}
 
     def assignment(self) -> set[TopicPartition]:
         """What it has."""
@@ -251,6 +263,7 @@ class SimulatedConsumer:
         at = self._positions.get(partition)
         if at is None or not world.broker.is_available:
             return {}
+        self._polled_ms = world.now_ms()
         start, end = world.broker.starts.get((EVENTS_TOPIC, partition), 0), world.broker.ends[EVENTS_TOPIC, partition]
         if not start <= at <= end:
             if not self.resets_to_start:
@@ -267,6 +280,10 @@ class SimulatedConsumer:
         if place.partition not in self._positions:
             raise IllegalStateError(place)
         return self._positions[place.partition]
+
+    def last_poll_timestamp(self, _place: TopicPartition) -> int | None:
+        """When the broker answered last, in milliseconds."""
+        return self._polled_ms
 
     def last_stable_offset(self, place: TopicPartition) -> int:
         """The log's end."""

@@ -22,9 +22,11 @@ from services.medication_list.driver import (
     Verdict,
     app,
     check_codecs,
+    mark_of,
     pump,
 )
 from services.medication_list.driver.cursors import rolled_back
+from services.medication_list.store.port import Standing
 
 PAUSE = Pauses(first_s=0.0, longest_s=0.0)
 
@@ -56,19 +58,21 @@ class MemoryStore:
     """Takes a batch only where it stands; fails and rolls back when told to."""
 
     stored: dict[int, int] = field(default_factory=dict)
+    last: dict[int, bytes] = field(default_factory=dict)
     counts: Counter[tuple[int, int]] = field(default_factory=Counter)
     mishaps: list[str] = field(default_factory=list)
     refusals: int = 0
 
-    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
         """Return where the store stands."""
-        return {p: self.stored.get(p, 0) for p in partitions}
+        return {p: Standing(self.stored.get(p, 0), self.last.get(p, b"")) for p in partitions}
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
         """Count each record, or meet with the next mishap."""
         mishap = self.mishaps.pop() if self.mishaps else "none"
         if mishap == "emptied":
             self.stored.clear()
+            self.last.clear()
             self.counts.clear()
         if mishap == "fails_before":
             raise ConnectionError
@@ -84,6 +88,8 @@ class MemoryStore:
             return Rewind(stored)
         self.counts.update((batch.partition, record.offset) for record in batch.records)
         self.stored[batch.partition] = batch.next_offset
+        if batch.records:
+            self.last[batch.partition] = mark_of(batch.records[-1])
         return Applied(batch.next_offset)
 
 
@@ -91,7 +97,7 @@ def placed(partition: int = 0, offset: int = 0) -> tuple[Cursors, int]:
     cursors = Cursors()
     cursors.assign([partition], 0.0)
     turn = cursors.unplaced([partition])[partition]
-    cursors.place(partition, turn, offset)
+    cursors.place(partition, turn, Standing(offset))
     assert cursors.take_seeks([partition]) == {partition: offset}
     return cursors, turn
 
@@ -268,3 +274,72 @@ def test_a_missing_codec_is_named_at_start(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("aiokafka.codec.cramjam", None)
     with pytest.raises(app.CodecMissingError, match="snappy, lz4, zstd"):
         check_codecs()
+
+
+# --- A log that lost its newest records --------------------------------------------------------------------------
+
+
+class Begun:
+    """One reader after the other over one log and one store, as workers that are killed and started."""
+
+    def __init__(self, records: list[LogRecord]) -> None:
+        self.records = records
+        self.store = MemoryStore()
+
+    def _read(self, _partition: int, offset: int, limit: int) -> list[LogRecord]:
+        return [each for each in self.records if each.offset >= offset][:limit]
+
+    async def run(self, max_records: int = 1000) -> None:
+        """A worker begins, and reads what there is."""
+        reader = MemoryLogReader(self._read, self.store, max_records=max_records)
+        reader.assign([0])
+        reader.close()
+        await pump(reader, self.store.process, PAUSE)
+
+
+@pytest.mark.parametrize("max_records", [1, 1000])
+async def test_a_worker_that_begins_goes_on_after_the_record_that_was_judged_last(max_records: int) -> None:
+    begun = Begun([LogRecord(0), LogRecord(1), LogRecord(4)])  # markers between them, and after them
+    await begun.run(max_records)
+    begun.store.stored[0] = 7
+    begun.records += [LogRecord(7), LogRecord(8)]
+    await begun.run(max_records)
+    assert begun.store.counts == Counter((0, offset) for offset in (0, 1, 4, 7, 8))
+    assert begun.store.refusals == 0
+
+
+@pytest.mark.parametrize(
+    "instead", [LogRecord(4, key=b"another"), LogRecord(4, value=b"another"), LogRecord(4, timestamp=1), LogRecord(5)]
+)
+async def test_nothing_is_read_past_a_hole_that_others_records_have_filled(instead: LogRecord) -> None:
+    """The log lost its newest records, and went on: its end has passed the store's offset before anybody looked."""
+    begun = Begun([LogRecord(offset) for offset in range(5)])
+    await begun.run()
+    begun.records = [*begun.records[:4], instead, *(LogRecord(offset) for offset in range(6, 20))]
+    for _ in range(3):  # however often a worker is started
+        await begun.run()
+    assert begun.store.stored == {0: 5}
+    assert begun.store.counts == Counter((0, offset) for offset in range(5))
+    begun.store.stored.clear()  # an operator has the view made again from the log as it is
+    begun.store.last.clear()
+    await begun.run()
+    assert begun.store.stored == {0: 20}
+
+
+def test_no_batch_from_before_sends_a_partition_on_that_has_yet_to_find_what_was_judged_last() -> None:
+    cursors = Cursors()
+    cursors.assign([0], 0.0)
+    turn = cursors.unplaced([0])[0]
+    cursors.rewind(0, 3)
+    assert cursors.unplaced([0]) == {0: turn}, "where it begins only the store says"
+    cursors.place(0, turn, Standing(5, mark_of(LogRecord(4))))
+    cursors.rewind(0, 3)
+    assert cursors.take_seeks([0]) == {0: 4}
+    assert cursors.is_another(0, turn, [LogRecord(4, key=b"another")], 5)
+    assert cursors.stop(0, turn, StopReason.LOG_REWRITTEN, retry_at_s=30.0) == Stop(StopReason.LOG_REWRITTEN, 0, 5)
+    cursors.rewind(0, 5)
+    assert cursors.readable([0]) == {}
+    assert cursors.status()[0].stop is not None
+    assert rolled_back(cursors, cursors.believed(), {0: 0}) == [0], "an operator emptied the store"
+    assert cursors.take_seeks([0]) == {0: 0}
+    assert cursors.readable([0]).keys() == {0}

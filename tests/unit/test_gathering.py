@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
+from aiokafka.client import ConnectionGroup  # type: ignore[import-untyped]
 
 from services.medication_list.driver.kafka import Intervals, PartitionReader, Plan
+from services.medication_list.store.port import Standing
 from tests.simulation.loop import Scheduler, running
 
 TOPIC, PLACE = "medication-events", TopicPartition("medication-events", 0)
@@ -22,9 +24,9 @@ RECORD_BYTES = 500
 class FirstOffsets:
     """A store in which nothing was judged yet."""
 
-    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """See `Positions.next_offsets`."""
-        return dict.fromkeys(partitions, 0)
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
+        """See `Positions.standing`."""
+        return dict.fromkeys(partitions, Standing(0))
 
 
 class PlayedConsumer:
@@ -40,6 +42,8 @@ class PlayedConsumer:
         self._fetcher = SimpleNamespace(
             _records={}, _fetch_max_wait_ms=500, _fetch_min_bytes=1, _create_fetch_waiter=self._create_fetch_waiter
         )
+        cluster = SimpleNamespace(leader_for_partition=lambda _: 0)
+        self._client = SimpleNamespace(cluster=cluster, _conns={(0, ConnectionGroup.DEFAULT): self})
         self._at_broker: list[int] = []
         self._fetched: list[int] = []
         self._position = 0

@@ -11,11 +11,12 @@ from schemas.codec import decode, encode
 from schemas.events import Event, PrescriptionIssued
 from schemas.framing import Framing
 from schemas.reasons import ParkReason
-from services.medication_list.driver import Applied, Fetch, PartitionBatch
+from services.medication_list.driver import Applied, Fetch, PartitionBatch, mark_of
 from services.medication_list.fold.judgement import ReceiptDue
 from services.medication_list.fold.state import claim_field
 from services.medication_list.judging import Judge
 from services.medication_list.mending import note_in
+from services.medication_list.store.port import Standing
 from services.publishing.log import SUBMISSION_HEADER
 from tests.oracle.histories import history
 from tests.unit.fold_world import PATIENT, aborted, claimed, dispensed, id_of, issued
@@ -106,3 +107,15 @@ def test_a_record_that_decoding_stumbles_over_is_parked_alone_too() -> None:
     assert Judge(world.store, 1, Stumbling()).process(Fetch((batch,))) == {0: Applied(3)}
     assert [note_in(each).reason for each in world.store.parked(0).values()] == [ParkReason.NOT_JUDGED]
     assert world.store.parked(0).keys() == {1}
+
+
+def test_the_view_knows_the_record_that_it_judged_last_however_the_log_was_cut() -> None:
+    """Also one that nobody can read, and where transaction markers follow it."""
+    story = Story()
+    story.say(issued("R1"))
+    story.say(issued("R2", "T2"), damaged=True)
+    world = story.world
+    assert world.store.standing([0]) == {0: Standing(2, mark_of(world.records[0, 1]))}
+    assert Judge(world.store, 1).process(Fetch((PartitionBatch(0, 2, 4, [], 0),))) == {0: Applied(4)}
+    assert world.store.standing([0]) == {0: Standing(4, mark_of(world.records[0, 1]))}
+    assert world.afresh().store.standing([0])[0].last == mark_of(world.records[0, 1])

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.medication_list.store.port import Standing
+
 
 class Record(Protocol):
     """One record of the log, as the driver hands it on: undecoded.
@@ -90,8 +92,8 @@ batch of the fetch comes again, so it must lean on the store's compare-and-set."
 class Positions(Protocol):
     """The store's word on how far each partition has come: the only authority."""
 
-    def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Return the offset that the store expects next, for each partition; 0 where it holds nothing.
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
+        """Return the offset that the store expects next, for each partition, and the mark of what it judged last.
 
         It is called in a worker thread, may block, and raises whatever the store's client raises.
         """

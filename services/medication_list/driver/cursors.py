@@ -7,13 +7,17 @@ from enum import StrEnum
 from itertools import count
 
 from services.medication_list.driver.batches import PartitionBatch, Record
+from services.medication_list.driver.last_record import mark_of, offset_in
+from services.medication_list.store.port import Standing
 
 
 class StopReason(StrEnum):
     """Why a partition is not being read. Each is an alarm and none is ever skipped over."""
 
     OFFSET_OUT_OF_RANGE = "offset_out_of_range"
-    """The log no longer holds, or does not yet hold, the offset that the store expects."""
+    """The log no longer holds, or does not yet hold, the offset that the store expects, or the record before it."""
+    LOG_REWRITTEN = "log_rewritten"
+    """Where the record was that was judged last, the log holds another one: it lost its newest records, and others came."""
     CORRUPT_BATCH = "corrupt_batch"
     """The bytes at this offset are not a readable record batch."""
     NOT_READABLE = "not_readable"
@@ -47,6 +51,7 @@ class PartitionStatus:
 class _Cursor:
     turn: int
     next_offset: int | None = None  # None: the store must be asked
+    last: bytes = b""  # the mark of the record that must be found before anything is read on
     must_seek: bool = False
     applied: int | None = None
     end: int | None = None
@@ -84,12 +89,38 @@ class Cursors:
                 if (c := self._cursors.get(p)) is not None and c.next_offset is None and c.stop is None
             }
 
-    def place(self, partition: int, turn: int, offset: int) -> None:
-        """Begin the partition at the store's offset."""
+    def place(self, partition: int, turn: int, stands: Standing) -> None:
+        """Begin the partition where the store stands: with the record that was judged last, which is not handed on."""
         with self._lock:
             if (cursor := self._at(partition, turn)) is not None:
-                cursor.next_offset = cursor.applied = offset
+                cursor.next_offset = cursor.applied = stands.offset
+                cursor.last = stands.last
                 cursor.must_seek = True
+
+    def begin_again(self, partition: int, turn: int) -> None:
+        """Have the partition begin where the store stands, as if it had been assigned just now."""
+        with self._lock:
+            if (cursor := self._at(partition, turn)) is not None:
+                self._begin_again(partition, cursor, cursor.advanced_at_s)
+
+    def is_unproved(self, partition: int, turn: int) -> bool:
+        """Tell whether the record that was judged last has yet to be found in the log."""
+        with self._lock:
+            cursor = self._at(partition, turn)
+            return cursor is not None and bool(cursor.last) and not cursor.must_seek
+
+    def is_another(self, partition: int, turn: int, records: Sequence[Record], position: int) -> bool:
+        """Tell whether what was read first is not the record that was judged last. Once that was found it is asked no more."""
+        with self._lock:
+            cursor = self._at(partition, turn)
+            if cursor is None or not cursor.last or cursor.must_seek:
+                return False
+            if not records and position <= offset_in(cursor.last):
+                return False
+            if not records or mark_of(records[0]) != cursor.last:
+                return True
+            cursor.last = b""
+            return False
 
     def readable(self, partitions: Iterable[int]) -> dict[int, int]:
         """Return the turn of each of these partitions that can be read."""
@@ -107,7 +138,7 @@ class Cursors:
             for partition in partitions:
                 cursor = self._cursors.get(partition)
                 if cursor is not None and cursor.must_seek and cursor.next_offset is not None:
-                    seeks[partition] = cursor.next_offset
+                    seeks[partition] = offset_in(cursor.last) if cursor.last else cursor.next_offset
                     cursor.must_seek = False
             return seeks
 
@@ -122,6 +153,8 @@ class Cursors:
             cursor.end = end
             if cursor.must_seek or position <= cursor.next_offset:
                 return None
+            if records and records[0].offset < cursor.next_offset:
+                records = [record for record in records if record.offset >= cursor.next_offset]
             batch = PartitionBatch(partition, cursor.next_offset, position, records, turn)
             cursor.next_offset = position
             return batch
@@ -140,9 +173,14 @@ class Cursors:
                 cursor.alarmed = False
 
     def rewind(self, partition: int, offset: int) -> None:
-        """Read the partition again from ``offset``. A partition that is no longer assigned is left alone."""
+        """Read the partition again from ``offset``. A partition that is no longer assigned is left alone.
+
+        So is one that has yet to begin where the store stands, or is stopped: a batch from before that cannot send it on.
+        """
         with self._lock:
-            if (cursor := self._cursors.get(partition)) is not None:
+            cursor = self._cursors.get(partition)
+            has_begun = cursor is not None and cursor.next_offset is not None and not cursor.last
+            if cursor is not None and has_begun and cursor.stop is None:
                 self._send_to(cursor, offset)
 
     def believed(self) -> dict[int, tuple[int, int]]:
@@ -201,7 +239,7 @@ class Cursors:
         with self._lock:
             for partition, cursor in self._cursors.items():
                 if cursor.stop is not None and cursor.retry_at_s <= now_s:
-                    self._cursors[partition] = _Cursor(next(self._turns), end=cursor.end, advanced_at_s=now_s)
+                    self._begin_again(partition, cursor, now_s)
 
     def stuck(self, now_s: float, after_s: float) -> list[PartitionStatus]:
         """Return the partitions that have records to read and have not advanced for so long; each once until it does."""
@@ -221,6 +259,9 @@ class Cursors:
         with self._lock:
             return tuple(_status(p, c) for p, c in sorted(self._cursors.items()))
 
+    def _begin_again(self, partition: int, cursor: _Cursor, advanced_at_s: float) -> None:
+        self._cursors[partition] = _Cursor(next(self._turns), end=cursor.end, advanced_at_s=advanced_at_s)
+
     def _at(self, partition: int, turn: int) -> _Cursor | None:
         cursor = self._cursors.get(partition)
         return cursor if cursor is not None and cursor.turn == turn else None
@@ -228,6 +269,7 @@ class Cursors:
     def _send_to(self, cursor: _Cursor, offset: int) -> None:
         cursor.turn = next(self._turns)
         cursor.next_offset = cursor.applied = offset
+        cursor.last = b""
         cursor.must_seek = True
         cursor.stop = None
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
+from aiokafka.client import ConnectionGroup  # type: ignore[import-untyped]
 from aiokafka.errors import (  # type: ignore[import-untyped]
     ConsumerStoppedError,
     CorruptRecordException,
@@ -56,6 +57,9 @@ _FETCH_BYTES = 4 << 20
 """How many bytes of records one fetch hands on, give or take one partition's share. With the eight fetches that may wait
 for the agent it bounds what a worker holds while its store is slow or silent: 40 MiB, and for each partition what
 aiokafka fetched ahead (`consumer_max_fetch_size`). Records of usual size reach the bound of their number long before."""
+
+_NOTHING_THERE_S = 5.0
+"""How long a broker may answer that there is nothing where the record must be that was judged last."""
 
 _REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
     (OffsetOutOfRangeError, StopReason.OFFSET_OUT_OF_RANGE),
@@ -101,6 +105,14 @@ def register(positions: Positions, *, topic: str, declared_partitions: int, inte
     return scheme
 
 
+class _Sought(NamedTuple):
+    """When a partition was found without the record that was judged last, and when it had been fetched last by then."""
+
+    turn: int
+    at_s: float
+    polled: int | None
+
+
 class PartitionReader:
     """Reads the assigned partitions of one topic with aiokafka, from the store's offsets.
 
@@ -115,6 +127,8 @@ class PartitionReader:
         self._queue: list[int] = []
         self._published: dict[int, int] = {}
         self._gathers = False
+        self._sought: dict[int, _Sought] = {}
+        self._begun_over: dict[int, object | None] = {}
 
     async def read(self, consumer: AIOKafkaConsumer, max_records: int) -> tuple[PartitionBatch, ...]:
         """Return the next batches, at most one a partition, or none after a moment's wait.
@@ -184,6 +198,8 @@ class PartitionReader:
             await self.check_partition_count(consumer)
             if self._halted:
                 return {}
+            # Before they are sought: what comes over a later one is not what was asked for over this.
+            self._begun_over.update((each, self._connection(consumer, each)) for each in unplaced)
             await self._ask_store(unplaced)
         for partition, offset in self._cursors.take_seeks(assigned).items():
             try:
@@ -195,13 +211,13 @@ class PartitionReader:
 
     async def _ask_store(self, unplaced: Mapping[int, int]) -> None:
         try:
-            offsets = await asyncio.to_thread(self._plan.positions.next_offsets, tuple(unplaced))
+            stored = await asyncio.to_thread(self._plan.positions.standing, tuple(unplaced))
         except Exception as error:  # noqa: BLE001 — a store that is away is waited for, at start too
             _log.warning("store_unreachable", error_type=type(error).__name__)
             await asyncio.sleep(1.0)
             return
         for partition, turn in unplaced.items():
-            self._cursors.place(partition, turn, offsets.get(partition, 0))
+            self._cursors.place(partition, turn, stored[partition])
 
     async def _take_ready(
         self, consumer: AIOKafkaConsumer, turns: Mapping[int, int], max_records: int
@@ -251,7 +267,49 @@ class PartitionReader:
         except Exception as error:  # noqa: BLE001 — decompression raises whatever its library raises
             self._stop_reading(consumer, partition, turn, error, max_records)
             return None
+        if (lost := self._lost(consumer, partition, turn, records, position)) is not None:
+            self._stop(consumer, partition, turn, lost)
+            return None
+        if records and self._came_over_another(consumer, partition):
+            self._cursors.begin_again(partition, turn)
         return self._cursors.take(partition, turn, records, position, end)
+
+    def _came_over_another(self, consumer: AIOKafkaConsumer, partition: int) -> bool:
+        """Tell whether there is another connection by now than the partition was begun over, to whichever leader.
+
+        A broker that came back may have lost what it had not written, and have more again than was read of it: no error
+        would ever say so. So what was judged last is looked for anew.
+        """
+        connection = self._connection(consumer, partition)
+        return connection is not None and connection is not self._begun_over.get(partition)
+
+    def _connection(self, consumer: AIOKafkaConsumer, partition: int) -> object | None:
+        client = consumer._client  # noqa: SLF001 — nothing public tells one connection from the next
+        leader = client.cluster.leader_for_partition(self._tp(partition))
+        return cast("object | None", client._conns.get((leader, ConnectionGroup.DEFAULT)))  # noqa: SLF001
+
+    def _lost(
+        self, consumer: AIOKafkaConsumer, partition: int, turn: int, records: Sequence[Record], position: int
+    ) -> StopReason | None:
+        """Why nothing may be read on: what was judged last is not there, or another record is. It is looked for first."""
+        if self._cursors.is_another(partition, turn, records, position):
+            return StopReason.LOG_REWRITTEN
+        is_lacking = not records and self._lacks_the_last(consumer, partition, turn)
+        return StopReason.OFFSET_OUT_OF_RANGE if is_lacking else None
+
+    def _lacks_the_last(self, consumer: AIOKafkaConsumer, partition: int, turn: int) -> bool:
+        """Tell whether the log ends where the record must be that was judged last: no error says so, and nothing comes.
+
+        A leader that was elected just now may not show for a moment what it has.
+        """
+        if not self._cursors.is_unproved(partition, turn):
+            return False
+        now_s = asyncio.get_running_loop().time()
+        sought, polled = self._sought.get(partition), consumer.last_poll_timestamp(self._tp(partition))
+        if sought is None or sought.turn != turn:
+            self._sought[partition] = _Sought(turn, now_s, polled)
+            return False
+        return polled != sought.polled and now_s - sought.at_s >= _NOTHING_THERE_S
 
     def _stop_reading(
         self, consumer: AIOKafkaConsumer, partition: int, turn: int, error: Exception, within: int
@@ -259,16 +317,22 @@ class PartitionReader:
         reason = _stop_reason(error)
         if reason is StopReason.CORRUPT_BATCH and self._cursors.suspect(partition, turn, within):
             return
+        self._stop(consumer, partition, turn, reason, type(error).__name__)
+
+    def _stop(
+        self,
+        consumer: AIOKafkaConsumer,
+        partition: int,
+        turn: int,
+        reason: StopReason,
+        error_type: str | None = None,
+    ) -> None:
         retry_at_s = asyncio.get_running_loop().time() + self._plan.intervals.retry_stopped_s
         stop = self._cursors.stop(partition, turn, reason, retry_at_s)
         if stop is not None:
             consumer.pause(self._tp(partition))
             _log.error(
-                reason.value,
-                topic=self._plan.topic,
-                partition=partition,
-                offset=stop.offset,
-                error_type=type(error).__name__,
+                reason.value, topic=self._plan.topic, partition=partition, offset=stop.offset, error_type=error_type
             )
 
     async def _wait_for_records(self, consumer: AIOKafkaConsumer) -> None:
@@ -299,10 +363,11 @@ async def look_for_rollback(plan: Plan) -> None:
     if not believed:
         return
     try:
-        stored = await asyncio.to_thread(plan.positions.next_offsets, tuple(believed))
+        standing = await asyncio.to_thread(plan.positions.standing, tuple(believed))
     except Exception as error:  # noqa: BLE001 — the next tick asks again
         _log.warning("store_unreachable", error_type=type(error).__name__)
         return
+    stored = {partition: each.offset for partition, each in standing.items()}
     for partition in rolled_back(cursors, believed, stored):
         _log.warning(
             "store_rolled_back",

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from math import inf
 
 from services.medication_list.driver.batches import Fetch, LogReader, PartitionBatch, Positions, Record
-from services.medication_list.driver.cursors import Cursors, rolled_back
+from services.medication_list.driver.cursors import Cursors, StopReason, rolled_back
 
 ReadRecords = Callable[[int, int, int], Sequence[Record]]
 """Takes partition, offset and a limit; returns the records at and after the offset, in order."""
@@ -49,7 +50,8 @@ class MemoryLogReader(LogReader):
     def check_store(self) -> None:
         """Rewind what the store has gone back on."""
         believed = self._cursors.believed()
-        rolled_back(self._cursors, believed, self._positions.next_offsets(tuple(believed)))
+        stored = self._positions.standing(tuple(believed))
+        rolled_back(self._cursors, believed, {partition: each.offset for partition, each in stored.items()})
 
     async def fetches(self) -> AsyncIterator[Fetch]:
         """Yield what there is to read; wait while there is nothing, until closed."""
@@ -78,21 +80,26 @@ class MemoryLogReader(LogReader):
     def _place(self) -> None:
         unplaced = self._cursors.unplaced(self._assigned)
         if unplaced:
-            offsets = self._positions.next_offsets(tuple(unplaced))
+            stored = self._positions.standing(tuple(unplaced))
             for partition, turn in unplaced.items():
-                self._cursors.place(partition, turn, offsets.get(partition, 0))
+                self._cursors.place(partition, turn, stored[partition])
         for partition, offset in self._cursors.take_seeks(self._assigned).items():
             self._sought[partition] = offset
 
     def _take(self) -> tuple[PartitionBatch, ...]:
         batches = []
         for partition, turn in self._cursors.readable(self._assigned).items():
-            records = self._read(partition, self._sought[partition], self._max_records)
+            # What was judged last is read once more, and not handed on.
+            at_most = self._max_records + self._cursors.is_unproved(partition, turn)
+            records = self._read(partition, self._sought[partition], at_most)
             if not records:
                 continue
             end = records[-1].offset + 1
+            self._sought[partition] = end
+            if self._cursors.is_another(partition, turn, records, end):
+                self._cursors.stop(partition, turn, StopReason.LOG_REWRITTEN, retry_at_s=inf)
+                continue
             batch = self._cursors.take(partition, turn, records, end, end)
             if batch is not None:
-                self._sought[partition] = end
                 batches.append(batch)
         return tuple(batches)

@@ -16,6 +16,7 @@ from services.medication_list.store.port import (
     Refused,
     RefusedWhy,
     Snapshot,
+    Standing,
     StoreUnavailableError,
     ViewLostError,
     Wanted,
@@ -137,6 +138,13 @@ class MemoryStore:
         """See `port.Store.next_offsets`."""
         with self._server.call() as content:
             return {partition: self._stands(content, partition)[0] for partition in partitions}
+
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
+        """See `port.Store.standing`."""
+        with self._server.call() as content:
+            found = {partition: self._stands(content, partition)[0] for partition in partitions}
+            held = {each: content.hashes[GenerationKeys(self.generation, each).offset] for each in found}
+            return {each: Standing(offset, held[each].get(b"last", b"")) for each, offset in found.items()}
 
     def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:
         """See `port.Store.read`."""
@@ -312,7 +320,8 @@ class MemoryStore:
                     content.outboxes[common.outbox].append((content.last_entry, effect))
         taken = self._owners(content, keys.rx, write)
         _put(content, keys.parked, {str(each).encode(): reason for each, reason in write.parked.items()})
-        _put(content, keys.offset, {b"offset": str(write.next_offset).encode()})
+        last = {b"last": write.last} if write.last else {}
+        _put(content, keys.offset, {b"offset": str(write.next_offset).encode(), **last})
         if own:
             self._server.announce(write.partition, write.next_offset)
         if own and role.state == RoleState.BUILDING and write.next_offset >= role.until:

@@ -21,6 +21,13 @@ class ViewLostError(StoreUnavailableError):
         self.partition = partition
 
 
+class Standing(NamedTuple):
+    """How far a partition has come. `last` is the mark of the record that was judged last, empty where none is known."""
+
+    offset: int
+    last: bytes = b""
+
+
 class Wanted(NamedTuple):
     """What a fold needs of one patient: fields of its hash, entries of its event index."""
 
@@ -72,7 +79,8 @@ class PartitionWrite:
     only if the store still holds both. `effects` are outbox entries (msgpack arrays that begin with the source offset) in log order.
     `opened` gives a prescription id or reference number its patient, in log order: the first one stays, and under which
     others it came is kept beside it (`keys.disputed_name`). `closed` takes ids back that belong to that patient; it
-    happens before `opened`. `parked` maps an offset to why it was parked.
+    happens before `opened`. `parked` maps an offset to why it was parked. `last` is the mark of the batch's last record
+    (see `Standing`); without one, that of an earlier batch stays.
     """
 
     partition: int
@@ -84,6 +92,7 @@ class PartitionWrite:
     opened: Sequence[tuple[str, bytes]] = ()
     closed: Mapping[str, bytes] = field(default_factory=dict)
     parked: Mapping[int, bytes] = field(default_factory=dict)
+    last: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +158,10 @@ class Store(Protocol):
 
     def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
         """The offset that the store expects next, for each partition; 0 where this generation holds nothing yet."""
+        ...
+
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
+        """The same, with the mark of the record that was judged last, of one moment."""
         ...
 
     def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:

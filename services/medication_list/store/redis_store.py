@@ -15,6 +15,7 @@ from services.medication_list.store.port import (
     Refused,
     RefusedWhy,
     Snapshot,
+    Standing,
     StoreUnavailableError,
     ViewLostError,
     Wanted,
@@ -64,12 +65,19 @@ class RedisStore:
 
     def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
         """See `port.Store.next_offsets`."""
+        return {partition: stands.offset for partition, stands in self.standing(partitions).items()}
+
+    def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
+        """See `port.Store.standing`."""
         asked = list(partitions)
-        replies = self._link.ask([command("HGET", self._at(each).own.offset, "offset") for each in asked])
-        for partition, reply in zip(asked, replies, strict=True):
-            if reply is None:
+        replies = self._link.ask([command("HMGET", self._at(each).own.offset, "offset", "last") for each in asked])
+        for partition, (offset, _) in zip(asked, replies, strict=True):
+            if offset is None:
                 raise ViewLostError(partition)
-        return {partition: int(reply) for partition, reply in zip(asked, replies, strict=True)}
+        return {
+            partition: Standing(int(offset), last or b"")
+            for partition, (offset, last) in zip(asked, replies, strict=True)
+        }
 
     def read(self, requests: Mapping[int, Sequence[Wanted]]) -> Mapping[int, Snapshot]:
         """See `port.Store.read`."""
@@ -255,7 +263,7 @@ def _pack_write(at: _Places, generation: str, write: PartitionWrite) -> bytes:
     for pairs in (write.closed, write.parked):
         values += chain.from_iterable(pairs.items())
     head = (generation, at.live, write.expected_offset, write.epoch, write.next_offset, common.announcements)
-    return packed(("FCALL", _WRITE, len(keys), *keys, *head, _pack_counts(shape), *values))
+    return packed(("FCALL", _WRITE, len(keys), *keys, *head, _pack_counts(shape), write.last, *values))
 
 
 def _answer(next_offset: int, reply: Any) -> Written | Refused:

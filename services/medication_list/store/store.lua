@@ -164,7 +164,8 @@ end
 
 -- KEYS: role, offset, the live generation's offset, outbox, rx, parked, then hash and event index of each patient.
 -- ARGV: generation, believed live one, expected offset, epoch, next offset, channel, packed counts (patients, effects,
--- opened, closed, parked, then put, drop, remember per patient), then the values in that order.
+-- opened, closed, parked, then put, drop, remember per patient), the mark of the last record ('': the one that is there
+-- stays), then the values in the order of the counts.
 -- Answers 'ok' and the ids taken by others, or why not, offset, epoch, limit.
 local function write(keys, args)
   local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
@@ -173,7 +174,7 @@ local function write(keys, args)
   end
   local expected, next_offset = whole(args[3]), whole(args[5])
   local shape = cmsgpack.unpack(args[7])
-  if not (expected and next_offset and expected < next_offset and complete(shape, keys, args, 6, 7)) then
+  if not (expected and next_offset and expected < next_offset and complete(shape, keys, args, 6, 8)) then
     return redis.error_reply('BADARGUMENT the write does not add up')
   end
   local why = false
@@ -190,7 +191,7 @@ local function write(keys, args)
     return {why, now.offset, now.epoch, now.limit}
   end
   -- From here on nothing is refused.
-  local at = change(shape, keys, args, 7, 8)
+  local at = change(shape, keys, args, 7, 9)
   for i = at, at + shape[2] - 1 do
     if now.own and (now.effects_from <= expected or now.effects_from <= source_offset(args[i])) then
       redis.call('XADD', keys[4], '*', 'e', args[i])
@@ -202,7 +203,11 @@ local function write(keys, args)
   local taken = open(keys[5], args, opened_at, closed_at - 1)
   at = closed_at + 2 * shape[4]
   set_pairs(keys[6], args, at, #args)
-  redis.call('HSET', keys[2], 'offset', args[5])
+  if args[8] == '' then
+    redis.call('HSET', keys[2], 'offset', args[5])
+  else
+    redis.call('HSET', keys[2], 'offset', args[5], 'last', args[8])
+  end
   if now.own then
     if now.state == 'building' and next_offset >= tonumber(now.upto) then
       redis.call('HSET', keys[1], 'state', 'live')

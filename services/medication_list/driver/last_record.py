@@ -1,0 +1,20 @@
+"""What a record is known again by: whether the log still holds the one that the view judged last, at its offset."""
+
+from hashlib import blake2b
+
+from services.medication_list.driver.batches import Record
+
+_DIGEST_BYTES = 8
+
+
+def mark_of(record: Record) -> bytes:
+    """Offset, the broker's time, and a digest of key and value: what took its place at the same offset has another one."""
+    digest = blake2b(record.key or b"", digest_size=_DIGEST_BYTES)
+    digest.update(b"\0")
+    digest.update(record.value or b"")
+    return b"%d %d %s" % (record.offset, record.timestamp, digest.hexdigest().encode())
+
+
+def offset_in(mark: bytes) -> int:
+    """The offset of the record that a mark is of."""
+    return int(mark.partition(b" ")[0])
