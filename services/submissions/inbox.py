@@ -8,12 +8,13 @@ that took it not taken again: while one record is held back, those behind it wou
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
 from services.canonical_log import get_logger
@@ -25,6 +26,7 @@ from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Received
 from services.telemetry import new_registry
 from services.telemetry.traces import well_formed
+from services.topics.registry import PARTY
 
 Receive = Callable[[Received], Coroutine[Any, Any, None]]
 Place = tuple[str, int]
@@ -123,6 +125,10 @@ async def _take_queue(queue: Sequence[Received], receive: Receive) -> Received |
             await receive(received)
         except LogUnavailable:
             return received
+        except Exception as error:  # noqa: BLE001 - one submission must end nobody's inbox: it is tried again, and its key waits
+            place = {"topic": received.topic, "partition": received.partition, "offset": received.offset}
+            get_logger().error("submission_not_taken", **place, error_type=type(error).__name__)
+            return received
     return None
 
 
@@ -149,14 +155,17 @@ class Inbox:
         self._group = group
         self._consumer: Any = None
         self._trouble: Trouble | None = Trouble(TroubleReason.NOT_STARTED, "The inbox has not reached the log yet.")
+        self._lost: Trouble | None = None
+        self._strays: frozenset[str] = frozenset()
 
     def stop(self) -> None:
         """Finish what is under way, then leave."""
         self._stopping.set()
 
     async def check(self) -> Sequence[Trouble]:
-        """Whether the last round came through (see `services.health`)."""
-        return () if self._trouble is None else (self._trouble,)
+        """Whether the last round came through, and what this process cannot mend (see `services.health`)."""
+        strays = _stray(len(self._strays)) if self._strays else None
+        return tuple(each for each in (self._trouble, self._lost, strays) if each is not None)
 
     async def run(self) -> None:
         """Take batch after batch until told to stop."""
@@ -179,7 +188,8 @@ class Inbox:
             group_id=self._group,
             client_id=self._group,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            # Where to go on is ours to say: the library would step over what was deleted without a word.
+            auto_offset_reset="none",
             isolation_level="read_committed",
             allow_auto_create_topics=False,
             max_poll_records=RECORDS_AT_ONCE,
@@ -187,13 +197,13 @@ class Inbox:
             metadata_max_age_ms=_NEW_TOPICS_SEEN_WITHIN_MS,
             session_timeout_ms=_SESSION_MS,
         )
-        consumer.subscribe(pattern=rf"^{self._kind}\.[a-z0-9-]+$")
+        consumer.subscribe(pattern=rf"^{re.escape(self._kind)}\.{PARTY.pattern}$")
         return consumer
 
     async def _take_one_batch(self) -> None:
         try:
             polled = await asyncio.to_thread(self._poll)
-        except KafkaError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
             get_logger().warning("inbox_waits", error_type=type(error).__name__)
             self._trouble = _failed(f"the log could not be read ({type(error).__name__})")
             self._metrics.failed()
@@ -209,14 +219,49 @@ class Inbox:
             taken = await take(batch, self._receive, self._behind)
         await asyncio.to_thread(self._commit, taken)
         get_logger().info("submissions_taken", records=len(batch))
-        self._trouble = None if taken.is_complete else _failed("the log does not take what was submitted")
+        self._trouble = None if taken.is_complete else _failed("not all that was submitted could be taken")
         if not taken.is_complete:
             self._metrics.failed()
-            get_logger().warning("inbox_waits", reason="log_unavailable")
+            get_logger().warning("inbox_waits", reason="not_taken")
             await self._pause()
 
     def _poll(self) -> Mapping[TopicPartition, Sequence[Any]]:
         consumer = self._connected()
+        self._look_for_strays(consumer)
+        try:
+            return self._polled(consumer)
+        except NoOffsetForPartitionError as error:
+            # Nothing of these was ever committed.
+            consumer.seek_to_beginning(*error.args[0])
+        except OffsetOutOfRangeError as error:
+            for place, offset in error.args[0].items():
+                self._go_on_from_the_start(consumer, place, offset)
+        return {}
+
+    def _go_on_from_the_start(self, consumer: Any, place: TopicPartition, offset: int) -> None:
+        """What was to be read next is not there any more: say what was lost, and go on with the oldest that there is."""
+        start = consumer.beginning_offsets([place])[place]
+        consumer.seek(place, start)
+        told = {"topic": place.topic, "partition": place.partition, "offset": offset, "next_offset": start}
+        if start > offset:
+            get_logger().error("submissions_lost", **told, count=start - offset)
+            self._metrics.lost(start - offset)
+            self._lost = _lost(place)
+        else:
+            # The topic was made again, or lost its end: what is there is read anew, and what is known is a duplicate.
+            get_logger().warning("inbox_begins_anew", **told)
+
+    def _look_for_strays(self, consumer: Any) -> None:
+        """Tell once of each topic that could be meant as one of submissions, and that no system can have."""
+        stem = f"{self._kind}."
+        there = consumer._cluster.topics()  # noqa: SLF001 - what is public asks the broker each time
+        named = (each.removeprefix(stem) for each in there if each.startswith(stem))
+        strays = frozenset(each for each in named if not PARTY.fullmatch(each))
+        for _ in strays - self._strays:
+            get_logger().error("topic_of_no_system", kind=self._kind.replace("-", "_"))
+        self._strays = strays
+
+    def _polled(self, consumer: Any) -> Mapping[TopicPartition, Sequence[Any]]:
         # It would also tell of a lost place in the group with the next commit, but there is none while nothing comes.
         coordinator = consumer._coordinator  # noqa: SLF001 - nothing public says it, or ends when it has joined
         if coordinator.need_rejoin() and coordinator.poll(timeout_ms=_JOIN_MS):
@@ -263,6 +308,19 @@ async def run_until_signalled(inbox: Inbox) -> None:
 
 def _failed(why: str) -> Trouble:
     return Trouble(TroubleReason.ROUND_FAILED, f"The last round failed: {why}. Submissions wait in order.")
+
+
+def _lost(place: TopicPartition) -> Trouble:
+    text = (
+        f"Submissions were deleted before they were read, last in partition {place.partition} of {place.topic}: what of them "
+        "is not in the log must be sent again."
+    )
+    return Trouble(TroubleReason.SUBMISSIONS_LOST, text, stops=False)
+
+
+def _stray(topics: int) -> Trouble:
+    text = f"Topics that are named like those of submissions, and that no system can have: {topics}. They are not read."
+    return Trouble(TroubleReason.TOPIC_UNDECLARED, text, stops=False)
 
 
 def _received(record: Any) -> Received:

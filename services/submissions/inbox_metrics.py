@@ -27,6 +27,9 @@ class InboxMetrics:
         self._failures = Counter(
             "medchain_inbox_failures_total", "Rounds that failed; what they had is read again.", registry=registry
         )
+        self._lost = Counter(
+            "medchain_inbox_lost_total", "Offsets that were deleted before they were read.", registry=registry
+        )
         self._behind = Gauge(
             "medchain_inbox_behind_seconds", "How old the oldest submission of the last batch was.", registry=registry
         )
@@ -55,6 +58,10 @@ class InboxMetrics:
     def rejected(self, reason: str) -> None:
         """One was rejected."""
         self._rejected.labels(reason).inc()
+
+    def lost(self, offsets: int) -> None:
+        """So many offsets were deleted before they were read."""
+        self._lost.inc(offsets)
 
     def failed(self) -> None:
         """A round failed."""
