@@ -110,6 +110,16 @@ class Stage:
         async with self._admin() as admin:
             await admin.create_topics([NewTopic(self.topic, PARTITIONS, 1)])
 
+    async def make_topic_again(self) -> None:
+        """Delete the topic, and make it anew."""
+        deadline = time.monotonic() + 30
+        async with self._admin() as admin:
+            await admin.delete_topics([self.topic])
+            while self.topic in await admin.list_topics():
+                assert time.monotonic() < deadline, "the topic is not deleted"
+                await asyncio.sleep(0.1)
+        await self.create_topic()
+
     async def add_partition(self) -> None:
         """Make one partition more than was declared."""
         async with self._admin() as admin:
@@ -297,6 +307,25 @@ async def test_an_offset_outside_the_log_stops_its_partition_with_an_alarm(stage
         assert stage.store.next_offsets((0, 1)) == {0: 10_000, 1: 0}
         stage.store.client.hset(stage.store.offsets, mapping={"0": 4, "1": 5})  # what an operator decides
         await worker.until(lambda: stage.store.next_offsets((0, 1)) == {0: 10, 1: 10})
+        assert worker.stop() == 0
+
+
+async def test_a_log_that_lost_records_and_grew_on_stops_its_partitions_until_the_view_is_made_again(
+    stage: Stage,
+) -> None:
+    await stage.send([f"v{n}" for n in range(40)])
+    with stage.worker() as worker:
+        await worker.until(lambda: stage.store.count() == 40)
+        assert worker.stop() == 0
+    await stage.make_topic_again()
+    others = {f"w{n}" for n in range(80)}
+    await stage.send(others)
+    with stage.worker(retry_stopped_s=0.5) as worker:
+        for partition in range(PARTITIONS):
+            await worker.until(lambda p=partition: worker.logged("log_rewritten", f"partition={p}", "offset=10"))  # type: ignore[misc]
+        assert stage.store.next_offsets(range(PARTITIONS)) == dict.fromkeys(range(PARTITIONS), 10)
+        stage.store.roll_back()
+        await worker.until(lambda: stage.store.counted_once() == others)
         assert worker.stop() == 0
 
 

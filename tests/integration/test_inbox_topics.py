@@ -30,9 +30,7 @@ class Stand:
         self.kind = f"kind{uuid4().hex[:8]}"
         self.topic = f"{self.kind}.journal"
         self.group = f"inbox-{uuid4().hex[:8]}"
-        self.registry = new_registry()
         self.taken: list[bytes | None] = []
-        self.inbox = self._inbox()
         self.make(self.topic)
 
     def make(self, topic: str) -> None:
@@ -54,6 +52,7 @@ class Stand:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """An inbox that runs meanwhile."""
+        self.registry = new_registry()
         self.inbox = self._inbox()
         task = asyncio.create_task(self.inbox.run())
         yield
