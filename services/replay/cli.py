@@ -18,6 +18,7 @@ from rich.text import Text
 
 from deploy.local.supervisor import end_on_signals
 from services.medication_list.generations import GenerationRefusedError, GenerationState, record_of
+from services.medication_list.read_api.positions import Place as LogPlace
 from services.replay import retiring, switching
 from services.replay.child import ChildReader
 from services.replay.compare import Comparison, compare, kinds_of
@@ -79,14 +80,17 @@ def start(
     It may be killed at any time: the same command goes on from there. Once it is whole it is fed until this command is
     ended, or until the release's own processors feed it.
     """
-    with answered(as_json=as_json), open_place() as place:
-        planned = plan(place, reserve)
-        if not yes:
-            _tell_plan(planned, as_json=as_json)
-            return
-        end_on_signals()
-        generation = begin(place, planned)
-        _run(place, generation, workers, until, max_share, planned.room.reserve, follow=follow, as_json=as_json)
+    with answered(as_json=as_json):
+        stop = None if until is None else stop_of(until)
+        with open_place() as place:
+            planned = plan(place, reserve)
+            bounds = {} if stop is None else _bounds(place, stop)
+            if not yes:
+                _tell_plan(planned, until, as_json=as_json)
+                return
+            end_on_signals()
+            generation = begin(place, planned)
+            _run(place, generation, workers, bounds, max_share, planned.room.reserve, follow=follow, as_json=as_json)
 
 
 @app.command("follow")
@@ -95,7 +99,7 @@ def follow_(workers: Workers = 1, max_share: MaxShare = 0.5, *, as_json: AsJson 
     with answered(as_json=as_json), open_place() as place:
         end_on_signals()
         beside = to_follow(place)
-        _run(place, beside, workers, None, max_share, 0, follow=True, as_json=as_json)
+        _run(place, beside, workers, {}, max_share, 0, follow=True, as_json=as_json)
 
 
 @app.command("compare")
@@ -179,7 +183,7 @@ def _run(
     place: Place,
     generation: str,
     workers: int,
-    until: str | None,
+    bounds: Mapping[int, int],
     max_share: float,
     reserve: int,
     *,
@@ -189,7 +193,6 @@ def _run(
     assert place.kafka is not None
     assert place.settings is not None
     with closing(LogTail(place.kafka, place.partitions)) as tail:
-        bounds = {} if until is None else until_offsets(tail, until)
         started = partial(ChildReader, settings=place.settings)
         with Crew(generation, place.partitions, workers, bounds, place.clock, started) as crew:
             crew.start(max_share)
@@ -203,18 +206,11 @@ def _run(
         err.print(_ended(last), markup=False)
 
 
-def until_offsets(tail: LogTail, until: str) -> Mapping[int, int]:
-    """The offset before which each partition stops.
-
-    A position stops the others where the broker's clock was when it took that record. Raises GenerationRefusedError.
-    """
+def stop_of(until: str) -> LogPlace | datetime:
+    """What --until names. Raises GenerationRefusedError."""
     position = re.fullmatch(r"(\d+)-(\d+)", until)
-    ends = tail.ends()
     if position is not None:
-        partition, offset = int(position[1]), int(position[2])
-        if partition not in ends:
-            raise GenerationRefusedError(f"The log has no partition {partition}.")
-        return {**tail.at(tail.time_of(partition, offset)), partition: offset + 1}
+        return LogPlace(int(position[1]), int(position[2]))
     try:
         moment = datetime.fromisoformat(until)
     except ValueError:
@@ -223,7 +219,21 @@ def until_offsets(tail: LogTail, until: str) -> Mapping[int, int]:
         ) from None
     if moment.tzinfo is None:
         raise GenerationRefusedError("--until: say the time with its offset from UTC, such as 2026-11-26T08:00+01:00.")
-    return tail.at(int(moment.timestamp() * 1000))
+    return moment
+
+
+def _bounds(place: Place, stop: LogPlace | datetime) -> Mapping[int, int]:
+    """The offset before which each partition stops.
+
+    A position stops the others where the broker's clock was when it took that record. Raises GenerationRefusedError.
+    """
+    assert place.kafka is not None
+    with closing(LogTail(place.kafka, place.partitions)) as tail:
+        if isinstance(stop, datetime):
+            return tail.at(int(stop.timestamp() * 1000))
+        if stop.partition not in tail.ends():
+            raise GenerationRefusedError(f"The log has no partition {stop.partition}.")
+        return {**tail.at(tail.time_of(*stop)), stop.partition: stop.offset + 1}
 
 
 def _shown(watch: Watch, *, follow: bool, as_json: bool) -> Look | None:
@@ -303,18 +313,19 @@ def _tell(data: Mapping[str, Any], text: str, as_json: bool) -> None:  # noqa: F
         out.print(text, markup=False)
 
 
-def _tell_plan(planned: Plan, *, as_json: bool) -> None:
+def _tell_plan(planned: Plan, until: str | None, *, as_json: bool) -> None:
     room = planned.room
     text = {
         Doing.BEGIN: f"Would make a generation by fold version {planned.fold_version} beside the live one",
         Doing.RESUME: f"Would go on with {planned.generation}",
         Doing.REBUILD: "Would build the live view, which was lost",
     }[planned.doing]
+    text += "" if until is None else f", as far as {until}"
     text += (
         f". It needs about {mib(room.needed)} more; {mib(room.used)} of {mib(room.limit)} are used, "
         f"and {mib(room.reserve)} stay free. Nothing was done: --yes."
     )
-    _tell({"would": asdict(planned)}, text, as_json)
+    _tell({"would": asdict(planned) | {"until": until}}, text, as_json)
 
 
 def _tell_comparison(found: Comparison, *, show: bool) -> None:

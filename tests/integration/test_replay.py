@@ -96,6 +96,17 @@ def test_a_switch_and_the_way_back_under_load_lose_and_double_no_effect(stand: R
     assert stand.pointer().generation == second
 
 
+def test_a_stop_that_the_log_has_not_is_refused_before_a_generation_is_begun(stand: ReplayStand) -> None:
+    stand.retire_all()
+    before = stand.states()
+    for until, why in (("9-0", "no partition 9"), ("0-999999999", "no record 0-999999999"), ("soon", "--until soon")):
+        assert why in stand.refused("replay", "start", "--until", until)
+        assert why in stand.refused("replay", "start", "--until", until, "--yes")
+    assert stand.states() == before
+    assert stand.asked("replay", "start", "--until", "0-0")["would"]["until"] == "0-0"
+    assert stand.states() == before
+
+
 def test_a_rule_is_changed_reviewed_switched_to_and_taken_back(stand: ReplayStand, scratch: Path) -> None:
     stand.retire_all()
     last = stand.say(PATIENT, allergic(allergy="A2", substance="Latex"))

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from schemas import events as ev
 from services.clock import ManualClock
@@ -30,6 +31,7 @@ from services.medication_list.store.roles import Attending, WorkerKind
 from services.replay import order as codes
 from services.replay import retiring, switching
 from services.replay.bulk import Bounded, ReplayWorker
+from services.replay.cli import app as replay
 from services.replay.compare import compare
 from services.replay.crew import Crew
 from services.replay.order import Order, Pacing, Told
@@ -38,6 +40,7 @@ from services.replay.place import Place
 from services.replay.starting import Doing, begin, plan, to_follow
 from services.replay.watching import Watch
 
+NOWHERE = {"MEDCHAIN_KAFKA": "127.0.0.1:1", "MEDCHAIN_REDIS": "redis://127.0.0.1:1"}
 ANNA, BERIT = "a" * 32, "b" * 32
 OLD, NEW = GenerationRecord(3, "0.1.0", 0), GenerationRecord(4, "0.2.0", 0)
 APPLIED, REFUSED = 0, 2
@@ -371,6 +374,14 @@ def test_a_start_is_refused_without_room_and_says_how_much_there_is(world: World
     world.inventory.limit = 1_500
     with pytest.raises(GenerationRefusedError, match="no room for a second view"):
         plan(world.place, 0.1, 4)
+
+
+@pytest.mark.parametrize("until", ["nonsense", "3-", "2026-11-26T08:00"], ids=["neither", "half a position", "no zone"])
+@pytest.mark.parametrize("yes", [[], ["--yes"]], ids=["asked", "done"])
+def test_a_stop_that_is_none_is_refused_before_anything_is_begun_or_even_reached(until: str, yes: list[str]) -> None:
+    said = CliRunner().invoke(replay, ["start", "--until", until, *yes], env=NOWHERE)
+    assert said.exit_code == 2
+    assert said.stderr.startswith("--until"), said.stderr
 
 
 def test_of_two_replays_that_are_started_in_one_moment_the_later_one_gives_way() -> None:
