@@ -7,9 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from services.casework.desk import CaseRefusedError, Desk, DeskOpened, open_desk
-from services.casework.looking import AsJson, Operator, PatientFile, Pseudonym, Reason, note_look, patient_of
-from services.casework.telling import answered, instant, tell
+from services.casework.looking import Operator, PatientFile, Pseudonym, Reason, note_look, patient_of
+from services.casework.telling import answered, instant
 from services.casework.tracing import Trace, place_of_event, trace
+from services.command_line.telling import AsJson, tell
 from services.medication_list.read_api.positions import InvalidPositionError, Place, place_of
 
 EventId = Annotated[str, typer.Argument(metavar="ID", help="The event's id; of one that nobody can read, its ce_id.")]

@@ -20,8 +20,6 @@ PatientFile = Annotated[
 Pseudonym = Annotated[
     str | None, typer.Option("--pseudonym", help="The patient's pseudonym, where a log or a parked record names it.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this, what would be done is shown.")]
 
 _PSEUDONYM: Final = re.compile(r"[0-9a-f]{32}")
 

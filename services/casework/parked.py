@@ -12,10 +12,11 @@ from rich.table import Table
 from services.casework.closing import Closing, close, closing_of
 from services.casework.desk import CaseRefusedError, Desk, DeskOpened, open_desk
 from services.casework.event import place_at
-from services.casework.looking import AsJson, Operator, Reason, Yes, note_look
+from services.casework.looking import Operator, Reason, note_look
 from services.casework.parking import ParkedRecord, ShownRecord, note_at, parked_records, shown
 from services.casework.refold_answer import RefoldTold, page, told
-from services.casework.telling import EXPECTED, Exit, answered, exit_of, instant, sentence_of, tell, tell_error
+from services.casework.telling import EXPECTED, Exit, answered, exit_of, instant, sentence_of
+from services.command_line.telling import AsJson, Yes, tell, tell_error
 from services.medication_list.mending import note_in
 from services.medication_list.refolding import RefoldRefusedError
 
@@ -111,9 +112,7 @@ def _add_refold(app: typer.Typer, desk_opened: DeskOpened) -> None:
             if failed:
                 sentence = _why_not_all(found, failed, len(patients), done=yes)
                 tell_error(sentence, exit_of(*failed.values()), as_json=as_json, page=shown_page, refolded=found)
-            if not patients and not as_json:
-                typer.echo("Nothing is parked that marks a list.")
-            tell(found, shown_page, as_json=as_json)
+            tell(found, shown_page if patients else "Nothing is parked that marks a list.", as_json=as_json)
 
 
 def _add_close(app: typer.Typer, desk_opened: DeskOpened) -> None:

@@ -8,11 +8,12 @@ import typer
 from rich.console import Console
 
 from services.casework.desk import CaseRefusedError, DeskOpened, open_desk
-from services.casework.looking import AsJson, Operator, PatientFile, Pseudonym, Reason, Yes, note_look, patient_of
+from services.casework.looking import Operator, PatientFile, Pseudonym, Reason, note_look, patient_of
 from services.casework.past_list import list_of
 from services.casework.refold_answer import changes, page, told
-from services.casework.telling import answered, instant, tell
+from services.casework.telling import answered, instant
 from services.casework.timeline import Timeline, TimelineEvent, facts_of, timeline_of
+from services.command_line.telling import AsJson, Yes, tell
 from services.medication_list.read_api.list_answer import ListAnswer
 
 OSLO: Final = ZoneInfo("Europe/Oslo")

@@ -1,25 +1,20 @@
-"""How an operator is answered: JSON or a page for people, and an exit code that a script can use."""
+"""What an operator's case ends with: an exit code that a script can use, and one sentence for whatever is expected to go wrong."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any, Final, NoReturn
-
-import msgspec
-import typer
-from rich.console import Console
+from typing import Final
 
 from schemas.framing import RegistryUnavailableError
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
 from services.casework.desk import CaseRefusedError, NotCurrentError, NotNowError, NotThereError
+from services.command_line.telling import tell_error
 from services.medication_list.record_log import LogLookupError
 from services.medication_list.refolding import RefoldNotNowError, RefoldRefusedError
 from services.medication_list.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import StoreUnavailableError
 from services.publishing.log import LogUnavailable
-
-_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class Exit(IntEnum):
@@ -64,30 +59,6 @@ def exit_of(*errors: Exception) -> Exit:
 def sentence_of(error: Exception) -> str:
     """What an operator is told of it."""
     return str(error) or type(error).__name__
-
-
-def tell_error(
-    sentence: str, code: Exit, *, as_json: bool, page: Callable[[Console], None] | None = None, **done: Any
-) -> NoReturn:
-    """Print why not, and end. With --json it stands on standard output.
-
-    `done` is what had been done by then: beside the error in JSON, and as the `page` for people before it.
-    """
-    if not as_json and page is not None:
-        page(Console(soft_wrap=True, highlight=False))
-    if as_json:
-        typer.echo(_encode({"error": sentence, "exit": int(code), **done}).decode())
-    else:
-        Console(stderr=True, soft_wrap=True).print(sentence, markup=False, highlight=False)
-    raise typer.Exit(int(code))
-
-
-def tell(document: Any, page: Callable[[Console], None], *, as_json: bool) -> None:
-    """Print a document as JSON, or as the page that people read."""
-    if as_json:
-        typer.echo(_encode(document).decode())
-    else:
-        page(Console(soft_wrap=True, highlight=False))
 
 
 def instant(at_ms: int | None) -> str:

@@ -244,8 +244,8 @@ class Drill:
     def _asked(self, *words: str) -> dict[str, Any]:
         said = self._command("replay", *words)
         found: dict[str, Any] = json.loads(said.stdout)
-        if "refused" in found:
-            raise RuntimeError(found["refused"])
+        if "error" in found:
+            raise RuntimeError(found["error"])
         return found
 
     def _command(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -323,6 +323,6 @@ def _whole(process: subprocess.Popen[str]) -> dict[str, Any]:
         if look.get("phase") == "whole":
             threading.Thread(target=process.stdout.read, daemon=True).start()
             return look
-        if "refused" in look:
-            raise RuntimeError(look["refused"])
+        if "error" in look:
+            raise RuntimeError(look["error"])
     raise RuntimeError("the replay ended before it was whole")

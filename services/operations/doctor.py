@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from services.canonical_log import configure
-from services.casework.telling import answered, tell
+from services.casework.telling import answered
+from services.command_line.telling import AsJson, tell
 from services.medication_list.store.link import Link
 from services.operations.examining import Finding, Seriousness, on_this_machine
 from services.operations.examining_platform import broker_findings, process_findings, redis_findings
@@ -47,7 +48,7 @@ def doctor(
         bool | None,
         typer.Option("--one-broker/--many-brokers", help="What topics are compared with; else by how many there are."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Exit codes: 0 all is well; 1 warnings only; 2 something must be done, could not be looked at, or no platform is named.
 

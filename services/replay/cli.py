@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.local.supervisor import end_on_signals
+from services.command_line.telling import AsJson, Yes, err, out, tell
 from services.medication_list.generations import GenerationRefusedError, GenerationState, record_of
 from services.medication_list.read_api.positions import Place as LogPlace
 from services.replay import retiring, switching
@@ -25,7 +26,7 @@ from services.replay.compare import Comparison, compare, kinds_of
 from services.replay.crew import Crew
 from services.replay.place import LogTail, Place, open_place
 from services.replay.starting import SAMPLED_KEYS, Doing, Plan, begin, mib, plan, to_follow
-from services.replay.telling import AsJson, Exit, Yes, answered, err, out
+from services.replay.telling import Exit, answered
 from services.replay.watching import Look, Phase, Watch
 
 app = typer.Typer(
@@ -121,11 +122,8 @@ def compare_(
         if state == GenerationState.RETIRED:
             raise GenerationRefusedError(f"{generation} was retired: there is nothing left to compare.")
         found = compare(place, pointer.generation, generation, sample)
-    if as_json:
-        told = found.as_plain(show=show) | {"memory_mib": _memory_mib()}
-        out.print_json(data=told)
-    else:
-        _tell_comparison(found, show=show)
+    document = found.as_plain(show=show) | {"memory_mib": _memory_mib()}
+    tell(document, lambda _: _tell_comparison(found, show=show), as_json=as_json)
     raise typer.Exit(Exit.DONE if found.is_clean else Exit.DIFFERENT)
 
 
@@ -153,27 +151,23 @@ def retire(generation: Generation, *, yes: Yes = False, as_json: AsJson = False)
         size = place.inventory.sizes(SAMPLED_KEYS).get(generation, 0)
         told: dict[str, Any] = {"generation": generation, "fold_version": record.fold_version, "bytes": size}
         if not yes:
-            _tell(
-                {"would_retire": told},
-                f"Would delete {generation}, about {mib(size)}. Nothing was done: --yes.",
-                as_json,
-            )
+            text = f"Would delete {generation}, about {mib(size)}. Nothing was done: --yes."
+            tell({"would_retire": told}, text, as_json=as_json)
             return
         deleted = retiring.retire(place, generation)
-        _tell(
-            {"retired": told, "keys": deleted}, f"{generation} is gone: {deleted:,} keys, about {mib(size)}.", as_json
-        )
+        text = f"{generation} is gone: {deleted:,} keys, about {mib(size)}."
+        tell({"retired": told, "keys": deleted}, text, as_json=as_json)
 
 
 def _switch(place: Place, generation: str, *, leave_unsent: bool, yes: bool, as_json: bool) -> None:
     before = switching.refuse_unfit(place, generation, leave_unsent=leave_unsent).generation
     if not yes:
         text = f"Would switch from {before} to {generation}. Nothing was done: --yes."
-        _tell({"would_switch": {"before": before, "live": generation}}, text, as_json)
+        tell({"would_switch": {"before": before, "live": generation}}, text, as_json=as_json)
         return
     done = switching.switch(place, generation, leave_unsent=leave_unsent)
     text = f"{done.live} is live, and {done.before} is not; writes waited for {done.ms:.0f} ms. The way back: replay rollback."
-    _tell({"switched": {"before": done.before, "live": done.live, "ms": round(done.ms, 1)}}, text, as_json)
+    tell({"switched": {"before": done.before, "live": done.live, "ms": round(done.ms, 1)}}, text, as_json=as_json)
 
 
 # --- Running ------------------------------------------------------------------------------------------------------
@@ -306,13 +300,6 @@ def _ended(look: Look) -> str:
 # --- Telling ------------------------------------------------------------------------------------------------------
 
 
-def _tell(data: Mapping[str, Any], text: str, as_json: bool) -> None:  # noqa: FBT001  one of three ways to say it
-    if as_json:
-        out.print_json(data=dict(data))
-    else:
-        out.print(text, markup=False)
-
-
 def _tell_plan(planned: Plan, until: str | None, *, as_json: bool) -> None:
     room = planned.room
     text = {
@@ -325,7 +312,7 @@ def _tell_plan(planned: Plan, until: str | None, *, as_json: bool) -> None:
         f". It needs about {mib(room.needed)} more; {mib(room.used)} of {mib(room.limit)} are used, "
         f"and {mib(room.reserve)} stay free. Nothing was done: --yes."
     )
-    _tell({"would": asdict(planned) | {"until": until}}, text, as_json)
+    tell({"would": asdict(planned) | {"until": until}}, text, as_json=as_json)
 
 
 def _tell_comparison(found: Comparison, *, show: bool) -> None:

@@ -6,14 +6,16 @@ from typing import Any
 
 import msgspec
 import typer
+from rich.console import Console
 from rich.table import Table
 
+from services.command_line.telling import AsJson, tell
 from services.medication_list.generations import GenerationState, is_announced, record_of
 from services.medication_list.store.roles import Pointer, RoleState
 from services.replay.place import Place, open_place
 from services.replay.starting import SAMPLED_KEYS, mib
 from services.replay.switching import lag
-from services.replay.telling import AsJson, answered, out
+from services.replay.telling import answered
 
 app = typer.Typer(
     name="generations", help="The generations of the view.", add_completion=False, pretty_exceptions_enable=False
@@ -41,12 +43,11 @@ def generations(*, as_json: AsJson = False) -> None:
     with answered(as_json=as_json), open_place() as place:
         found = listed(place)
         switching = is_announced(place.pointer().token)
-    if as_json:
-        out.print_json(msgspec.json.encode({"switching": switching, "generations": found}).decode())
-        return
-    out.print(table(found))
-    if switching:
-        out.print("A switch is under way.")
+    tell(
+        {"switching": switching, "generations": found},
+        lambda out: _page(out, found, switching=switching),
+        as_json=as_json,
+    )
 
 
 def listed(place: Place) -> list[Listed]:
@@ -82,6 +83,12 @@ def _state(place: Place, pointer: Pointer, name: str, state: GenerationState) ->
         building = any(role is None or role.state == RoleState.BUILDING for role in roles)
         return "building" if building else "live"
     return "beside" if state == GenerationState.WHOLE else str(state)
+
+
+def _page(out: Console, found: Sequence[Listed], *, switching: bool) -> None:
+    out.print(table(found))
+    if switching:
+        out.print("A switch is under way.")
 
 
 def table(found: Sequence[Listed]) -> Table:

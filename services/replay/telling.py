@@ -1,23 +1,14 @@
-"""How an operator is answered: JSON or a page, one sentence where something is refused, exit codes for scripts."""
+"""What an operator's command on generations ends with: one sentence where something is refused, exit codes for scripts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Annotated, Final
-
-import typer
-from rich.console import Console
 
 from schemas.framing import RegistryUnavailableError
+from services.command_line.telling import tell_error
 from services.medication_list.generations import GenerationRefusedError
 from services.medication_list.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import StoreUnavailableError
-
-out: Final = Console(soft_wrap=True, highlight=False)
-err: Final = Console(stderr=True, soft_wrap=True, highlight=False)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it the command says what it would do.")]
 
 
 class Exit(IntEnum):
@@ -36,14 +27,6 @@ def answered(*, as_json: bool) -> Iterator[None]:
     try:
         yield
     except GenerationRefusedError as refusal:
-        raise _refused(str(refusal), as_json=as_json) from None
+        tell_error(str(refusal), Exit.REFUSED, as_json=as_json)
     except (StoreUnavailableError, SourceLogUnavailableError, RegistryUnavailableError) as error:
-        raise _refused(f"Log, store or registry do not answer: {error}.", as_json=as_json) from None
-
-
-def _refused(sentence: str, *, as_json: bool) -> typer.Exit:
-    if as_json:
-        out.print_json(data={"refused": sentence})
-    else:
-        err.print(sentence, markup=False)
-    return typer.Exit(Exit.REFUSED)
+        tell_error(f"Log, store or registry do not answer: {error}.", Exit.REFUSED, as_json=as_json)

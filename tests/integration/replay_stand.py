@@ -75,7 +75,7 @@ class ReplayStand:
 
     def refused(self, *words: str) -> str:
         """The one sentence of a command that was refused."""
-        sentence: str = self.asked(*words, exit_code=2)["refused"]
+        sentence: str = self.asked(*words, exit_code=2)["error"]
         return sentence
 
     @contextmanager

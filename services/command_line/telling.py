@@ -1,0 +1,42 @@
+"""How whoever runs a command is answered: one JSON document or a page for people, and one sentence where it came to nothing."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it the command says what it would do.")]
+
+out: Final = Console(soft_wrap=True, highlight=False)
+err: Final = Console(stderr=True, soft_wrap=True, highlight=False)
+_encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+Page = Callable[[Console], object]
+"""Prints for people what the document says."""
+
+
+def tell(document: Any, page: Page | str, *, as_json: bool) -> None:
+    """Print a document as JSON, or as the page or the sentence that people read."""
+    if as_json:
+        typer.echo(_encode(document).decode())
+    elif isinstance(page, str):
+        out.print(page, markup=False)
+    else:
+        page(out)
+
+
+def tell_error(sentence: str, code: int, *, as_json: bool, page: Page | None = None, **done: Any) -> NoReturn:
+    """Print why not, and end with this exit code. With --json it stands on standard output, as {"error", "exit"}.
+
+    `done` is what had been done by then: beside the error in JSON, and as the `page` for people before it.
+    """
+    if as_json:
+        typer.echo(_encode({"error": sentence, "exit": code, **done}).decode())
+    else:
+        if page is not None:
+            page(out)
+        err.print(sentence, markup=False)
+    raise typer.Exit(code)
