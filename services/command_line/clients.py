@@ -22,7 +22,12 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=15.0)
 _KEEP_ALIVE_S: Final = 2.0
 """Connections are let go before the services close them: a write on one that is being closed would have to be repeated."""
 _AGAIN_S: Final = 0.05
+LAST_READ_WITHIN_S: Final = 60.0
 _HTTP_ANSWERED: Final = (HTTPStatus.OK, HTTPStatus.CREATED)
+
+
+class NeverReadError(RuntimeError):
+    """Some lists could not be read at the end, so that nobody knows whether what was written is in them."""
 
 
 class _Answer(NamedTuple):
@@ -84,22 +89,31 @@ class Client:
         if self._writes % _READ_EVERY == 0:
             await self.read()
 
-    async def read(self) -> None:
-        """The list must have all that was answered, once each, and stand no earlier than anything seen before."""
+    async def read(self) -> bool:
+        """The list must have all that was answered, once each, and stand no earlier than anything seen before.
+
+        Returns whether it was shown at all.
+        """
         answer = await self._post(self._urls["medication-list"] + "/v1/list/read", self._body(), {})
         if answer is None or answer.status not in _HTTP_ANSWERED:
-            return
+            return False
         self._found.reads += 1
         told = msgspec.json.decode(answer.content)
         shown = Counter(each["recorded"]["allergy"] for each in told.get("list", told).get("allergies", ()))
         self._found.lost += len(self._written - shown.keys())
         self._found.doubled += sum(count - 1 for count in shown.values())
         self._see(told.get("position"))
+        return True
 
-    async def read_all(self) -> None:
-        """At the end: also what was not answered in time must be there by now."""
+    async def read_all(self, within_s: float) -> bool:
+        """At the end: also what was not answered in time must be there by now. Asks until the list is shown, or no more."""
         self._written |= self._attempted
-        await self.read()
+        until_s = time.monotonic() + within_s
+        while not await self.read():
+            if time.monotonic() >= until_s:
+                return False
+            await asyncio.sleep(_AGAIN_S)
+        return True
 
     def _see(self, position: str | None) -> None:
         if position is None:
@@ -122,17 +136,30 @@ class Client:
 
 
 async def write_until(
-    stopped: asyncio.Event, rate: float, number: int, urls: Mapping[str, str], doctor: Actor, found: Found
+    stopped: asyncio.Event,
+    rate: float,
+    number: int,
+    urls: Mapping[str, str],
+    doctor: Actor,
+    found: Found,
+    last_read_within_s: float = LAST_READ_WITHIN_S,
 ) -> None:
-    """So many clients write at this rate together until told to stop; then each reads once more."""
+    """So many clients write at this rate together until told to stop; then each reads once more.
+
+    Raises NeverReadError where a client's last reading does not come: what it wrote may be lost then.
+    """
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
     async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as http:
         clients = [Client(each, urls, doctor, http, found) for each in range(number)]
         await asyncio.gather(
             *(_paced(client, stopped, number / rate, each / rate) for each, client in enumerate(clients))
         )
-        for client in clients:
-            await client.read_all()
+        read = await asyncio.gather(*(client.read_all(last_read_within_s) for client in clients))
+    if not all(read):
+        raise NeverReadError(
+            f"{read.count(False)} of {number} clients could not read their lists at the end, for {last_read_within_s:.0f} s: "
+            "nobody knows whether what they wrote is there."
+        )
 
 
 async def _paced(client: Client, stopped: asyncio.Event, every_s: float, first_s: float) -> None:
