@@ -1,6 +1,7 @@
 """How whoever runs a command is answered: one JSON document or a page for people, and one sentence where it came to nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
@@ -12,6 +13,8 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it the command 
 
 out: Final = Console(soft_wrap=True, highlight=False)
 err: Final = Console(stderr=True, soft_wrap=True, highlight=False)
+CANNOT: Final = 2
+"""The exit code of what could not be done, or looked at, by whichever command."""
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 Page = Callable[[Console], object]
@@ -26,6 +29,15 @@ def tell(document: Any, page: Page | str, *, as_json: bool) -> None:
         out.print(page, markup=False)
     else:
         page(out)
+
+
+@contextmanager
+def ending(code: int, *expected: type[Exception], as_json: bool) -> Iterator[None]:
+    """End with one sentence and this exit code, instead of a stack trace, where something of this goes wrong."""
+    try:
+        yield
+    except expected as error:
+        tell_error(str(error) or type(error).__name__, code, as_json=as_json)
 
 
 def tell_error(sentence: str, code: int, *, as_json: bool, page: Page | None = None, **done: Any) -> NoReturn:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from services.command_line.telling import CANNOT, AsJson, Yes, ending, err, tell
 from services.publishing.kafka_access import KafkaAccess
 from services.schema_registry import framing_at_start
 from services.simulator.connecting import (
@@ -28,11 +29,10 @@ from services.simulator.playing import Played, play
 from services.simulator.population import Town
 from services.simulator.town import events, patients_for
 from services.topics import cluster
+from services.topics.cluster import ClusterAwayError
 from services.topics.registry import load
 
 app = typer.Typer(name="simulate", help="Play a town through the platform.", add_completion=False)
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
 
 
 @app.command()
@@ -48,29 +48,45 @@ def simulate(
     rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second; else as fast as it goes.")] = None,
     history: Annotated[Path | None, typer.Option(help="Where to write what was sent and answered.")] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a summary in JSON, and nothing else.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Play a town: what its people prescribe, claim, hand out, change and stop, from a seed."""
-    try:
+    """Play a town, with --yes: what its people prescribe, claim, hand out, change and stop, from a seed.
+
+    Exit codes: 0 it was played; 2 it was not. The platform is the one of MEDCHAIN_KAFKA and the services' URLs, else the one
+    that `make up` started.
+    """
+    town = Town(patients if patients is not None else patients_for(events_wanted))
+    path = history or _usual_history()
+    with ending(CANNOT, NoPlatformError, ClusterAwayError, as_json=as_json):
         where = _where()
-        town = Town(patients if patients is not None else patients_for(events_wanted))
-        cluster.create(where.kafka, load(), town.parties, one_broker=_is_one_broker(where))
-        path = history or _usual_history()
-        with History(path) as lines, progress(f"playing {via}", events_wanted, quiet=as_json) as told:
-            # Kafka's clients and HTTP's must be made where the loop runs.
-            played = asyncio.run(_play(via, where, town, lines, seed, events_wanted, rate, told))
-    except NoPlatformError as error:
-        err.print(str(error))
-        raise typer.Exit(2) from error
-    report = summary(played, lines, len(town.patients))
-    if as_json:
-        out.print_json(data=report)
-        return
-    out.print(counts_table(lines.counts))
-    out.print(
-        f"{played.actions} events in {played.seconds:.1f} s ({played.events_per_second:.0f} a second); history: {path}",
-        highlight=False,
+        single = _is_one_broker(where)
+        with cluster.asked(where.kafka):
+            if not yes:
+                lacking = cluster.missing(where.kafka, load(), town.parties, one_broker=single)
+                _tell_plan(where, town, events_wanted, via, lacking, as_json=as_json)
+                return
+            cluster.create(where.kafka, load(), town.parties, one_broker=single)
+            with History(path) as lines, progress(f"playing {via}", events_wanted, quiet=as_json) as told:
+                # Kafka's clients and HTTP's must be made where the loop runs.
+                played = asyncio.run(_play(via, where, town, lines, seed, events_wanted, rate, told))
+
+    def page(out: Console) -> None:
+        out.print(counts_table(lines.counts))
+        speed = f"{played.seconds:.1f} s ({played.events_per_second:.0f} a second)"
+        out.print(f"{played.actions} events in {speed}; history: {path}", markup=False)
+
+    tell(summary(played, lines, len(town.patients)), page, as_json=as_json)
+
+
+def _tell_plan(where: Where, town: Town, n: int, via: Via, lacking: Sequence[str], *, as_json: bool) -> None:
+    would = {"events": n, "patients": len(town.patients), "via": via, "kafka": str(where.kafka), "services": where.urls}
+    text = (
+        f"Would play {n:,} events of a town with {len(town.patients):,} made people into the log at {where.kafka}, by way of "
+        f"{via} ({', '.join(where.urls.values())}), and make {len(lacking)} topics that are missing. They stay there for ever: "
+        "not for a platform with real patients. Nothing was done: --yes."
     )
+    tell({"would_play": would | {"topics": list(lacking)}}, text, as_json=as_json)
 
 
 async def _play(

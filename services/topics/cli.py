@@ -1,25 +1,29 @@
 """`medchain topics`: make the declared topics, and compare a cluster with the declaration."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from kafka.errors import KafkaError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from rich.console import Console
 
-from services.publishing.kafka_access import KafkaAccess, KafkaSetting, kafka_access, refusal
+from services.command_line.telling import CANNOT, AsJson, Yes, ending, tell
+from services.publishing.kafka_access import KafkaAccess, KafkaSetting, kafka_access
 from services.topics import cluster
+from services.topics.cluster import ClusterAwayError
 from services.topics.registry import InvalidPartyError, Parties, load
 
 app = typer.Typer(
     name="topics",
-    help="The topics of the chain, as schemas/topics.yaml declares them.",
+    help="The topics of the chain, as schemas/topics.yaml declares them. Exit codes: 0 done, 1 there are differences, 2 refused "
+    "or cannot be done.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+
+
+class NoClusterError(Exception):
+    """No cluster is named, and none runs here."""
 
 
 class Settings(BaseSettings):
@@ -43,7 +47,6 @@ Pharmacies = Annotated[list[str] | None, typer.Option("--pharmacy", help="A phar
 Organisations = Annotated[
     list[str] | None, typer.Option("--organisation", help="An organisation that has a topic too.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -54,21 +57,17 @@ def create(
     system: Systems = None,
     pharmacy: Pharmacies = None,
     organisation: Organisations = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make every declared topic that is missing. What is there already is left as it is."""
-    access, single = _where(kafka, one_broker=one_broker)
-    try:
-        made = cluster.create(access, load(), _parties(system, pharmacy, organisation), one_broker=single)
-    except KafkaError as error:
-        raise _unreachable(access, error) from error
-    if as_json:
-        out.print_json(data={"created": made, "one_broker": single})
-        return
-    for name in made:
-        out.print(f"created {name}", highlight=False)
-    copies = load().one_broker.replication if single else load().replication
-    out.print(f"{len(made)} created; every record is kept {copies} time{'s' if copies > 1 else ''}", highlight=False)
+    """Make every declared topic that is missing, with --yes. What is there already is left as it is."""
+    with ending(CANNOT, NoClusterError, ClusterAwayError, InvalidPartyError, as_json=as_json):
+        access, single = _where(kafka, one_broker=one_broker)
+        parties = _parties(system, pharmacy, organisation)
+        with cluster.asked(access):
+            names = (cluster.create if yes else cluster.missing)(access, load(), parties, one_broker=single)
+    document = {"created" if yes else "would_create": names, "one_broker": single}
+    tell(document, _made(names, one_broker=single, yes=yes), as_json=as_json)
 
 
 @app.command()
@@ -82,42 +81,39 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Compare the cluster with the declaration; exit 1 on any difference."""
-    access, single = _where(kafka, one_broker=one_broker)
-    try:
-        found = cluster.differences(access, load(), _parties(system, pharmacy, organisation), one_broker=single)
-    except KafkaError as error:
-        raise _unreachable(access, error) from error
-    if as_json:
-        out.print_json(data=[each._asdict() for each in found])
-    else:
-        for difference in found:
-            out.print(str(difference), highlight=False, markup=False)
-        out.print("no differences" if not found else f"{len(found)} differences", highlight=False)
+    with ending(CANNOT, NoClusterError, ClusterAwayError, InvalidPartyError, as_json=as_json):
+        access, single = _where(kafka, one_broker=one_broker)
+        parties = _parties(system, pharmacy, organisation)
+        with cluster.asked(access):
+            found = cluster.differences(access, load(), parties, one_broker=single)
+    lines = [*map(str, found), f"{len(found)} differences" if found else "no differences"]
+    tell([each._asdict() for each in found], "\n".join(lines), as_json=as_json)
     raise typer.Exit(1 if found else 0)
 
 
+def _made(names: Sequence[str], *, one_broker: bool, yes: bool) -> str:
+    copies = load().one_broker.replication if one_broker else load().replication
+    kept = f"every record is kept {copies} time{'s' if copies > 1 else ''}"
+    if yes:
+        return "\n".join([*(f"created {name}" for name in names), f"{len(names)} created; {kept}"])
+    would = [f"would create {name}" for name in names]
+    return "\n".join([*would, f"{len(names)} would be created; {kept}. Nothing was done: --yes."])
+
+
 def _where(kafka: str | None, *, one_broker: bool) -> tuple[KafkaAccess, bool]:
-    """The cluster's address, and whether it is a single broker: the local platform always is one."""
+    """The cluster's address, and whether it is a single broker: the local platform always is one. Raises NoClusterError."""
     from deploy.local.state import running  # noqa: PLC0415  costs time that a call with an address need not spend
 
     given = kafka_access(kafka) if kafka else Settings().kafka
     platform = None if given and one_broker else running()
     access = given or (KafkaAccess(platform.kafka) if platform else None)
     if access is None:
-        err.print("No cluster: give --kafka or set MEDCHAIN_KAFKA, or start a platform with `make up`.")
-        raise typer.Exit(2)
+        raise NoClusterError("No cluster: give --kafka or set MEDCHAIN_KAFKA, or start a platform with `make up`.")
     return access, one_broker or (platform is not None and platform.kafka == access.servers)
 
 
 def _parties(systems: list[str] | None, pharmacies: list[str] | None, organisations: list[str] | None) -> Parties:
-    try:
-        return Parties(
-            systems=tuple(systems or ()), pharmacies=tuple(pharmacies or ()), organisations=tuple(organisations or ())
-        )
-    except InvalidPartyError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-def _unreachable(access: KafkaAccess, error: KafkaError) -> typer.Exit:
-    err.print(refusal(access) or f"{access}: {type(error).__name__}: {error}", highlight=False, markup=False)
-    return typer.Exit(2)
+    """Raises InvalidPartyError."""
+    return Parties(
+        systems=tuple(systems or ()), pharmacies=tuple(pharmacies or ()), organisations=tuple(organisations or ())
+    )

@@ -1,14 +1,30 @@
 """Topics on a cluster: make those that are missing, and name every difference from what is declared."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
-from typing import Any, NamedTuple
+from contextlib import closing, contextmanager
+from typing import Any, Final, NamedTuple
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import KafkaError
 
-from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_access import KafkaAccess, refusal
 from services.topics.registry import Parties, Topic, Topics, UndeclaredTopicError
+
+_ANSWERS_WITHIN_MS: Final = 10_000
+
+
+class ClusterAwayError(Exception):
+    """The cluster does not do what it was asked for; the text is the one sentence that says why."""
+
+
+@contextmanager
+def asked(kafka: KafkaAccess) -> Iterator[None]:
+    """Say in one sentence what a broker's error, or its silence, comes to. Raises ClusterAwayError."""
+    try:
+        yield
+    except KafkaError as error:
+        raise ClusterAwayError(refusal(kafka) or f"{kafka}: {error}") from error
 
 
 class Difference(NamedTuple):
@@ -39,16 +55,24 @@ def create(
     Raises:
         KafkaError: the cluster cannot be reached, or does not take a setting (too few brokers for the replication, say).
     """
-    with closing(KafkaAdminClient(**kafka.client_settings())) as admin:
-        there = set(admin.list_topics())
-        missing = {
-            topic.name: _as_request(topic)
-            for topic in topics.wanted(parties, one_broker=one_broker)
-            if topic.name not in there
-        }
-        if missing:
-            admin.create_topics(missing, wait_for_metadata=True)
-        return list(missing)
+    with closing(KafkaAdminClient(**kafka.client_settings(), bootstrap_timeout_ms=_ANSWERS_WITHIN_MS)) as admin:
+        wanted = _missing(admin, topics, parties, one_broker=one_broker)
+        if wanted:
+            admin.create_topics({each.name: _as_request(each) for each in wanted}, wait_for_metadata=True)
+        return [each.name for each in wanted]
+
+
+def missing(
+    kafka: KafkaAccess, topics: Topics, parties: Parties | None = None, *, one_broker: bool = False
+) -> list[str]:
+    """The names of what `create` would make. Raises KafkaError where the cluster cannot be reached."""
+    with closing(KafkaAdminClient(**kafka.client_settings(), bootstrap_timeout_ms=_ANSWERS_WITHIN_MS)) as admin:
+        return [each.name for each in _missing(admin, topics, parties, one_broker=one_broker)]
+
+
+def _missing(admin: KafkaAdminClient, topics: Topics, parties: Parties | None, *, one_broker: bool) -> list[Topic]:
+    there = set(admin.list_topics())
+    return [each for each in topics.wanted(parties, one_broker=one_broker) if each.name not in there]
 
 
 def differences(
@@ -62,7 +86,7 @@ def differences(
         KafkaError: the cluster cannot be reached.
     """
     wanted = {topic.name: topic for topic in topics.wanted(parties, one_broker=one_broker)}
-    with closing(KafkaAdminClient(**kafka.client_settings())) as admin:
+    with closing(KafkaAdminClient(**kafka.client_settings(), bootstrap_timeout_ms=_ANSWERS_WITHIN_MS)) as admin:
         there = {each["name"]: each for each in admin.describe_topics() if not each["is_internal"]}
         found: list[Difference] = [Difference(name, "missing", name, "") for name in wanted if name not in there]
         for name in there:

@@ -1,19 +1,23 @@
 """The town in a real log: every action once, in its patient's order, where its key belongs, and known to the history."""
 
 import asyncio
+import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
+from typer.testing import CliRunner
 
 from schemas import codec
 from schemas.events import Event, ListReconciled
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
 from services.medication_list.fold import Patient, entry_of, evolve
+from services.medication_list.source_log import KafkaSourceLog
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
+from services.simulator.cli import app
 from services.simulator.diary import Planned
 from services.simulator.history import History, read
 from services.simulator.log_channel import LogChannel
@@ -63,6 +67,21 @@ def log(kafka: str, history: Path) -> dict[tuple[int, int], Record]:
             }
     consumer.close()
     return {(partition, offset): found[partition, offset] for partition, offset in positions}
+
+
+def test_a_town_is_played_only_with_yes_and_where_is_told_before(kafka: str, history: Path, tmp_path: Path) -> None:
+    before = KafkaSourceLog(KafkaAccess(kafka)).ends()
+    words = ["--events", "200", "--via", "log", "--history", str(tmp_path / "history.jsonl")]
+    told = {"MEDCHAIN_KAFKA": kafka, "MEDCHAIN_PSEUDONYM_KEY": KEY.hex(), "MEDCHAIN_SEALING_KEY": KEY.hex()}
+    shown = CliRunner().invoke(app, words, env=told)
+    assert shown.exit_code == 0
+    assert f"into the log at {kafka}" in shown.stdout
+    assert "Nothing was done: --yes." in shown.stdout
+    would = json.loads(CliRunner().invoke(app, [*words, "--json"], env=told).stdout)["would_play"]
+    assert (would["events"], would["kafka"], would["via"]) == (200, kafka, "log")
+    assert KafkaSourceLog(KafkaAccess(kafka)).ends() == before
+    assert not (tmp_path / "history.jsonl").exists()
+    assert history.exists(), "what the other tests read is in the log by now"
 
 
 def test_every_action_is_in_the_log_once(history: Path, log: dict[tuple[int, int], Record]) -> None:

@@ -1,6 +1,8 @@
 """`medchain topics` on a real broker: it makes exactly what is declared, and names every difference."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 from typer.testing import CliRunner
 
+from deploy.local.layout import CHECKOUT
 from deploy.local.waiting import wait_until
 from services.publishing.kafka_access import KafkaAccess
 from services.topics.cli import app
@@ -120,10 +123,35 @@ def test_the_command_exits_one_on_a_difference_and_nought_on_none(cluster: str) 
     assert {each["what"] for each in json.loads(other.stdout)} == {"missing"}
 
 
-def test_the_command_says_what_it_created(cluster: str) -> None:
-    said = CliRunner().invoke(app, ["create", "--kafka", cluster, "--one-broker"])
-    assert said.exit_code == 0
-    assert "0 created; every record is kept 1 time" in said.stdout
+def test_the_command_tells_what_it_would_create_and_creates_it_only_with_yes(
+    cluster: str, admin: KafkaAdminClient
+) -> None:
+    words = ["create", "--kafka", cluster, "--one-broker", "--system", "newcomer"]
+    before = set(admin.list_topics())
+    try:
+        shown = CliRunner().invoke(app, words)
+        assert shown.exit_code == 0
+        assert "would create submission-receipts.newcomer" in shown.stdout
+        assert "Nothing was done: --yes." in shown.stdout
+        would = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["would_create"]
+        assert set(admin.list_topics()) == before
+        done = CliRunner().invoke(app, [*words, "--yes", "--json"])
+        assert json.loads(done.stdout)["created"] == would
+        assert set(admin.list_topics()) == before | set(would)
+    finally:
+        admin.delete_topics([name for name in admin.list_topics() if name not in before])
+        expect(cluster, [])
+    assert "0 created; every record is kept 1 time" in CliRunner().invoke(app, [*words[:4], "--yes"]).stdout
+
+
+def test_a_cluster_that_is_away_is_told_in_json() -> None:
+    """In a process of its own: the library drops sockets that were refused without closing them."""
+    words = ("topics", "create", "--kafka", "127.0.0.1:1", "--one-broker", "--yes", "--json")
+    call = [sys.executable, "-c", "from services.command_line.app import main; main()", *words]
+    said = subprocess.run(call, cwd=CHECKOUT, capture_output=True, text=True, check=False)  # noqa: S603  ours
+    found = json.loads(said.stdout)
+    assert (said.returncode, found["exit"]) == (2, 2)
+    assert "127.0.0.1:1" in found["error"]
 
 
 def test_the_command_refuses_a_party_that_cannot_name_a_topic(cluster: str) -> None:
