@@ -1,10 +1,11 @@
 """`medchain`: one command whose parts are loaded only when they are called."""
 
 import importlib
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 # Each part by its name: the module that holds its Typer `app`, and one line of help.
 PARTS: Final[dict[str, tuple[str, str]]] = {
@@ -36,14 +37,40 @@ PARTS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+def command_of(part: str) -> Any:
+    """A part's own command, with its sub-commands and options."""
+    return typer.main.get_command(importlib.import_module(PARTS[part][0]).app)
+
+
 class Parts(TyperGroup):
     """Hands a call, and the completion of one, to the part that it names; the others are not loaded."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """See click: the part's own command, so that its sub-commands and options are known too."""
         if args and args[0] in PARTS:
-            return args[0], typer.main.get_command(importlib.import_module(PARTS[args[0]][0]).app), args[1:]
+            return args[0], command_of(args[0]), args[1:]
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """See click: also what is wrong with the words themselves, or with the environment, is JSON where that was asked for."""
+        as_json = "--json" in ctx.args  # before the part takes them
+        try:
+            return super().invoke(ctx)
+        except TyperException as error:
+            if not as_json:
+                raise
+            _tell(error.format_message(), error.exit_code, as_json=True)
+        except SystemExit as end:
+            sentence = end.code if isinstance(end.code, str) else getattr(end, "sentence", None)
+            if sentence is None or (not as_json and sentence is not end.code):
+                raise  # nothing to say, or said already
+            _tell(sentence, None, as_json=as_json)
+
+
+def _tell(sentence: str, code: int | None, *, as_json: bool) -> NoReturn:
+    from services.command_line.telling import CANNOT, tell_error  # noqa: PLC0415  costs time that completion need not spend
+
+    tell_error(sentence, CANNOT if code is None else code, as_json=as_json)
 
 
 app = typer.Typer(name="medchain", cls=Parts, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -24,11 +23,14 @@ from rich.table import Table
 from deploy.local.artifacts import CannotSetUpError
 from deploy.local.keys import keys_of
 from deploy.local.layout import BUILD
+from deploy.local.own_folder import FolderRefusedError, emptied
 from deploy.local.platform import Platform
 from deploy.local.program import ProgramDiedError
+from deploy.local.state import AlreadyRunsError
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from schemas.events import AllergyRecorded
 from services.command_line.follow import Story, StoryBrokenError
+from services.command_line.telling import CANNOT, AsJson, ending, tell
 from services.publishing.kafka_access import KafkaAccess
 from services.simulator.cli import counts_table, progress
 from services.simulator.connecting import SERVICES, Via, Where, channels
@@ -46,13 +48,33 @@ FOLLOWED: Final = 9_000_000
 PROBES: Final = 300
 PROBES_PER_SECOND: Final = 50.0
 CAUGHT_UP_WITHIN_S: Final = 120.0
+SHOWN: Final = 20
+"""Differences that are printed."""
 
-app = typer.Typer(name="demo", help="Start everything, play the town, follow one patient, check.", add_completion=False)
+FAILED: Final = 1
+NOT_STARTED: Final = (FolderRefusedError, AlreadyRunsError, ProgramDiedError, NeverCameTrueError, CannotSetUpError)
+"""Why a platform of one's own does not come about."""
+_COMMAND: Final = "from services.command_line.app import main; main()"
+
+app = typer.Typer(
+    name="demo",
+    help="Start everything, play the town, follow one patient, check.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 out = Console()
 
 
+class DemoFailedError(RuntimeError):
+    """It was played, and came to nothing that could be reported; the text says why."""
+
+
+class CheckNotMadeError(RuntimeError):
+    """`medchain check` could not compare; the text says why."""
+
+
 class Checked(Struct, frozen=True):
-    """What the oracle came to, as `medchain check --json` writes it."""
+    """What the oracle came to, as `medchain check --json` tells it."""
 
     accepted: int
     applied: int
@@ -72,30 +94,47 @@ def demo(
     events_wanted: Annotated[int, typer.Option("--events", min=100, help="How many events the town plays.")] = 10_000,
     seed: Annotated[int, typer.Option(help="The same seed plays the same town.")] = 1,
     via: Annotated[Via, typer.Option(help="Which way in.")] = Via.ALL,
+    *,
+    as_json: AsJson = False,
 ) -> None:
-    """Start the platform, play the town, follow one patient, check all of it, and stop everything again."""
-    out.rule("[bold]The medication chain[/bold]: one citizen, one list")
+    """Start the platform, play the town, follow one patient, check all of it, and stop everything again.
+
+    Exit codes: 0 all of it is well; 1 something is not; 2 it could not be played. It is a platform of its own that is played
+    on: nothing else changes.
+    """
+    out.quiet = as_json
     town = Town(patients_for(events_wanted))
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    with step("Starting broker, Redis, topics and services"):
-        platform = Platform(FOLDER / "platform", run=FOLDER / "run", usual_ports=False, parties=town.parties)
-        try:
-            platform.start()
-        except (ProgramDiedError, NeverCameTrueError, CannotSetUpError) as error:
-            out.print(f"[bold red]The platform did not start:[/bold red] {escape(str(error))}", highlight=False)
-            raise typer.Exit(1) from error
-    try:
+    with (
+        ending(FAILED, DemoFailedError, CheckNotMadeError, as_json=as_json),
+        started(FOLDER, FOLDER, town, as_json=as_json) as platform,
+    ):
         report = _lived_in(platform, town, seed, events_wanted, via)
+    REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+    def page(_: Console) -> None:
+        out.print(summary(report))
+        written = f"Written to {_shown(REPORT)}; what was sent and answered: {_shown(FOLDER / 'history.jsonl')}"
+        out.print(written, highlight=False)
+
+    tell(report, page, as_json=as_json)
+    if report["lost"] or report["mismatches"] or report["behind"] or report["story"] != "told":
+        raise typer.Exit(FAILED)
+
+
+@contextmanager
+def started(folder: Path, usual: Path, town: Town, *, as_json: bool) -> Iterator[Platform]:
+    """A platform of this command's own, in an empty folder, until it is left; ends the command where none comes about."""
+    with ending(CANNOT, *NOT_STARTED, as_json=as_json):
+        emptied(folder, usual)
+        out.rule("[bold]The medication chain[/bold]: one citizen, one list")
+        with step("Starting broker, Redis, topics and services"):
+            platform = Platform(folder / "platform", run=folder / "run", usual_ports=False, parties=town.parties)
+            platform.start()
+    try:
+        yield platform
     finally:
         with step("Stopping everything"):
             platform.stop()
-    REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    out.print(summary(report))
-    out.print(
-        f"Written to {_shown(REPORT)}; what was sent and answered: {_shown(FOLDER / 'history.jsonl')}", highlight=False
-    )
-    if report["lost"] or report["mismatches"] or report["behind"] or report["story"] != "told":
-        raise typer.Exit(1)
 
 
 def _lived_in(platform: Platform, town: Town, seed: int, n: int, via: Via) -> dict[str, Any]:
@@ -186,7 +225,7 @@ def _write_to_visible_ms(where: Where, town: Town) -> dict[str, float]:
         asyncio.run(run(lines))
     taken = [line.answered_at_ms - line.sent_at_ms for line in read(path) if line.position is not None]
     if len(taken) < PROBES:
-        raise RuntimeError(f"only {len(taken)} of {PROBES} writes became visible: {dict(lines.counts)}")
+        raise DemoFailedError(f"Only {len(taken)} of {PROBES} writes became visible: {dict(lines.counts)}")
     cuts = quantiles(taken, n=100)
     return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
 
@@ -200,28 +239,40 @@ def _probe_id(number: int, now_ms: int) -> str:
 
 
 def _checked(platform: Platform) -> Checked:
-    """What `medchain check` says, asked again while the view is still behind."""
-    path = FOLDER / "check.json"
-    command = "from services.command_line.app import main; main()"
-    arguments = ["check", "--kafka", platform.kafka_address, "--list-url", platform.redis_url, "--json", str(path)]
-    done: subprocess.CompletedProcess[str] | None = None
+    """What `medchain check` says, asked again while the view is still behind. Raises CheckNotMadeError."""
+    found: dict[str, Any] = {}
 
     def caught_up() -> bool:
-        nonlocal done
-        done = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=False)  # noqa: S603  our own command line
-        return not path.exists() or json.loads(path.read_text(encoding="utf-8"))["behind"] == 0
+        found.update(asked_to_check(platform))
+        return bool(found["behind"] == 0)
 
     try:
         wait_until(caught_up, within_s=CAUGHT_UP_WITHIN_S, what="the view has all of the log")
     except NeverCameTrueError:
         out.print("[bold red]The view never caught up with the log.[/bold red]")
-    if not path.exists():
-        assert done is not None
-        raise RuntimeError(f"the check could not be made: {done.stderr[-2000:]}")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    for difference in found["differences"][:20]:
-        out.print(f"[red]{difference}[/red]", highlight=False)
+    show_differences(found)
     return Checked(**{name: found[name] for name in Checked.__struct_fields__})
+
+
+def asked_to_check(platform: Platform) -> dict[str, Any]:
+    """What `medchain check` says. Raises CheckNotMadeError."""
+    where = ("--kafka", platform.kafka_address, "--list-url", platform.redis_url)
+    said = subprocess.run(  # noqa: S603  our own command line
+        [sys.executable, "-c", _COMMAND, "check", *where, "--json"], capture_output=True, text=True, check=False
+    )
+    try:
+        found: dict[str, Any] = json.loads(said.stdout)
+    except ValueError:
+        found = {"error": said.stderr[-2000:]}
+    if "error" in found:
+        raise CheckNotMadeError(f"The check could not be made: {found['error']}")
+    return found
+
+
+def show_differences(found: dict[str, Any]) -> None:
+    """The first of them."""
+    for difference in found["differences"][:SHOWN]:
+        out.print(f"[red]{escape(str(difference))}[/red]", highlight=False)
 
 
 def _bytes_per_patient(platform: Platform, patients: int) -> int:

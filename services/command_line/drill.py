@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,10 +21,20 @@ from redis import Redis
 from deploy.local.keys import keys_of
 from deploy.local.layout import BUILD
 from deploy.local.platform import Platform
-from deploy.local.waiting import wait_until
+from deploy.local.waiting import NeverCameTrueError, wait_until
 from schemas import codec
-from services.command_line.clients import Found, write_until
-from services.command_line.demo import out, step, summary
+from services.command_line.clients import Found, NeverReadError, write_until
+from services.command_line.demo import (
+    FAILED,
+    CheckNotMadeError,
+    asked_to_check,
+    out,
+    show_differences,
+    started,
+    step,
+    summary,
+)
+from services.command_line.telling import AsJson, ending, tell
 from services.publishing.kafka_access import KafkaAccess
 from services.replay.place import LogTail
 from services.simulator.cli import progress
@@ -62,24 +71,33 @@ def drill(
     ] = 20,
     workers: Annotated[int, typer.Option(min=1, help="Bulk readers.")] = 1,
     max_share: Annotated[float, typer.Option(min=0.005, max=1, help="The most of a core for each of them.")] = 0.5,
-    folder: Annotated[Path, typer.Option(help="Where the platform lives meanwhile.")] = FOLDER,
+    folder: Annotated[
+        Path, typer.Option(help="Where the platform lives meanwhile; emptied first, if a drill made it.")
+    ] = FOLDER,
     report: Annotated[Path, typer.Option(help="Where to write what it came to.")] = REPORT,
+    *,
+    as_json: AsJson = False,
 ) -> None:
-    """Fill a log, let clients in, replay beside them, compare, switch, roll back; exit 1 if anything was lost or differs."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Fill a log, let clients in, replay beside them, compare, switch, roll back.
+
+    Exit codes: 0 all of it is well; 1 anything was lost or differs, or nobody can tell; 2 it could not be played. It is a
+    platform of its own that is played on: nothing else changes.
+    """
+    out.quiet = as_json
     town = Town(patients_for(events_wanted))
-    with step("Starting broker, Redis, topics and services"):
-        platform = Platform(folder / "platform", run=folder / "run", usual_ports=False, parties=town.parties)
-        platform.start()
-    try:
+    with (
+        ending(FAILED, DrillFailedError, CheckNotMadeError, NeverCameTrueError, NeverReadError, as_json=as_json),
+        started(folder, FOLDER, town, as_json=as_json) as platform,
+    ):
         found = Drill(platform, town, folder, rate, seconds).play(events_wanted, workers, max_share)
-    finally:
-        with step("Stopping everything"):
-            platform.stop()
     report.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    out.print(summary(found))
+    tell(found, lambda _: out.print(summary(found)), as_json=as_json)
     if any(found[name] for name in ("differences", "lost", "doubled", "went_back", "mismatches")):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
+
+
+class DrillFailedError(RuntimeError):
+    """It was played, and came to nothing that could be reported; the text says why."""
 
 
 class Drill:
@@ -245,7 +263,7 @@ class Drill:
         said = self._command("replay", *words)
         found: dict[str, Any] = json.loads(said.stdout)
         if "error" in found:
-            raise RuntimeError(found["error"])
+            raise DrillFailedError(found["error"])
         return found
 
     def _command(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -276,16 +294,10 @@ class Drill:
             wait_until(lambda: not any(client.xlen(key) for key in keys), within_s=600, what="the outboxes are empty")
 
     def _checked(self) -> dict[str, Any]:
-        """What the independent fold says."""
-        path = self._folder / "check.json"
+        """What the independent fold says. Raises CheckNotMadeError."""
         with step("Checking every patient against the oracle"):
-            where = ("--kafka", self._platform.kafka_address, "--list-url", self._platform.redis_url)
-            said = self._command("check", *where, "--json", str(path))
-        if not path.exists():
-            raise RuntimeError(f"the check could not be made: {said.stderr[-2000:]}")
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for difference in found["differences"][:20]:
-            out.print(f"[red]{difference}[/red]", highlight=False)
+            found = asked_to_check(self._platform)
+        show_differences(found)
         return found
 
     def _receipts(self) -> tuple[int, int]:
@@ -324,5 +336,5 @@ def _whole(process: subprocess.Popen[str]) -> dict[str, Any]:
             threading.Thread(target=process.stdout.read, daemon=True).start()
             return look
         if "error" in look:
-            raise RuntimeError(look["error"])
-    raise RuntimeError("the replay ended before it was whole")
+            raise DrillFailedError(look["error"])
+    raise DrillFailedError("The replay ended before it was whole.")

@@ -108,7 +108,7 @@ class _Files(BaseSettings):
 def kafka_access(servers: str) -> KafkaAccess:
     """The access to these servers by the files that the environment names; in plain text where it names none.
 
-    Raises SystemExit, after one sentence on standard error, where it names too few of them, or what cannot be used.
+    Raises UnusableFilesExit, after one sentence on standard error, where it names too few of them, or what cannot be used.
     """
     told = _Files()
     named = dict(zip(FILES, (told.ca, told.certificate, told.key), strict=True))
@@ -144,9 +144,17 @@ def _check(files: Certificates) -> None:
         _refuse(f"{_TOGETHER} name files that cannot be used together: {_words(error)}.")
 
 
+class UnusableFilesExit(SystemExit):
+    """Ends the process; `sentence` is what it has said on standard error."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(_REFUSED)
+        self.sentence = sentence
+
+
 def _refuse(sentence: str) -> NoReturn:
     sys.stderr.write(f"{sentence}\n")
-    raise SystemExit(_REFUSED)
+    raise UnusableFilesExit(sentence)
 
 
 # --- Why not ------------------------------------------------------------------------------------------------------

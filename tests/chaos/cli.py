@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from deploy.local.layout import BUILD
 from deploy.local.program import ProgramDiedError
 from deploy.local.supervisor import end_on_signals
 from deploy.local.waiting import NeverCameTrueError
+from services.command_line.telling import CANNOT, AsJson, tell, tell_error
 from tests.chaos.checker import Kind, Violation
 from tests.chaos.faults import FAULTS
 from tests.chaos.mutants import MUTANTS
@@ -28,9 +29,12 @@ FOLDER: Final = BUILD / "chaos"
 REPORT: Final = BUILD / "chaos.json"
 SHOWN: Final = 20
 
-app = typer.Typer(name="chaos", help="Break the platform, and check it.", add_completion=False)
+app = typer.Typer(
+    name="chaos", help="Break the platform, and check it.", add_completion=False, pretty_exceptions_enable=False
+)
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
+FAILED: Final = 1
 
 
 @app.command()
@@ -47,26 +51,29 @@ def chaos(  # noqa: PLR0913  every option of the command
     *,
     keep: Annotated[bool, typer.Option(help="Keep the folders of rounds in which nothing was wrong too.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="List the faults and mutants, and do nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report in JSON, and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Play rounds of load under faults on real processes; an independent checker decides. Exit 1 on any violation."""
+    """Play rounds of load under faults on real processes; an independent checker decides.
+
+    Exit codes: 0 nothing was violated; 1 something was; 2 it could not be played. They are platforms of its own that it plays
+    on: nothing else changes.
+    """
     if listed:
-        out.print(_catalogue())
+        tell(_catalogue(), lambda out: out.print(_catalogue_table()), as_json=as_json)
         return
     unknown = [name for name in only or () if name not in FAULTS]
     mutants = dict(each.split("=", 1) for each in mutant or ())
     unknown += [name for name in mutants.values() if name not in MUTANTS]
     if unknown:
-        err.print(f"unknown: {', '.join(unknown)}; `medchain chaos --list` lists all")
-        raise typer.Exit(2)
+        tell_error(f"Unknown: {', '.join(unknown)}. `medchain chaos --list` lists all.", CANNOT, as_json=as_json)
     end_on_signals()  # a file system that was mounted for a round must not outlive it
     outcomes = []
     for number in range(rounds):
         plan = Plan(
             seed=seed + number, events=events, rate=rate, faults=faults, only=tuple(only or ()), mutants=mutants
         )
-        with _progress(f"round {number + 1} of {rounds}, seed {plan.seed}", events, quiet=as_json) as tell:
-            outcomes.append(_played(plan, tell))
+        with _progress(f"round {number + 1} of {rounds}, seed {plan.seed}", events, quiet=as_json) as tell_progress:
+            outcomes.append(_played(plan, tell_progress, as_json=as_json))
         if not as_json:
             _tell_round(outcomes[-1])
         if not outcomes[-1].violations and not keep:
@@ -74,23 +81,23 @@ def chaos(  # noqa: PLR0913  every option of the command
         # After each round: a long run that is cut off has not been in vain.
         report = as_plain(seed, outcomes)
         REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    if as_json:
-        out.print_json(data=report)
-    else:
-        out.print(fault_table(report), summary(report))
-        out.print(f"Written to {REPORT.relative_to(BUILD.parent)}", highlight=False)
+    tell(report, lambda out: _page(out, report), as_json=as_json)
     if report["violations"]:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
-def _played(plan: Plan, tell: Tell) -> Outcome:
+def _page(out: Console, report: dict[str, Any]) -> None:
+    out.print(fault_table(report), summary(report))
+    out.print(f"Written to {REPORT.relative_to(BUILD.parent)}")
+
+
+def _played(plan: Plan, tell_progress: Tell, *, as_json: bool) -> Outcome:
     folder = FOLDER / f"round-{plan.seed}"
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        return play(plan, folder, tell)
+        return play(plan, folder, tell_progress)
     except CannotSetUpError as error:
-        err.print(f"[bold red]Seed {plan.seed} could not be played:[/bold red] {escape(str(error))}", highlight=False)
-        raise typer.Exit(2) from error
+        tell_error(f"Seed {plan.seed} could not be played: {error}", CANNOT, as_json=as_json)
     except (ProgramDiedError, NeverCameTrueError, RuntimeError) as error:
         # A platform that does not start, or that the clients could not use, is a finding like any other.
         return Outcome(plan.seed, folder, violations=[Violation(Kind.UNRECOVERED, "the round", str(error))])
@@ -124,12 +131,21 @@ def _progress(what: str, events: int, *, quiet: bool) -> Iterator[Tell]:
         yield lambda doing, done: bar.update(task, description=f"{what}: {doing}", completed=done)
 
 
-def _catalogue() -> Table:
+def _catalogue() -> dict[str, dict[str, str]]:
+    """What there is to be chosen from, by name, and what each does."""
+    return {
+        "faults": {name: fault.about for name, fault in FAULTS.items()},
+        "mutants": {name: (mutant.__doc__ or "").splitlines()[0] for name, mutant in MUTANTS.items()},
+    }
+
+
+def _catalogue_table() -> Table:
     table = Table("name", "what", title="Faults and mutants", title_justify="left")
-    for name, fault in FAULTS.items():
-        table.add_row(name, fault.about)
-    for name, mutant in MUTANTS.items():
-        table.add_row(f"mutant {name}", (mutant.__doc__ or "").splitlines()[0])
+    found = _catalogue()
+    for name, about in found["faults"].items():
+        table.add_row(name, about)
+    for name, about in found["mutants"].items():
+        table.add_row(f"mutant {name}", about)
     return table
 
 

@@ -111,7 +111,7 @@ def open_redis(url: str, partitions: int, kafka: KafkaAccess) -> Iterator[RedisH
     try:
         pointer = RedisRoles(link).pointer()
         if pointer is None:
-            raise NothingHeldError("there is no view in this Redis: has a processor run?")
+            raise NothingHeldError("There is no view in this Redis: has a processor run?")
         yield RedisHeld(link, pointer.generation, partitions, settle)
     finally:
         link.close()

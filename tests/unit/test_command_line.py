@@ -1,8 +1,10 @@
 """`medchain`: every part that it lists can be loaded, and none is loaded before it is called."""
 
 import importlib
+import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer
@@ -10,6 +12,8 @@ from typer.testing import CliRunner
 
 from deploy.local.layout import CHECKOUT
 from services.command_line.app import PARTS, app
+from services.publishing.kafka_access import CA, CERTIFICATE, KEY
+from tests.unit.every_command import FAILING, every_command
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -39,3 +43,56 @@ def test_listing_the_parts_loads_none_of_them() -> None:
     code = "import sys; import services.command_line.app as a; print([m for m, _ in a.PARTS.values() if m in sys.modules], 'kafka' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)  # noqa: S603  ours
     assert said.stdout == "[] False\n"
+
+
+# --- JSON, and nothing else ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What every command said with --json, each where it cannot do what it is asked for."""
+    call = [sys.executable, "-m", "tests.unit.every_command", str(tmp_path_factory.mktemp("commands"))]
+    said = subprocess.run(call, cwd=CHECKOUT, capture_output=True, text=True, check=False)  # noqa: S603  ours
+    assert said.returncode == 0, said.stderr
+    found: dict[str, Any] = json.loads(said.stdout)
+    return found
+
+
+def test_no_command_is_left_out_of_what_holds_for_all() -> None:
+    assert FAILING.keys() == every_command().keys()
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_json_is_a_switch_of_every_command(name: str) -> None:
+    command = every_command()[name]
+    (option,) = [each for each in command.params if "--json" in each.opts]
+    assert option.is_flag, f"{name} --json wants a value"
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_with_json_a_failure_too_is_a_document_and_nothing_else(failures: dict[str, Any], name: str) -> None:
+    said = failures[name]
+    assert said["fault"] is None
+    document = json.loads(said["stdout"])
+    assert document["exit"] == said["exit"] == 2
+    assert document["error"]
+
+
+@pytest.mark.parametrize("words", [("topics", "create", "--nonsense"), ("patient", "timeline"), ("nonsense",)])
+def test_wrong_words_are_told_in_json_too(words: tuple[str, ...]) -> None:
+    said = CliRunner().invoke(app, [*words, "--json"])
+    assert (said.exit_code, json.loads(said.stdout)["exit"]) == (2, 2)
+    assert CliRunner().invoke(app, list(words)).stdout == ""
+
+
+def test_files_that_cannot_be_used_are_told_in_json_too() -> None:
+    told = {"MEDCHAIN_KAFKA": "127.0.0.1:1", CA: "nowhere", CERTIFICATE: "", KEY: ""}
+    said = CliRunner().invoke(app, ["topics", "check", "--json"], env=told)
+    assert (said.exit_code, json.loads(said.stdout)["exit"]) == (2, 2)
+    assert f"{CERTIFICATE} is not set" in json.loads(said.stdout)["error"]
+
+
+def test_what_chaos_can_do_is_listed_in_json() -> None:
+    listed = json.loads(CliRunner().invoke(app, ["chaos", "--list", "--json"]).stdout)
+    assert "redis_flushed" in listed["faults"]
+    assert "deletes_before_the_ack" in listed["mutants"]

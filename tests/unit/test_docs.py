@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
-import typer.main
 from fastapi import FastAPI
 
 from deploy.local.layout import CHECKOUT
 from deploy.services import SERVICES
 from schemas.events import EFFECTS, EVERY_BODY
 from schemas.reasons import DoorReason, Flag, NoticeKind, ParkReason, Reason
-from services.command_line.app import PARTS
+from services.command_line.app import PARTS, command_of
 from services.health import TroubleReason
 from services.medication_list.driver import StopReason
 from services.medication_list.fold.judgement import OUTCOMES
@@ -152,7 +151,7 @@ def test_every_make_target_for_people_is_in_the_readme_or_in_contributing() -> N
 
 def accepted_words(part: str) -> set[str]:
     """Sub-commands and options of a part of `medchain`."""
-    command: Any = typer.main.get_command(importlib.import_module(PARTS[part][0]).app)
+    command: Any = command_of(part)
     found = set(getattr(command, "commands", {}))
     for each in (command, *getattr(command, "commands", {}).values()):
         found |= {option for parameter in each.params for option in parameter.opts}

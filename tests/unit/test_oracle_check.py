@@ -18,6 +18,7 @@ from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.topics.registry import load
 from tests.conftest import FreshTopic
+from tests.oracle.cli import app as check
 from tests.oracle.cli import make_app
 from tests.oracle.comparing import Difference, compare
 from tests.oracle.history import Unreadable
@@ -217,6 +218,16 @@ def test_a_sample_compares_so_many_patients() -> None:
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["for people", "in JSON"])
+def test_a_check_that_cannot_be_made_ends_with_two_as_no_difference_does(words: list[str]) -> None:
+    said = CliRunner().invoke(check, ["--kafka", "127.0.0.1:1", "--list-url", "redis://127.0.0.1:1", *words])
+    assert said.exit_code == 2, said.output
+    assert "redis does not answer" in said.output
+    assert isinstance(said.exception, SystemExit)
+    if words:
+        assert json.loads(said.stdout)["exit"] == 2
+
+
 @pytest.mark.integration
 def test_the_command_ends_with_one_on_any_difference(kafka: str, scratch: Path) -> None:
     partitions = load().partitions(TOPIC)
@@ -231,10 +242,11 @@ def test_the_command_ends_with_one_on_any_difference(kafka: str, scratch: Path) 
         yield held
 
     app, report = make_app(opened, SystemClock()), scratch / "check.json"
-    arguments = ["--kafka", kafka, "--list-url", "memory:", "--json", str(report)]
-    clean = CliRunner().invoke(app, arguments)
+    arguments = ["--kafka", kafka, "--list-url", "memory:", "--write", str(report)]
+    clean = CliRunner().invoke(app, [*arguments, "--json"])
     assert clean.exit_code == 0, clean.output
     assert json.loads(report.read_text())["mismatches"] == 0
+    assert json.loads(clean.stdout) == json.loads(report.read_text())
     held.outcomes[ONE] = {}
     differing = CliRunner().invoke(app, arguments)
     assert differing.exit_code == 1
