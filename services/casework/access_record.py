@@ -23,6 +23,20 @@ class ReasonRefusedError(ValueError):
     """A reason that says nothing, or holds what a record must not hold."""
 
 
+def record_path(named: Path | None, local: Path | None) -> Path:
+    """The file that looks stand in: the one that MEDCHAIN_ACCESS_RECORD names, else that of the platform that runs here.
+
+    `local` is the folder of that one, None where another is looked at. Raises AccessNotRecordedError where there is neither.
+    """
+    if named is not None:
+        return named
+    if local is None:
+        raise AccessNotRecordedError(
+            "Set MEDCHAIN_ACCESS_RECORD to the file that records who looks: without it nobody looks."
+        )
+    return local / "access-record.jsonl"
+
+
 def _text(pattern: str) -> Callable[[object], bool]:
     compiled = re.compile(pattern)
     return lambda value: isinstance(value, str) and bool(compiled.fullmatch(value)) and not holds_a_number(value)

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.events import Event, ParkedRecordClosed
 from schemas.framing import PLAIN, Framing
 from services.canonical_log import configure
-from services.casework.access_record import AccessRecord
+from services.casework.access_record import AccessRecord, record_path
 from services.casework.appending import kafka_append
 from services.clock import Clock, SystemClock
 from services.identity.pseudonym import Pseudonymiser
@@ -130,7 +130,7 @@ DeskOpened = Callable[[], AbstractContextManager[Desk]]
 def open_desk() -> Iterator[Desk]:
     """The platform of the environment, else the one that runs here.
 
-    Raises CaseRefusedError, NotThereError, StoreUnavailableError, SourceLogUnavailableError.
+    Raises CaseRefusedError, AccessNotRecordedError, NotThereError, StoreUnavailableError, SourceLogUnavailableError.
     """
     configure("casework")
     settings = _completed(CaseworkSettings())
@@ -171,13 +171,8 @@ def _completed(settings: CaseworkSettings) -> CaseworkSettings:
     from deploy.local.keys import keys_of  # noqa: PLC0415  costs time that a call with an address need not spend
     from deploy.local.state import running  # noqa: PLC0415  as above
 
-    named = settings.kafka is not None and settings.redis is not None
-    if named and settings.access_record is not None:
-        return settings
-    if named:
-        raise CaseRefusedError(
-            "Set MEDCHAIN_ACCESS_RECORD to the file that records who looks: without it nobody looks."
-        )
+    if settings.kafka is not None and settings.redis is not None:
+        return settings.model_copy(update={"access_record": record_path(settings.access_record, None)})
     state = running()
     if state is None:
         raise CaseRefusedError("No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and MEDCHAIN_REDIS.")
@@ -187,6 +182,6 @@ def _completed(settings: CaseworkSettings) -> CaseworkSettings:
         "redis": state.redis,
         "schema_registry": state.schema_registry,
         "pseudonym_key": SecretStr(keys_of(directory)["MEDCHAIN_PSEUDONYM_KEY"]),
-        "access_record": settings.access_record or directory / "access-record.jsonl",
+        "access_record": record_path(settings.access_record, directory),
     }
     return settings.model_copy(update=dict(own))

@@ -46,7 +46,9 @@ def make_app(desk_opened: DeskOpened) -> typer.Typer:
             place = None if position is None else place_at(desk, position)
             patient = patient_of(desk, patient_file, pseudonym) if place is None else None
             # Also that a patient has no such event is something that is told of the patient.
-            note_look(desk, "event trace", reason, operator, event_id=event_id, position=position, patient=patient)
+            note_look(
+                desk.accesses, "event trace", reason, operator, event_id=event_id, position=position, patient=patient
+            )
             if place is None:
                 assert patient is not None, "an event is looked for at its place, or among those of its patient"
                 place = place_of_event(desk, event_id, patient)

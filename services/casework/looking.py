@@ -3,15 +3,23 @@
 import getpass
 import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.casework.access_record import AccessRecord, ReasonRefusedError, record_path
 from services.casework.desk import CaseRefusedError, Desk
+from services.clock import SystemClock
 from services.identity.national_id import InvalidNationalId, NationalId
 
 Reason = Annotated[str, typer.Option("--reason", help="Why you look: it stands in the access record.")]
+ReasonToShow = Annotated[
+    str | None, typer.Option("--reason", help="With --show: why you look; it stands in the access record.")
+]
+Show = Annotated[bool, typer.Option("--show", help="Show what patients' values are: clinical data. Say --reason.")]
 Operator = Annotated[str | None, typer.Option("--operator", help="Who looks, if it is not the account that runs this.")]
 PatientFile = Annotated[
     Path | None,
@@ -20,6 +28,13 @@ PatientFile = Annotated[
 Pseudonym = Annotated[
     str | None, typer.Option("--pseudonym", help="The patient's pseudonym, where a log or a parked record names it.")
 ]
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
+
+    access_record: Path | None = None
+
 
 _PSEUDONYM: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -49,7 +64,29 @@ def _national_id(patient_file: Path | None) -> str:
     return getpass.getpass("National id (not shown): ").strip()
 
 
-def note_look(desk: Desk, action: str, reason: str, operator: str | None, **about: str | bool | None) -> None:
+def note_look(
+    accesses: AccessRecord, action: str, reason: str, operator: str | None, **about: str | bool | None
+) -> None:
     """Record a look before it is made. Raises ReasonRefusedError, AccessNotRecordedError: then it must not be made."""
     account = getpass.getuser()
-    desk.accesses.note(action=action, operator=operator or account, account=account, reason=reason, **about)
+    accesses.note(action=action, operator=operator or account, account=account, reason=reason, **about)
+
+
+def values_looked_at(
+    action: str, reason: str | None, operator: str | None, local: Path | None
+) -> Callable[[Iterable[str]], None]:
+    """Record that somebody means to look at values of whichever patients; gives what records whose they then are.
+
+    That is called with their pseudonyms before anything of theirs is shown, and raises as this does: AccessNotRecordedError,
+    ReasonRefusedError. `local` is the folder of the platform that runs here, if that is the one.
+    """
+    if reason is None:
+        raise ReasonRefusedError("--show: say with --reason why you look; it stands in the access record.")
+    accesses = AccessRecord(record_path(_Settings().access_record, local), SystemClock())
+    note_look(accesses, action, reason, operator)
+
+    def looked_at(patients: Iterable[str]) -> None:
+        for patient in patients:
+            note_look(accesses, action, reason, operator, patient=patient)
+
+    return looked_at

@@ -86,7 +86,7 @@ def _add_show(app: typer.Typer, desk_opened: DeskOpened) -> None:
         with answered(as_json=as_json), desk_opened() as desk:
             at = place_at(desk, place)
             patient = note_at(desk, at).patient
-            note_look(desk, "parked show", reason, operator, position=place, patient=patient)
+            note_look(desk.accesses, "parked show", reason, operator, position=place, patient=patient)
             found = shown(desk, at)
             tell(found, lambda out: _show_page(out, found), as_json=as_json)
 
@@ -135,7 +135,7 @@ def _add_close(app: typer.Typer, desk_opened: DeskOpened) -> None:
         with answered(as_json=as_json), desk_opened() as desk:
             at = place_at(desk, place)
             patient = note_at(desk, at).patient
-            note_look(desk, "parked close", reason, operator, position=place, patient=patient, changes=yes)
+            note_look(desk.accesses, "parked close", reason, operator, position=place, patient=patient, changes=yes)
             closing = closing_of(desk, at, although_mendable=although_mendable)
             if yes:
                 if closing.by_event and organisation is None:
@@ -172,7 +172,7 @@ def _refolded(
     failed: dict[str, Exception] = {}
     for patient in patients:
         try:
-            note_look(desk, "parked refold", reason, operator, patient=patient, changes=yes)
+            note_look(desk.accesses, "parked refold", reason, operator, patient=patient, changes=yes)
             plan = refolder.refold(patient) if yes else refolder.preview(patient)
         except RefoldRefusedError as error:
             failed[patient] = error  # this patient's own affair: the lists of the others wait no less

@@ -46,7 +46,7 @@ def _add_timeline(app: typer.Typer, desk_opened: DeskOpened) -> None:
         """Each event of a patient: when, who, what, what became of it, and what it changed in the list."""
         with answered(as_json=as_json), desk_opened() as desk:
             patient = patient_of(desk, patient_file, pseudonym)
-            note_look(desk, "patient timeline", reason, operator, patient=patient)
+            note_look(desk.accesses, "patient timeline", reason, operator, patient=patient)
             found = timeline_of(desk, patient)
             tell(found, lambda out: _page(out, found), as_json=as_json)
 
@@ -66,7 +66,7 @@ def _add_list(app: typer.Typer, desk_opened: DeskOpened) -> None:
         with answered(as_json=as_json), desk_opened() as desk:
             at_ms = None if as_of is None else instant_of(as_of)
             patient = patient_of(desk, patient_file, pseudonym)
-            note_look(desk, "patient list", reason, operator, patient=patient)
+            note_look(desk.accesses, "patient list", reason, operator, patient=patient)
             found = list_of(desk, patient, at_ms)
             tell(found, lambda out: _list_page(out, found), as_json=as_json)
 
@@ -85,7 +85,7 @@ def _add_refold(app: typer.Typer, desk_opened: DeskOpened) -> None:
         """Fold one patient anew, in order, while traffic runs: shows which answers change, and does it with --yes."""
         with answered(as_json=as_json), desk_opened() as desk:
             patient = patient_of(desk, patient_file, pseudonym)
-            note_look(desk, "patient refold", reason, operator, patient=patient, changes=yes)
+            note_look(desk.accesses, "patient refold", reason, operator, patient=patient, changes=yes)
             refolder = desk.refolder()
             plan = refolder.refold(patient) if yes else refolder.preview(patient)
             assert plan is not None, "nobody was asked"

@@ -10,7 +10,7 @@ from schemas.framing import RegistryUnavailableError
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
 from services.casework.desk import CaseRefusedError, NotCurrentError, NotNowError, NotThereError
 from services.command_line.telling import tell_error
-from services.medication_list.record_log import LogLookupError
+from services.medication_list.record_log import AnotherLogError, LogLookupError
 from services.medication_list.refolding import RefoldNotNowError, RefoldRefusedError
 from services.medication_list.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import StoreUnavailableError
@@ -53,7 +53,8 @@ def answered(*, as_json: bool) -> Iterator[None]:
 
 def exit_of(*errors: Exception) -> Exit:
     """What a command ends with that came upon these: 1 if any of them may be gone at the next try."""
-    return Exit.NOT_WELL if any(isinstance(each, NOT_WELL) for each in errors) else Exit.REFUSED
+    passing = (each for each in errors if not isinstance(each, AnotherLogError))
+    return Exit.NOT_WELL if any(isinstance(each, NOT_WELL) for each in passing) else Exit.REFUSED
 
 
 def sentence_of(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -243,7 +244,7 @@ def _checked(platform: Platform) -> Checked:
     found: dict[str, Any] = {}
 
     def caught_up() -> bool:
-        found.update(asked_to_check(platform))
+        found.update(asked_to_check(platform, FOLDER))
         return bool(found["behind"] == 0)
 
     try:
@@ -254,11 +255,13 @@ def _checked(platform: Platform) -> Checked:
     return Checked(**{name: found[name] for name in Checked.__struct_fields__})
 
 
-def asked_to_check(platform: Platform) -> dict[str, Any]:
-    """What `medchain check` says. Raises CheckNotMadeError."""
+def asked_to_check(platform: Platform, folder: Path) -> dict[str, Any]:
+    """What `medchain check` says, values and all, for whoever lives in a town is made up. Raises CheckNotMadeError."""
     where = ("--kafka", platform.kafka_address, "--list-url", platform.redis_url)
+    words = ("check", *where, "--show", "--reason", "made people", "--json")
+    told = {**os.environ, "MEDCHAIN_ACCESS_RECORD": str(folder / "access-record.jsonl")}
     said = subprocess.run(  # noqa: S603  our own command line
-        [sys.executable, "-c", _COMMAND, "check", *where, "--json"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _COMMAND, *words], env=told, capture_output=True, text=True, check=False
     )
     try:
         found: dict[str, Any] = json.loads(said.stdout)

@@ -296,7 +296,7 @@ class Drill:
     def _checked(self) -> dict[str, Any]:
         """What the independent fold says. Raises CheckNotMadeError."""
         with step("Checking every patient against the oracle"):
-            found = asked_to_check(self._platform)
+            found = asked_to_check(self._platform, self._folder)
         show_differences(found)
         return found
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.local.supervisor import end_on_signals
+from services.casework.looking import Operator, ReasonToShow, Show, values_looked_at
 from services.command_line.telling import AsJson, Yes, err, out, tell
 from services.medication_list.generations import GenerationRefusedError, GenerationState, record_of
 from services.medication_list.read_api.positions import Place as LogPlace
@@ -107,13 +108,16 @@ def follow_(workers: Workers = 1, max_share: MaxShare = 0.5, *, as_json: AsJson 
 def compare_(
     generation: Generation,
     sample: Annotated[int | None, typer.Option(min=1, help="About so many patients, in no order; else all.")] = None,
+    reason: ReasonToShow = None,
+    operator: Operator = None,
     *,
-    show: Annotated[
-        bool, typer.Option("--show", help="Show what patients' values were and are: clinical data.")
-    ] = False,
+    show: Show = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a generation with the live one, patient by patient, while both go on. Exit 1 on any difference."""
+    """Compare a generation with the live one, patient by patient, while both go on. Exit 1 on any difference.
+
+    With --show it is a look at the patients whose values it shows: recorded, with who and why, before they are.
+    """
     with answered(as_json=as_json), open_place() as place:
         pointer = place.pointer()
         state = record_of(pointer, generation).state
@@ -121,7 +125,10 @@ def compare_(
             raise GenerationRefusedError(f"{generation} is the live one: name the one to compare with it.")
         if state == GenerationState.RETIRED:
             raise GenerationRefusedError(f"{generation} was retired: there is nothing left to compare.")
+        looked_at = values_looked_at("replay compare", reason, operator, place.folder) if show else None
         found = compare(place, pointer.generation, generation, sample)
+        if looked_at is not None:
+            looked_at(found.whose_values())
     document = found.as_plain(show=show) | {"memory_mib": _memory_mib()}
     tell(document, lambda _: _tell_comparison(found, show=show), as_json=as_json)
     raise typer.Exit(Exit.DONE if found.is_clean else Exit.DIFFERENT)

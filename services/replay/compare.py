@@ -7,7 +7,7 @@ kept until the other one comes to the same place, and compared there.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -60,6 +60,11 @@ class Comparison:
     def is_clean(self) -> bool:
         """Whether nothing differs and nobody was left out."""
         return not (self.differing or self.behind or self.notes)
+
+    def whose_values(self) -> Collection[str]:
+        """The patients of whom values are among the examples, by pseudonym."""
+        examples = (each for kind in self.kinds.values() for each in kind.examples)
+        return sorted({patient for patient, difference in examples if difference.is_clinical})
 
     def as_plain(self, *, show: bool) -> dict[str, Any]:
         """For a program to read; values of patients only where they may be shown."""

@@ -12,6 +12,8 @@ from services.medication_list.store.inventory import Flat, Sides
 
 MISSING: Final = "(nothing)"
 HIDDEN: Final = "(hidden)"
+_PLACES: Final = (["version"], ["position"], ["moved_otherwise"])
+"""What of a patient's `meta` is a place in the log; the rest, such as a death, is the patient's."""
 _NAMES: Final = {"t": "treatment", "rx": "prescription", "out": "hand-out", "signed": "document of a prescription"}
 
 
@@ -66,7 +68,7 @@ def _of_field(name: str, before: bytes | None, after: bytes | None) -> Iterator[
     except (msgspec.MsgspecError, KeyError, ValueError):
         one, other = before.hex(), after.hex()
     for path, was, now in _leaves(one, other, ""):
-        yield Difference(f"{kind}{path}", str(was), str(now), name != META)
+        yield Difference(f"{kind}{path}", str(was), str(now), name != META or path.split(".")[1:2] not in _PLACES)
 
 
 def _of_event(key: bytes, before: bytes | None, after: bytes | None) -> Difference:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -48,6 +49,8 @@ class Place:
     clock: Clock = field(default_factory=SystemClock)
     kafka: KafkaAccess | None = None
     settings: Mapping[str, str] | None = None
+    folder: Path | None = None
+    """Of the platform that runs here, if it is that one."""
 
     def pointer(self) -> Pointer:
         """The commit point. Raises GenerationRefusedError in an empty store."""
@@ -68,7 +71,7 @@ def open_place() -> Iterator[Place]:
     Raises GenerationRefusedError (no platform, or Redis holds the view of another log), StoreUnavailableError,
     SourceLogUnavailableError.
     """
-    settings = _completed(ReplaySettings())
+    settings, folder = _completed(ReplaySettings())
     assert settings.kafka is not None
     assert settings.redis is not None
     framing = framing_at_start(settings.schema_registry)
@@ -85,23 +88,23 @@ def open_place() -> Iterator[Place]:
             framing=framing,
             kafka=settings.kafka,
             settings=told | {"MEDCHAIN_SCHEMA_REGISTRY": settings.schema_registry or ""},
+            folder=folder,
         )
 
 
-def _completed(settings: ReplaySettings) -> ReplaySettings:
-    """With what the platform that runs here says, where the environment names none."""
+def _completed(settings: ReplaySettings) -> tuple[ReplaySettings, Path | None]:
+    """With what the platform that runs here says, where the environment names none; and that one's folder."""
     from deploy.local.state import running  # noqa: PLC0415  costs time that a call with an address need not spend
 
     if settings.kafka is not None and settings.redis is not None:
-        return settings
+        return settings, None
     state = running()
     if state is None:
         raise GenerationRefusedError(
             "No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and MEDCHAIN_REDIS."
         )
-    return settings.model_copy(
-        update={"kafka": KafkaAccess(state.kafka), "redis": state.redis, "schema_registry": state.schema_registry}
-    )
+    own = {"kafka": KafkaAccess(state.kafka), "redis": state.redis, "schema_registry": state.schema_registry}
+    return settings.model_copy(update=own), Path(state.directory)
 
 
 class LogTail:

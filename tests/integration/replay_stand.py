@@ -54,7 +54,11 @@ class ReplayStand:
     def __init__(self, platform: Platform, folder: Path) -> None:
         self.platform = platform
         self.folder = folder
-        self.told = {"MEDCHAIN_KAFKA": platform.kafka_address, "MEDCHAIN_REDIS": platform.redis_url}
+        self.told = {
+            "MEDCHAIN_KAFKA": platform.kafka_address,
+            "MEDCHAIN_REDIS": platform.redis_url,
+            "MEDCHAIN_ACCESS_RECORD": str(folder / "access-record.jsonl"),
+        }
         self.link = Link(platform.redis_url)
         self.roles = RedisRoles(self.link)
         self.redis = redis.Redis.from_url(platform.redis_url)

@@ -27,6 +27,9 @@ def stand(scratch: Path) -> Iterator[ReplayStand]:
         yield stand
 
 
+SHOW = ("--show", "--reason", "what was planted?")
+
+
 def test_a_planted_difference_is_found_and_shown_only_to_whom_asks(stand: ReplayStand) -> None:
     generation = stand.await_whole()
     stand.say(PATIENT, allergic(substance="Hasselnøtt"))
@@ -46,7 +49,7 @@ def test_a_planted_difference_is_found_and_shown_only_to_whom_asks(stand: Replay
         assert kind.startswith("allergies")
         assert (told["differences"], told["patients"]) == (1, 1)
         assert told["examples"] == [{"patient": PATIENT, "before": "(hidden)", "after": "(hidden)"}]
-        shown = stand.asked("replay", "compare", generation, "--show", exit_code=1)["kinds"][kind]["examples"][0]
+        shown = stand.asked("replay", "compare", generation, *SHOW, exit_code=1)["kinds"][kind]["examples"][0]
         assert "Hasseln" in shown["before"]
         assert "Valsens" in shown["after"]
         told_to_people = stand.medchain("replay", "compare", generation)

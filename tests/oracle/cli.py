@@ -1,11 +1,11 @@
 """`medchain check`: reads the log, folds it a second time by itself, and compares every patient with the platform."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -13,17 +13,20 @@ from rich.table import Table
 
 from deploy.local import state
 from schemas.framing import RegistryUnavailableError
+from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
+from services.casework.looking import Operator, ReasonToShow, Show, values_looked_at
 from services.clock import Clock, SystemClock
 from services.command_line.telling import CANNOT, AsJson, ending, tell, tell_error
 from services.medication_list.record_log import LogLookupError
 from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.reading import NotReadyError
 from services.publishing.kafka_access import KafkaAccess, kafka_access
 from services.schema_registry import framing_at_start
 from services.topics import cluster
 from services.topics.registry import load
-from tests.oracle.comparing import Held, Report, compare
+from tests.oracle.comparing import Held, compare
 from tests.oracle.held import NothingHeldError, open_redis
-from tests.oracle.reader import TOPIC, LogEndedEarlyError, read_log
+from tests.oracle.reader import TOPIC, Log, LogEndedEarlyError, read_log
 
 FAR: Final = timedelta(days=120) // timedelta(milliseconds=1)
 """How far ahead the second clock stands: past the 90 days of visibility, the 30 of a dispatch, and most replacements."""
@@ -37,6 +40,9 @@ NOT_COMPARED: Final = (
     LogEndedEarlyError,
     LogLookupError,
     RegistryUnavailableError,
+    NotReadyError,
+    ReasonRefusedError,
+    AccessNotRecordedError,
 )
 """What keeps the two from being compared."""
 
@@ -56,23 +62,27 @@ Write = Annotated[Path | None, typer.Option("--write", help="Write the report to
 Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Only so many patients.")]
 
 
-def make_app(open_held: OpenHeld, clock: Clock) -> typer.Typer:
+def make_app(open_held: OpenHeld, clock: Clock, read: Callable[..., Log] = read_log) -> typer.Typer:
     """The command, for a way to open what the platform holds. It exits 1 on any difference, 2 if it cannot compare."""
     app = typer.Typer(name="check", add_completion=False, pretty_exceptions_enable=False)
 
     @app.command()
-    def check(
+    def check(  # noqa: PLR0913  every option of the command
         kafka: Kafka = None,
         list_url: ListUrl = None,
         schema_registry: Registry = None,
         write: Write = None,
         sample: Sample = None,
+        reason: ReasonToShow = None,
+        operator: Operator = None,
         *,
+        show: Show = False,
         as_json: AsJson = False,
     ) -> None:
         """Compare every patient's outcomes and list with what the oracle comes to from the log alone.
 
-        Exit codes: 0 nothing differs; 1 something does; 2 it could not be compared.
+        It tells in what they differ. With --show it tells the values too, which is a look at those patients: recorded, with who
+        and why, before it is made. Exit codes: 0 nothing differs; 1 something does; 2 it could not be compared.
         """
         running = state.running()
         local = KafkaAccess(running.kafka) if running else None
@@ -82,28 +92,34 @@ def make_app(open_held: OpenHeld, clock: Clock) -> typer.Typer:
             tell_error("No platform runs here: say --kafka and --list-url, or `make up`.", CANNOT, as_json=as_json)
         framing = framing_at_start(schema_registry or (running.schema_registry if running else None))
         now_ms = clock.now_ms()
-        with ending(CANNOT, *NOT_COMPARED, as_json=as_json), cluster.asked(access), open_held(held_at, access) as held:
-            log = read_log(access, load().partitions(TOPIC), framing=framing)
-            report = compare(log, held, [now_ms, now_ms + FAR], sample)
+        folder = Path(running.directory) if running and not kafka and not list_url else None
+        with ending(CANNOT, *NOT_COMPARED, as_json=as_json):
+            looked_at = values_looked_at("check", reason, operator, folder) if show else None
+            with cluster.asked(access), open_held(held_at, access) as held:
+                log = read(access, load().partitions(TOPIC), framing=framing)
+                report = compare(log, held, [now_ms, now_ms + FAR], sample)
+            if looked_at is not None:
+                looked_at(report.whose_values())
+        document = report.as_plain(show=show)
         if write is not None:
-            write.write_text(json.dumps(report.as_plain(), indent=2), encoding="utf-8")
-        tell(report.as_plain(), lambda out: page(report, out), as_json=as_json)
+            write.write_text(json.dumps(document, indent=2), encoding="utf-8")
+        tell(document, lambda out: page(document, report.behind, out), as_json=as_json)
         raise typer.Exit(0 if report.is_clean else 1)
 
     return app
 
 
-def page(report: Report, out: Console) -> None:
+def page(found: Mapping[str, Any], behind: Mapping[int, int], out: Console) -> None:
     """Print each difference, how far the view lags, and the counts."""
-    for difference in report.differences[:SHOWN]:
-        what = f"{difference.patient} {difference.path}"
-        out.print(f"{what}: expected {difference.expected}, found {difference.found}", markup=False, highlight=False)
-    if len(report.differences) > SHOWN:
-        out.print(f"... and {len(report.differences) - SHOWN} more differences")
-    for partition, behind in report.behind.items():
-        out.print(f"partition {partition}: the view is {behind} records behind the log; they were not compared")
+    differences = found["differences"]
+    for each in differences[:SHOWN]:
+        out.print(f"{each['patient']} {each['path']}: expected {each['expected']}, found {each['found']}", markup=False)
+    if len(differences) > SHOWN:
+        out.print(f"... and {len(differences) - SHOWN} more differences")
+    for partition, records in behind.items():
+        out.print(f"partition {partition}: the view is {records} records behind the log; they were not compared")
     table = Table("what", "how many")
-    for name, value in report.as_plain().items():
+    for name, value in found.items():
         if isinstance(value, int):
             table.add_row(name, str(value))
     out.print(table)

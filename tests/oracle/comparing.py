@@ -18,6 +18,7 @@ NOT_COMPARED: Final = frozenset({"text", "texts_differ"})
 """Of a dosing in force: made by one function of the platform, which has tests of its own."""
 NOT_COMPARED_FLAG: Final = "dosing_text_differs"
 MISSING: Final = "(nothing)"
+HIDDEN: Final = "(hidden)"
 Outcome = tuple[str, str | None, frozenset[str]]
 
 
@@ -48,6 +49,13 @@ class Difference:
     path: str
     expected: str
     found: str
+    is_clinical: bool = False
+    """Whether expected and found are a patient's values, and not words of the rules."""
+
+    def as_plain(self, *, show: bool) -> dict[str, str]:
+        """For JSON; values only where they may be shown."""
+        told = (self.expected, self.found) if show or not self.is_clinical else (HIDDEN, HIDDEN)
+        return {"patient": self.patient, "path": self.path, **dict(zip(("expected", "found"), told, strict=True))}
 
 
 @dataclass(slots=True)
@@ -84,13 +92,17 @@ class Report:
         """Nothing differs and nothing is lost."""
         return not self.differences and self.counts.lost == 0
 
-    def as_plain(self) -> dict[str, Any]:
+    def whose_values(self) -> Sequence[str]:
+        """The patients of whom values are among the differences, by pseudonym."""
+        return sorted({each.patient for each in self.differences if each.is_clinical})
+
+    def as_plain(self, *, show: bool) -> dict[str, Any]:
         """For JSON: the counts, the number of mismatches, how far behind the view is, and each difference."""
         return {
             **asdict(self.counts),
             "mismatches": len(self.differences),
             "behind": sum(self.behind.values()),
-            "differences": [asdict(difference) for difference in self.differences],
+            "differences": [difference.as_plain(show=show) for difference in self.differences],
         }
 
 
@@ -145,7 +157,7 @@ class _Patient:
             expected = show_told(told, self.records, at_ms, self.ownership)
             found = self.held.list_of(self.patient, at_ms)
             for path, wanted, got in differences(comparable(expected), comparable(found)):
-                self._differ(f"list at {at_ms}: {path}", wanted, got)
+                self._differ(f"list at {at_ms}: {path}", wanted, got, is_clinical=True)
         self.report.counts.treatments += sum(
             1 for kind, name in list(told.chart.about) if kind == "t" and is_known(told.chart, name)
         )
@@ -176,8 +188,8 @@ class _Patient:
             path = f"event {event.event_id} ({type(event.body).__name__} at {verdict.record.offset})"
             self._differ(path, _told(expected), _told(found))
 
-    def _differ(self, path: str, expected: str, found: str) -> None:
-        self.report.differences.append(Difference(self.patient, path, expected, found))
+    def _differ(self, path: str, expected: str, found: str, *, is_clinical: bool = False) -> None:
+        self.report.differences.append(Difference(self.patient, path, expected, found, is_clinical))
 
 
 def _told(outcome: Outcome) -> str:

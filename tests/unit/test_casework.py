@@ -183,6 +183,16 @@ def test_what_a_switch_under_way_does_not_allow_can_be_tried_again(stand: Stand,
     assert "switch" in json.loads(said.stdout)["error"]
 
 
+def test_a_log_that_lost_what_the_view_was_made_of_is_not_asked_again(stand: Stand) -> None:
+    stand.story.say(issued("R1"))
+    del stand.story.world.records[0, 0]
+    stand.source.log_ends = {0: 1}
+    app = patient.make_app(lambda: nullcontext(stand.desk))
+    said = CliRunner().invoke(app, ["timeline", *WHO, *WHY, "--json"])
+    assert said.exit_code == 2
+    assert "does not hold at offset 0" in json.loads(said.stdout.splitlines()[-1])["error"]
+
+
 # --- Whose data, and who looks -----------------------------------------------------------------------------------
 
 

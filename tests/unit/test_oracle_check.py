@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from schemas import events as ev
 from schemas.codec import encode
 from schemas.reasons import ParkReason
-from services.clock import SystemClock
+from services.clock import ManualClock, SystemClock
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.topics.registry import load
@@ -149,7 +149,7 @@ def test_a_list_that_differs_is_reported_with_its_path() -> None:
     held.lists[ONE] = msgspec.structs.replace(shown, treatments=(entry,))
     report = compare(log, held, (at(10),))
     path = f"list at {at(10)}: treatments[0].status"
-    assert report.differences == [Difference(ONE, path, "active", "paused")]
+    assert report.differences == [Difference(ONE, path, "active", "paused", is_clinical=True)]
     assert not report.is_clean
 
 
@@ -226,6 +226,71 @@ def test_a_check_that_cannot_be_made_ends_with_two_as_no_difference_does(words: 
     assert isinstance(said.exception, SystemExit)
     if words:
         assert json.loads(said.stdout)["exit"] == 2
+
+
+def a_list_that_differs() -> MemoryHeld:
+    """A patient's list is not as it should be, and an outcome of theirs is not either."""
+    held = MemoryHeld(a_log(ONE, OTHER))
+    shown = held.list_of(ONE, at(10))
+    held.lists[ONE] = msgspec.structs.replace(
+        shown, treatments=(msgspec.structs.replace(shown.treatments[0], status="paused"),)
+    )
+    first, *_ = events_of(OTHER)
+    judged = held.outcomes_of(OTHER, [event.event_id for event in events_of(OTHER)])
+    held.outcomes[OTHER] = {**judged, first.event_id: ("refused", "unknown", frozenset())}
+    return held
+
+
+SHOW = ("--show", "--reason", "why do they differ?")
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["for people", "in JSON"])
+def test_values_of_a_patient_are_told_only_to_whom_asks_and_that_look_is_recorded(
+    tmp_path: Path, words: list[str]
+) -> None:
+    held, record = a_list_that_differs(), tmp_path / "access.jsonl"
+    clock = ManualClock(at(10))
+    app = make_app(lambda *_: nullcontext(held), clock, lambda *_, **__: a_log(ONE, OTHER))
+    told = {"MEDCHAIN_ACCESS_RECORD": str(record)}
+    call = ["--kafka", "127.0.0.1:1", "--list-url", "memory:", *words]
+    hidden = CliRunner().invoke(app, call, env=told)
+    assert hidden.exit_code == 1, hidden.output
+    assert "treatments[0].status" in hidden.output
+    assert "paused" not in hidden.output
+    assert "refused(unknown)" in hidden.output, "an outcome is a word of the rules"
+    assert not record.exists()
+    shown = CliRunner().invoke(app, [*call, *SHOW], env=told)
+    assert shown.exit_code == 1
+    assert "paused" in shown.output
+    looks = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    assert [(look["action"], look.get("patient"), look["reason"]) for look in looks] == [
+        ("check", None, SHOW[-1]),
+        ("check", ONE, SHOW[-1]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "told", "why"),
+    [
+        (["--show"], "{folder}/access.jsonl", "--reason"),
+        (["--show", "--reason", "x"], "{folder}/access.jsonl", "in 3 to 300 characters"),
+        (SHOW, "{folder}/file/access.jsonl", "access record cannot be written"),
+        (SHOW, "", "Set MEDCHAIN_ACCESS_RECORD"),
+    ],
+    ids=["no reason", "none that says anything", "no place to write", "nowhere named"],
+)
+def test_no_value_is_shown_of_a_look_that_cannot_be_recorded(
+    tmp_path: Path, more: list[str], told: str, why: str
+) -> None:
+    (tmp_path / "file").touch()
+    app = make_app(
+        lambda *_: nullcontext(a_list_that_differs()), ManualClock(at(10)), lambda *_, **__: a_log(ONE, OTHER)
+    )
+    call = ["--kafka", "127.0.0.1:1", "--list-url", "memory:", *more]
+    said = CliRunner().invoke(app, call, env={"MEDCHAIN_ACCESS_RECORD": told.format(folder=tmp_path) or None})
+    assert said.exit_code == 2
+    assert why in said.stderr
+    assert "paused" not in said.output
 
 
 @pytest.mark.integration

@@ -1,17 +1,21 @@
 """A replay's parts by themselves: pace, comparison, switch and retirement on a store in memory, with a clock of the test."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 
 import msgspec
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from schemas import events as ev
 from services.clock import ManualClock
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind, Verdict
 from services.medication_list.fold import VERSION
-from services.medication_list.fold.state import META, Meta, Remembered
+from services.medication_list.fold.state import META, By, Death, Meta, Remembered
 from services.medication_list.generations import (
     GenerationRecord,
     GenerationRefusedError,
@@ -23,6 +27,7 @@ from services.medication_list.generations import (
 from services.medication_list.packing import pack_field, pack_memory
 from services.medication_list.processor import Patience, Worker
 from services.medication_list.source_log import MemorySourceLog
+from services.medication_list.store.inventory import Sides
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.memory_inventory import MemoryInventory
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
@@ -34,6 +39,7 @@ from services.replay.bulk import Bounded, ReplayWorker
 from services.replay.cli import app as replay
 from services.replay.compare import compare
 from services.replay.crew import Crew
+from services.replay.differences import differences
 from services.replay.order import Order, Pacing, Told
 from services.replay.pace import Pace, Throttle
 from services.replay.place import Place
@@ -243,6 +249,55 @@ def test_differences_are_counted_by_kind_and_hidden_unless_they_are_asked_for(wo
     hidden, shown = found.as_plain(show=False)["kinds"]["claim"], found.as_plain(show=True)["kinds"]["claim"]
     assert hidden["examples"] == [{"patient": ANNA, "before": "(hidden)", "after": "(hidden)"}]
     assert shown["examples"] == [{"patient": ANNA, "before": "Latex", "after": "Nickel"}]
+
+
+@pytest.fixture
+def comparing(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Calls `replay compare` on two generations of which Anna's values differ; the access record is `access.jsonl`."""
+    world.judge(world.old, 0, patient(ANNA, 0), patient(BERIT, 0, outcome=REFUSED))
+    world.judge(world.new, 0, patient(ANNA, 0, substance="Nickel"), patient(BERIT, 0))
+    monkeypatch.setattr("services.replay.cli.open_place", lambda: nullcontext(world.place))
+
+    def called(*words: str, record: str = "access.jsonl") -> Result:
+        told = {"MEDCHAIN_ACCESS_RECORD": str(tmp_path / record)}
+        return CliRunner().invoke(replay, ["compare", world.new, *words], env=told)
+
+    return called
+
+
+def test_values_that_a_comparison_shows_are_a_look_at_those_patients_and_recorded(
+    comparing: Callable[..., Result], tmp_path: Path
+) -> None:
+    record = tmp_path / "access.jsonl"
+    assert "Nickel" not in comparing().output
+    assert not record.exists()
+    said = comparing("--show", "--reason", "review of version 4", "--operator", "Kari Vakt", "--json")
+    assert said.exit_code == 1
+    assert json.loads(said.stdout)["kinds"]["claim"]["examples"][0]["after"] == "Nickel"
+    looks = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    assert [(look["action"], look.get("patient"), look["operator"]) for look in looks] == [
+        ("replay compare", None, "Kari Vakt"),
+        ("replay compare", ANNA, "Kari Vakt"),
+    ]
+
+
+def test_a_comparison_shows_no_value_where_the_look_cannot_be_recorded(
+    comparing: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    why = ("--reason", "review of version 4")
+    for words, record in ((["--show"], "access.jsonl"), (["--show", *why], "file/access.jsonl")):
+        said = comparing(*words, "--json", record=record)
+        assert (said.exit_code, json.loads(said.stdout)["exit"]) == (2, 2)
+        assert "Nickel" not in said.output
+
+
+def test_where_a_patient_stands_in_the_log_is_told_and_that_the_patient_died_is_not() -> None:
+    before = Meta(version=1, position=2)
+    after = Meta(version=3, position=2, death=Death(date(2026, 3, 2), 3, 0, By("910000001", "journal", "doctor")))
+    one, other = ({META.encode(): pack_field(each)} for each in (before, after))
+    found = {each.kind: each.told(show=False) for each in differences(Sides(ANNA, one, {}, other, {}))}
+    assert found == {"meta.version": ("1", "3"), "meta.death": ("(hidden)", "(hidden)")}
 
 
 def test_a_patient_whom_only_the_later_generation_knows_is_found(world: World) -> None:
