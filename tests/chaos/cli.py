@@ -62,8 +62,8 @@ def chaos(  # noqa: PLR0913  every option of the command
         tell(_catalogue(), lambda out: out.print(_catalogue_table()), as_json=as_json)
         return
     unknown = [name for name in only or () if name not in FAULTS]
-    mutants = dict(each.split("=", 1) for each in mutant or ())
-    unknown += [name for name in mutants.values() if name not in MUTANTS]
+    mutants = {service: name for service, _, name in (each.partition("=") for each in mutant or ())}
+    unknown += [name or service for service, name in mutants.items() if name not in MUTANTS]
     if unknown:
         tell_error(f"Unknown: {', '.join(unknown)}. `medchain chaos --list` lists all.", CANNOT, as_json=as_json)
     end_on_signals()  # a file system that was mounted for a round must not outlive it
