@@ -23,6 +23,7 @@ from services.simulator.connecting import (
     Where,
     channels,
     from_environment,
+    refuse_without_keys,
 )
 from services.simulator.history import History
 from services.simulator.playing import Played, play
@@ -60,6 +61,7 @@ def simulate(
     path = history or _usual_history()
     with ending(CANNOT, NoPlatformError, ClusterAwayError, as_json=as_json):
         where = _where()
+        refuse_without_keys(via, where)
         single = _is_one_broker(where)
         with cluster.asked(where.kafka):
             if not yes:

@@ -89,11 +89,18 @@ def _told(key: SecretStr | None) -> str | None:
     return None if key is None else key.get_secret_value()
 
 
+def refuse_without_keys(via: Via, where: Where) -> None:
+    """Raises NoPlatformError when the log is to be written and the platform's keys are not known."""
+    if Via.LOG in _SHARES[via] and (where.pseudonym_key is None or where.sealing_key is None):
+        raise NoPlatformError("To write the log itself, set MEDCHAIN_PSEUDONYM_KEY and MEDCHAIN_SEALING_KEY.")
+
+
 def channels(via: Via, where: Where, town: Town, history: History, framing: Framing = PLAIN) -> dict[Channel, int]:
     """The channels of that way, each with its share of the patients.
 
     Raises NoPlatformError when the log is to be written and the platform's keys are not known.
     """
+    refuse_without_keys(via, where)
     return {_channel(each, where, town, history, framing): share for each, share in _SHARES[via].items()}
 
 
@@ -102,7 +109,7 @@ def _channel(via: Via, where: Where, town: Town, history: History, framing: Fram
         return HttpChannel(where.urls, town, history)
     if via is Via.SUBMISSIONS:
         return SubmissionChannel(where.kafka, town, history, framing=framing)
-    if where.pseudonym_key is None or where.sealing_key is None:
-        raise NoPlatformError("To write the log itself, set MEDCHAIN_PSEUDONYM_KEY and MEDCHAIN_SEALING_KEY.")
+    assert where.pseudonym_key is not None
+    assert where.sealing_key is not None
     pseudonymiser = Pseudonymiser(bytes.fromhex(where.pseudonym_key))
     return LogChannel(where.kafka, town, pseudonymiser, Sealer(bytes.fromhex(where.sealing_key)), history, framing)

@@ -102,7 +102,8 @@ def make_app(open_held: OpenHeld, clock: Clock, read: Callable[..., Log] = read_
                 looked_at(report.whose_values())
         document = report.as_plain(show=show)
         if write is not None:
-            write.write_text(json.dumps(document, indent=2), encoding="utf-8")
+            with ending(CANNOT, OSError, as_json=as_json):
+                write.write_text(json.dumps(document, indent=2), encoding="utf-8")
         tell(document, lambda out: page(document, report.behind, out), as_json=as_json)
         raise typer.Exit(0 if report.is_clean else 1)
 

@@ -92,6 +92,12 @@ def test_files_that_cannot_be_used_are_told_in_json_too() -> None:
     assert f"{CERTIFICATE} is not set" in json.loads(said.stdout)["error"]
 
 
+def test_a_town_that_lacks_the_keys_for_the_log_is_refused_before_anything_is_made() -> None:
+    said = CliRunner().invoke(app, ["simulate", "--via", "log"], env={"MEDCHAIN_KAFKA": "127.0.0.1:1"})
+    assert said.exit_code == 2
+    assert "set MEDCHAIN_PSEUDONYM_KEY" in said.stderr
+
+
 def test_what_chaos_can_do_is_listed_in_json() -> None:
     listed = json.loads(CliRunner().invoke(app, ["chaos", "--list", "--json"]).stdout)
     assert "redis_flushed" in listed["faults"]

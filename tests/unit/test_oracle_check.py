@@ -259,6 +259,7 @@ def test_values_of_a_patient_are_told_only_to_whom_asks_and_that_look_is_recorde
     assert "paused" not in hidden.output
     assert "refused(unknown)" in hidden.output, "an outcome is a word of the rules"
     assert not record.exists()
+    assert CliRunner().invoke(app, [*call, "--write", str(tmp_path)], env=told).exit_code == 2, "a folder"
     shown = CliRunner().invoke(app, [*call, *SHOW], env=told)
     assert shown.exit_code == 1
     assert "paused" in shown.output
