@@ -69,7 +69,7 @@ def append_unreadable(stand: Stand, dice: random.Random) -> None:
             key=whose.encode(),
             value=codec.encode(allergy(whose, dice)),
             partition=partition_of(whose.encode(), stand.partitions),
-            headers=[(SUBMISSION_HEADER, b"\xff\xfe"), ("traceparent", b"\xff"), ("ce_id", None)],
+            headers=[(SUBMISSION_HEADER, b"\xff\xfe"), ("traceparent", b"\xff"), ("ce_id", b"\xff")],
         ).get(timeout=_ANSWER_WITHIN_S)
         try:
             producer.send(EVENTS_TOPIC, key=b"0" * 32, value=b"\0" * TOO_LARGE, partition=0).get(
