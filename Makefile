@@ -49,7 +49,7 @@ down: ## stop what `make up` started
 status: ## what runs, and where
 	@$(BIN)/python -m deploy.local status
 
-long: setup ## the tests that take minutes: replays killed, stopped, and after a loss
+long: setup ## the tests that take minutes: replays killed, stopped, and after a loss; a small drill
 	$(BIN)/pytest tests -m long $(ONLY)
 
 bench: setup ## the measurements, which a busy machine makes worthless
