@@ -26,7 +26,7 @@ DOWN_WITHIN_S: Final = 60.0
 LOG: Final = RUN / "platform.log"
 WHERE: Final = """\
 How each process is: <where>/health/ready. Its resources: <where>/openapi.json (prescriber, pharmacy, medication-list).
-A town, once more: build/venv/bin/medchain simulate --yes. All of it checked: build/venv/bin/medchain check. Stop: make down."""
+A town, once more: build/venv/bin/medchain simulate. All of it checked: build/venv/bin/medchain check. Stop: make down."""
 
 app = typer.Typer(
     name="deploy.local",

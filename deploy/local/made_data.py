@@ -28,7 +28,7 @@ def play_into_empty(state: State, events: int) -> bool:
     if events == 0 or any(KafkaSourceLog(KafkaAccess(state.kafka)).ends().values()):
         return False
     command = "from services.command_line.app import main; main()"
-    argv = [sys.executable, "-c", command, "simulate", "--yes", f"--events={events}"]
+    argv = [sys.executable, "-c", command, "simulate", f"--events={events}"]
     if subprocess.run(argv, cwd=CHECKOUT, check=False).returncode:  # noqa: S603  our own command line, no shell
         raise TownNotPlayedError("the town could not be played")
     return True

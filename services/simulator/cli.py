@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from services.command_line.telling import CANNOT, AsJson, Yes, ending, err, tell
+from services.command_line.telling import CANNOT, AsJson, DryRun, ending, err, tell
 from services.publishing.kafka_access import KafkaAccess
 from services.schema_registry import framing_at_start
 from services.simulator.connecting import (
@@ -49,10 +49,10 @@ def simulate(
     rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second; else as fast as it goes.")] = None,
     history: Annotated[Path | None, typer.Option(help="Where to write what was sent and answered.")] = None,
     *,
-    yes: Yes = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Play a town, with --yes: what its people prescribe, claim, hand out, change and stop, from a seed.
+    """Play a town: what its people prescribe, claim, hand out, change and stop, from a seed.
 
     Exit codes: 0 it was played; 2 it was not. The platform is the one of MEDCHAIN_KAFKA and the services' URLs, else the one
     that `make up` started.
@@ -64,7 +64,7 @@ def simulate(
         refuse_without_keys(via, where)
         single = _is_one_broker(where)
         with cluster.asked(where.kafka):
-            if not yes:
+            if dry_run:
                 lacking = cluster.missing(where.kafka, load(), town.parties, one_broker=single)
                 _tell_plan(where, town, events_wanted, via, lacking, as_json=as_json)
                 return
@@ -86,7 +86,7 @@ def _tell_plan(where: Where, town: Town, n: int, via: Via, lacking: Sequence[str
     text = (
         f"Would play {n:,} events of a town with {len(town.patients):,} made people into the log at {where.kafka}, by way of "
         f"{via} ({', '.join(where.urls.values())}), and make {len(lacking)} topics that are missing. They stay there for ever: "
-        "not for a platform with real patients. Nothing was done: --yes."
+        "not for a platform with real patients. Nothing was done."
     )
     tell({"would_play": would | {"topics": list(lacking)}}, text, as_json=as_json)
 

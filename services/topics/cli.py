@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.command_line.telling import CANNOT, AsJson, Yes, ending, tell
+from services.command_line.telling import CANNOT, AsJson, DryRun, ending, tell
 from services.publishing.kafka_access import KafkaAccess, KafkaSetting, kafka_access
 from services.topics import cluster
 from services.topics.cluster import ClusterAwayError
@@ -57,17 +57,17 @@ def create(
     system: Systems = None,
     pharmacy: Pharmacies = None,
     organisation: Organisations = None,
-    yes: Yes = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make every declared topic that is missing, with --yes. What is there already is left as it is."""
+    """Make every declared topic that is missing. What is there already is left as it is."""
     with ending(CANNOT, NoClusterError, ClusterAwayError, InvalidPartyError, as_json=as_json):
         access, single = _where(kafka, one_broker=one_broker)
         parties = _parties(system, pharmacy, organisation)
         with cluster.asked(access):
-            names = (cluster.create if yes else cluster.missing)(access, load(), parties, one_broker=single)
-    document = {"created" if yes else "would_create": names, "one_broker": single}
-    tell(document, _made(names, one_broker=single, yes=yes), as_json=as_json)
+            names = (cluster.missing if dry_run else cluster.create)(access, load(), parties, one_broker=single)
+    document = {"would_create" if dry_run else "created": names, "one_broker": single}
+    tell(document, _made(names, one_broker=single, dry_run=dry_run), as_json=as_json)
 
 
 @app.command()
@@ -91,13 +91,13 @@ def check(
     raise typer.Exit(1 if found else 0)
 
 
-def _made(names: Sequence[str], *, one_broker: bool, yes: bool) -> str:
+def _made(names: Sequence[str], *, one_broker: bool, dry_run: bool) -> str:
     copies = load().one_broker.replication if one_broker else load().replication
     kept = f"every record is kept {copies} time{'s' if copies > 1 else ''}"
-    if yes:
+    if not dry_run:
         return "\n".join([*(f"created {name}" for name in names), f"{len(names)} created; {kept}"])
     would = [f"would create {name}" for name in names]
-    return "\n".join([*would, f"{len(names)} would be created; {kept}. Nothing was done: --yes."])
+    return "\n".join([*would, f"{len(names)} would be created; {kept}. Nothing was done."])
 
 
 def _where(kafka: str | None, *, one_broker: bool) -> tuple[KafkaAccess, bool]:

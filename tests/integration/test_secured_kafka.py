@@ -51,7 +51,7 @@ def test_all_that_is_written_is_judged_sent_and_found_by_processes_with_the_righ
     # All systems of the town in one, and the operator who would make their topics if they were missing.
     town = platform.bearing("town", our_user("operator"), *(kafka_user("system", each) for each in PARTIES.systems))
     history = str(scratch / "history.jsonl")
-    words = ("simulate", "--yes", "--events", str(EVENTS), "--via", "both", "--history", history, "--json")
+    words = ("simulate", "--events", str(EVENTS), "--via", "both", "--history", history, "--json")
     played = platform.run(town, *words)
     assert played.returncode == 0, played.stderr
     outcomes = json.loads(played.stdout)["outcomes"]

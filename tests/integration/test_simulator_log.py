@@ -69,14 +69,14 @@ def log(kafka: str, history: Path) -> dict[tuple[int, int], Record]:
     return {(partition, offset): found[partition, offset] for partition, offset in positions}
 
 
-def test_a_town_is_played_only_with_yes_and_where_is_told_before(kafka: str, history: Path, tmp_path: Path) -> None:
+def test_a_dry_run_tells_where_a_town_would_be_played_and_plays_none(kafka: str, history: Path, tmp_path: Path) -> None:
     before = KafkaSourceLog(KafkaAccess(kafka)).ends()
-    words = ["--events", "200", "--via", "log", "--history", str(tmp_path / "history.jsonl")]
+    words = ["--events", "200", "--via", "log", "--history", str(tmp_path / "history.jsonl"), "--dry-run"]
     told = {"MEDCHAIN_KAFKA": kafka, "MEDCHAIN_PSEUDONYM_KEY": KEY.hex(), "MEDCHAIN_SEALING_KEY": KEY.hex()}
     shown = CliRunner().invoke(app, words, env=told)
     assert shown.exit_code == 0
     assert f"into the log at {kafka}" in shown.stdout
-    assert "Nothing was done: --yes." in shown.stdout
+    assert "Nothing was done." in shown.stdout
     would = json.loads(CliRunner().invoke(app, [*words, "--json"], env=told).stdout)["would_play"]
     assert (would["events"], would["kafka"], would["via"]) == (200, kafka, "log")
     assert KafkaSourceLog(KafkaAccess(kafka)).ends() == before

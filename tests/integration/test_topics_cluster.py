@@ -123,30 +123,28 @@ def test_the_command_exits_one_on_a_difference_and_nought_on_none(cluster: str) 
     assert {each["what"] for each in json.loads(other.stdout)} == {"missing"}
 
 
-def test_the_command_tells_what_it_would_create_and_creates_it_only_with_yes(
-    cluster: str, admin: KafkaAdminClient
-) -> None:
+def test_the_command_tells_what_it_would_create_and_creates_it(cluster: str, admin: KafkaAdminClient) -> None:
     words = ["create", "--kafka", cluster, "--one-broker", "--system", "newcomer"]
     before = set(admin.list_topics())
     try:
-        shown = CliRunner().invoke(app, words)
+        shown = CliRunner().invoke(app, [*words, "--dry-run"])
         assert shown.exit_code == 0
         assert "would create submission-receipts.newcomer" in shown.stdout
-        assert "Nothing was done: --yes." in shown.stdout
-        would = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["would_create"]
+        assert "Nothing was done." in shown.stdout
+        would = json.loads(CliRunner().invoke(app, [*words, "--dry-run", "--json"]).stdout)["would_create"]
         assert set(admin.list_topics()) == before
-        done = CliRunner().invoke(app, [*words, "--yes", "--json"])
+        done = CliRunner().invoke(app, [*words, "--json"])
         assert json.loads(done.stdout)["created"] == would
         assert set(admin.list_topics()) == before | set(would)
     finally:
         admin.delete_topics([name for name in admin.list_topics() if name not in before])
         expect(cluster, [])
-    assert "0 created; every record is kept 1 time" in CliRunner().invoke(app, [*words[:4], "--yes"]).stdout
+    assert "0 created; every record is kept 1 time" in CliRunner().invoke(app, words[:4]).stdout
 
 
 def test_a_cluster_that_is_away_is_told_in_json() -> None:
     """In a process of its own: the library drops sockets that were refused without closing them."""
-    words = ("topics", "create", "--kafka", "127.0.0.1:1", "--one-broker", "--yes", "--json")
+    words = ("topics", "create", "--kafka", "127.0.0.1:1", "--one-broker", "--json")
     call = [sys.executable, "-c", "from services.command_line.app import main; main()", *words]
     said = subprocess.run(call, cwd=CHECKOUT, capture_output=True, text=True, check=False)  # noqa: S603  ours
     found = json.loads(said.stdout)
