@@ -8,9 +8,13 @@ from contextlib import contextmanager
 import pytest
 
 from services.medication_list.driver import StopReason
+from services.medication_list.fold import VERSION
+from services.medication_list.generations import GenerationRecord, begin_beside, flip, freeze
+from services.medication_list.source_log import MemorySourceLog
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
+from services.medication_list.store.memory_store import MemoryRoles
 from services.topics.registry import EVENTS_TOPIC
-from tests.simulation.broker import Stored
+from tests.simulation.broker import IDENTITY, Stored
 from tests.simulation.loop import running
 from tests.simulation.schedule import seeded_chance, silence
 from tests.simulation.stories import Told, story
@@ -69,6 +73,21 @@ class Stage:
         stands = hashes.get(GenerationKeys(live, 0).offset)
         return None if stands is None else int(stands[b"offset"])
 
+    def begin_beside(self) -> str:
+        """A replay begins a generation, and a worker of its own feeds it."""
+        roles = MemoryRoles(self._world.server)
+        log = MemorySourceLog(IDENTITY, {0: self._world.broker.ends[PLACE]})
+        made = begin_beside(roles, log, GenerationRecord(VERSION, "replay", 0))
+        group = self._world.group("replay", 1)
+        process = self._world.process("replay")
+        self._world.loop.spawn(process, run_worker(self._world, process, Release(generation=made), group), "replay")
+        return made
+
+    def switch_to(self, generation: str) -> bool:
+        """An operator makes it live."""
+        roles = MemoryRoles(self._world.server)
+        return flip(roles, 1, freeze(roles, 1), generation)
+
     def stands(self) -> tuple[int | None, StopReason | None]:
         """How far the live view has come, and why the partition is not read."""
         return self._judged(), self._stopped()
@@ -115,6 +134,20 @@ def test_what_came_in_the_hole_is_not_skipped_by_a_worker_that_begins() -> None:
         stage.empty_store()
         await asyncio.sleep(RETRIED_S + 5.0)
         assert stage.stands() == (11, None), "made again of the log as it is"
+
+    play(tale)
+
+
+def test_a_generation_that_a_replay_makes_of_the_log_as_it_is_ends_the_stop_once_it_is_live() -> None:
+    async def tale(stage: Stage) -> None:
+        stage.lose(3)
+        stage.append(ANOTHER[:8])
+        made = stage.begin_beside()
+        await asyncio.sleep(10.0)
+        assert stage.stands() == (6, StopReason.LOG_REWRITTEN)
+        assert stage.switch_to(made)
+        await asyncio.sleep(RETRIED_S)
+        assert stage.stands() == (11, None)
 
     play(tale)
 
