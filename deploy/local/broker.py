@@ -16,6 +16,8 @@ from deploy.local.layout import SCRATCH
 from deploy.local.ports import LOOPBACK, choose_port, is_listening
 from deploy.local.program import Child, Program
 from deploy.local.waiting import wait_until
+from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 
 # One node, so one replica of everything; few threads and small buffers, since it shares two cores with all else.
 # After a kill the node cannot register again before its old session has run out: 3 s of it instead of 9.
@@ -156,13 +158,11 @@ class Broker:
         if not is_listening(self.port):
             return False
         with contextlib.suppress(KafkaError, OSError):
-            client = KafkaAdminClient(
-                bootstrap_servers=self.address, request_timeout_ms=3000, bootstrap_timeout_ms=3000
-            )
-            try:
+            access = KafkaAccess(self.address)
+            with contextlib.closing(
+                connect(KafkaAdminClient, access, request_timeout_ms=3000, bootstrap_timeout_ms=3000)
+            ) as client:
                 return bool(client.describe_cluster()["brokers"])
-            finally:
-                client.close()
         return False
 
     def __enter__(self) -> Self:

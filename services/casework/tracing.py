@@ -24,6 +24,7 @@ from services.medication_list.read_api.stored_events import event_id_of, event_o
 from services.medication_list.record_log import StoredRecord, all_of
 from services.medication_list.refolding import as_it_stood, fold_anew
 from services.medication_list.store.waiting import FIRST
+from services.publishing.kafka_clients import connect
 from services.topics.reading import is_behind, places
 
 _AT_ONCE: Final = 1000
@@ -192,8 +193,9 @@ def _sent(desk: Desk, wanted: list[str], due: Mapping[str, Effect], since_ms: in
         return found
     try:
         with closing(
-            KafkaConsumer(
-                **desk.kafka.client_settings(),
+            connect(
+                KafkaConsumer,
+                desk.kafka,
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",

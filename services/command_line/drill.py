@@ -36,6 +36,7 @@ from services.command_line.demo import (
 )
 from services.command_line.telling import AsJson, ending, tell
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 from services.replay.place import LogTail
 from services.simulator.cli import progress
 from services.simulator.connecting import SERVICES, Via, Where, channels
@@ -316,7 +317,7 @@ class Drill:
         topics = [
             topic.name for topic in load().wanted(self._town.parties) if topic.name.startswith("submission-receipts.")
         ]
-        with closing(KafkaConsumer(**self._kafka.client_settings(), group_id=None)) as consumer:
+        with closing(connect(KafkaConsumer, self._kafka, group_id=None)) as consumer:
             places = [TopicPartition(topic, each) for topic in topics for each in range(load().partitions(topic))]
             consumer.assign(places)
             consumer.seek_to_beginning(*places)

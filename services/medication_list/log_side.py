@@ -15,6 +15,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
 
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 from services.publishing.kept_admin import KeptAdmin
 from services.topics.reading import described, places_of
 from services.topics.registry import EVENTS_TOPIC
@@ -76,8 +77,9 @@ class LogAsker:
         self._let_go()
 
     def _connect(self) -> Any:
-        return KafkaConsumer(
-            **self.kafka.client_settings(),
+        return connect(
+            KafkaConsumer,
+            self.kafka,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

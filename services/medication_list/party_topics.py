@@ -9,6 +9,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 from services.publishing.log import LogUnavailable
 from services.topics import cluster
 from services.topics.registry import InvalidPartyError, Parties, Topics
@@ -65,7 +66,7 @@ class KafkaPartyTopics:
         return system in self._topics.parties.systems or f"submission-receipts.{system}" in (self._there or ())
 
     def _list(self) -> set[str]:
-        with closing(KafkaAdminClient(**self._kafka.client_settings())) as admin:
+        with closing(connect(KafkaAdminClient, self._kafka)) as admin:
             return set(admin.list_topics())
 
     def _create(self, topics: Collection[str]) -> Collection[str]:

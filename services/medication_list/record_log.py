@@ -11,6 +11,7 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from services.canonical_log import get_logger
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 from services.publishing.kept_admin import listens
 from services.topics.registry import EVENTS_TOPIC
 
@@ -143,8 +144,9 @@ class KafkaRecordLog:
         if not any(listens(address, _ANSWER_MS / 1000) for address in self._kafka.addresses):
             # The library would go on trying, and leave every refused socket open behind it.
             raise LogLookupError("no broker answers")
-        return KafkaConsumer(
-            **self._kafka.client_settings(),
+        return connect(
+            KafkaConsumer,
+            self._kafka,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",

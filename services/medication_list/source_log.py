@@ -14,6 +14,7 @@ from schemas.codec import decode
 from schemas.events import RelayProgress
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from services.publishing.kafka_access import KafkaAccess, no_right_to, refusal
+from services.publishing.kafka_clients import connect
 from services.topics.reading import described, is_behind, places_of
 from services.topics.registry import EVENTS_TOPIC
 
@@ -94,8 +95,9 @@ class KafkaSourceLog:
             with closing(self._admin()) as admin:
                 places = _places(admin, self._progress)
             with closing(
-                KafkaConsumer(
-                    **self._kafka.client_settings(),
+                connect(
+                    KafkaConsumer,
+                    self._kafka,
                     bootstrap_timeout_ms=self._answers_within_ms,
                     request_timeout_ms=self._answers_within_ms,
                     group_id=None,
@@ -133,8 +135,9 @@ class KafkaSourceLog:
         return noted
 
     def _admin(self) -> Any:
-        return KafkaAdminClient(
-            **self._kafka.client_settings(),
+        return connect(
+            KafkaAdminClient,
+            self._kafka,
             bootstrap_timeout_ms=self._answers_within_ms,
             request_timeout_ms=self._answers_within_ms,
         )

@@ -29,6 +29,7 @@ from services.operations.examining import Finding, error, warning, well
 from services.operations.reaching import Reached, ServiceStatus, ask_services
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 from services.schema_registry import framing_at_start
 from services.topics.cluster import differences
 from services.topics.reading import places
@@ -72,7 +73,7 @@ def _of_trouble(check: str, trouble: Trouble) -> Finding:
 
 
 def _brokers(kafka: KafkaAccess) -> tuple[list[int], tuple[int, ...]]:
-    with closing(KafkaAdminClient(**kafka.client_settings())) as admin:
+    with closing(connect(KafkaAdminClient, kafka)) as admin:
         brokers = [each["broker_id"] for each in admin.describe_cluster()["brokers"]]
         return brokers, min(tuple(admin.get_broker_version_data(each).broker_version) for each in brokers)
 
@@ -128,7 +129,7 @@ def _newest(kafka: KafkaAccess, framing: Framing) -> Iterator[Finding]:
 
 def _last_records(kafka: KafkaAccess) -> list[Any]:
     all_of_it = places(kafka, EVENTS_TOPIC)
-    with closing(KafkaConsumer(**kafka.client_settings(), group_id=None, enable_auto_commit=False)) as consumer:
+    with closing(connect(KafkaConsumer, kafka, group_id=None, enable_auto_commit=False)) as consumer:
         begins, ends = consumer.beginning_offsets(all_of_it), consumer.end_offsets(all_of_it)
         filled = [each for each in all_of_it if ends[each] > begins[each]]
         consumer.assign(filled)

@@ -16,6 +16,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 from schemas.framing import PLAIN, Framing
 from services.health import Trouble, TroubleReason
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 from services.publishing.kept_admin import listens
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
@@ -280,8 +281,9 @@ class KafkaLog:
         if not any(listens(address, _BLOCK_MS / 1000) for address in self._kafka.addresses):
             # The library would try for two seconds, and leave every refused socket open behind it.
             raise NodeNotReadyError("no broker answers")
-        return KafkaProducer(
-            **self._kafka.client_settings(),
+        return connect(
+            KafkaProducer,
+            self._kafka,
             client_id=self._client_id,
             enable_idempotence=True,
             acks="all",

@@ -9,6 +9,7 @@ from typing import Any
 from kafka import KafkaAdminClient
 
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 
 
 class KeptAdmin:
@@ -31,8 +32,9 @@ class KeptAdmin:
             # The library would try for all that time, and leave every refused socket open behind it.
             raise ConnectionRefusedError
         if self._admin is None:
-            self._admin = KafkaAdminClient(
-                **self._kafka.client_settings(),
+            self._admin = connect(
+                KafkaAdminClient,
+                self._kafka,
                 request_timeout_ms=self._answers_within_ms,
                 bootstrap_timeout_ms=self._answers_within_ms,
             )

@@ -22,6 +22,7 @@ from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Pointer, Roles
 from services.publishing.kafka_access import KafkaAccess, KafkaSetting
+from services.publishing.kafka_clients import connect
 from services.schema_registry import framing_at_start
 from services.topics.registry import EVENTS_TOPIC, load
 
@@ -112,8 +113,9 @@ class LogTail:
 
     def __init__(self, kafka: KafkaAccess, partitions: int, topic: str = EVENTS_TOPIC) -> None:
         self._places = [TopicPartition(topic, each) for each in range(partitions)]
-        self._consumer: Any = KafkaConsumer(
-            **kafka.client_settings(),
+        self._consumer: Any = connect(
+            KafkaConsumer,
+            kafka,
             group_id=None,
             enable_auto_commit=False,
             allow_auto_create_topics=False,

@@ -29,6 +29,7 @@ from schemas.framing import PLAIN, Framing
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import SealedIdentityContent, Sealer
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 from services.publishing.log import cloud_event_headers
 from services.publishing.partitioning import partition_of
 from services.simulator.damage import damaged
@@ -90,8 +91,9 @@ class LogChannel:
         self._places = [partition_of(key.encode(), self._partitions) for key in self._keys]
         self._versions: dict[int, Any] = {}
         self._room = threading.Semaphore(_MOST_UNDER_WAY)
-        self._producer = KafkaProducer(
-            **kafka.client_settings(),
+        self._producer = connect(
+            KafkaProducer,
+            kafka,
             client_id="medchain-simulator",
             enable_idempotence=True,
             acks="all",

@@ -15,6 +15,7 @@ from schemas.events import PatientIdentity, Submission, SubmissionReceipt
 from schemas.framing import PLAIN, Framing
 from services.admission.completion import event_id_of
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 from services.simulator import timeshift
 from services.simulator.damage import damaged
 from services.simulator.diary import Planned
@@ -52,8 +53,9 @@ class SubmissionChannel:
         self._waiting: dict[str, asyncio.Future[SubmissionReceipt]] = {}
         self._repeats: OrderedDict[str, Submission[Any]] = OrderedDict()
         self._closing = threading.Event()
-        self._producer = KafkaProducer(
-            **kafka.client_settings(),
+        self._producer = connect(
+            KafkaProducer,
+            kafka,
             client_id="medchain-simulator-submissions",
             enable_idempotence=True,
             acks="all",
@@ -194,7 +196,7 @@ def _receipts_from_now(kafka: KafkaAccess, systems: Iterable[str]) -> KafkaConsu
     """A reader of these systems' receipts, from what comes next on."""
     topics = [f"submission-receipts.{system}" for system in systems]
     places = [TopicPartition(topic, partition) for topic in topics for partition in range(load().partitions(topic))]
-    consumer = KafkaConsumer(**kafka.client_settings(), enable_auto_commit=False, group_id=None)
+    consumer = connect(KafkaConsumer, kafka, enable_auto_commit=False, group_id=None)
     consumer.assign(places)
     consumer.seek_to_end(*places)
     for place in places:

@@ -21,6 +21,7 @@ from services.canonical_log import get_logger
 from services.clock import Clock
 from services.health import Trouble, TroubleReason
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 from services.publishing.log import LogUnavailable
 from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Received
@@ -183,8 +184,9 @@ class Inbox:
         return self._consumer
 
     def _connect(self) -> Any:
-        consumer: Any = KafkaConsumer(
-            **self._kafka.client_settings(),
+        consumer: Any = connect(
+            KafkaConsumer,
+            self._kafka,
             group_id=self._group,
             client_id=self._group,
             enable_auto_commit=False,

@@ -9,6 +9,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
 from services.publishing.kafka_access import KafkaAccess, refusal
+from services.publishing.kafka_clients import connect
 from services.topics.registry import Parties, Topic, Topics, UndeclaredTopicError
 
 _ANSWERS_WITHIN_MS: Final = 10_000
@@ -55,7 +56,7 @@ def create(
     Raises:
         KafkaError: the cluster cannot be reached, or does not take a setting (too few brokers for the replication, say).
     """
-    with closing(KafkaAdminClient(**kafka.client_settings(), bootstrap_timeout_ms=_ANSWERS_WITHIN_MS)) as admin:
+    with closing(connect(KafkaAdminClient, kafka, bootstrap_timeout_ms=_ANSWERS_WITHIN_MS)) as admin:
         wanted = _missing(admin, topics, parties, one_broker=one_broker)
         if wanted:
             admin.create_topics({each.name: _as_request(each) for each in wanted}, wait_for_metadata=True)
@@ -66,7 +67,7 @@ def missing(
     kafka: KafkaAccess, topics: Topics, parties: Parties | None = None, *, one_broker: bool = False
 ) -> list[str]:
     """The names of what `create` would make. Raises KafkaError where the cluster cannot be reached."""
-    with closing(KafkaAdminClient(**kafka.client_settings(), bootstrap_timeout_ms=_ANSWERS_WITHIN_MS)) as admin:
+    with closing(connect(KafkaAdminClient, kafka, bootstrap_timeout_ms=_ANSWERS_WITHIN_MS)) as admin:
         return [each.name for each in _missing(admin, topics, parties, one_broker=one_broker)]
 
 
@@ -86,7 +87,7 @@ def differences(
         KafkaError: the cluster cannot be reached.
     """
     wanted = {topic.name: topic for topic in topics.wanted(parties, one_broker=one_broker)}
-    with closing(KafkaAdminClient(**kafka.client_settings(), bootstrap_timeout_ms=_ANSWERS_WITHIN_MS)) as admin:
+    with closing(connect(KafkaAdminClient, kafka, bootstrap_timeout_ms=_ANSWERS_WITHIN_MS)) as admin:
         there = {each["name"]: each for each in admin.describe_topics() if not each["is_internal"]}
         found: list[Difference] = [Difference(name, "missing", name, "") for name in wanted if name not in there]
         for name in there:

@@ -8,6 +8,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import TopicAuthorizationFailedError
 
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 
 _ANSWERS_WITHIN_MS: Final = 10_000
 
@@ -23,7 +24,7 @@ def places(kafka: KafkaAccess, topic: str, within_ms: int = _ANSWERS_WITHIN_MS) 
         KafkaError: the cluster cannot be reached.
     """
     bounds = {"bootstrap_timeout_ms": within_ms, "request_timeout_ms": within_ms}
-    with closing(KafkaAdminClient(**kafka.client_settings(), **bounds)) as admin:
+    with closing(connect(KafkaAdminClient, kafka, **bounds)) as admin:
         found = described(admin, topic)
         return [] if found is None else places_of(topic, found)
 

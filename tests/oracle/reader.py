@@ -14,6 +14,7 @@ from schemas.events import Event, PrescriptionIssued
 from schemas.framing import PLAIN, Framing
 from schemas.reasons import ParkReason
 from services.publishing.kafka_access import KafkaAccess
+from services.publishing.kafka_clients import connect
 from services.publishing.partitioning import partition_of
 from tests.oracle.history import LogRecord, Unreadable
 from tests.oracle.naive import Ownership
@@ -135,8 +136,9 @@ def read_log(kafka: KafkaAccess, partitions: int, topic: str = TOPIC, framing: F
 
     Raises LogEndedEarlyError, and RegistryUnavailableError where a record needs a registry that is away.
     """
-    consumer = KafkaConsumer(
-        **kafka.client_settings(),
+    consumer = connect(
+        KafkaConsumer,
+        kafka,
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level="read_committed",
