@@ -130,7 +130,7 @@ class ViewReader:
         self._server = ""
         self._required: dict[int, int] = {}
         self._shown: dict[int, int] = {}
-        self._noting = asyncio.Lock()
+        self._asking: asyncio.Task[Mapping[int, int] | Exception] | None = None
         self._live: dict[int, str] = {}
         self._waiting: defaultdict[int, dict[asyncio.Future[bool], int]] = defaultdict(dict)
         self._listener: asyncio.Task[None] | None = None
@@ -258,10 +258,11 @@ class ViewReader:
 
     async def close(self) -> None:
         """Stop listening and let go of every connection."""
-        if self._listener is not None:
-            self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
+        for task in (self._listener, self._asking):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         await self._views.close()
 
     # --- Looking --------------------------------------------------------------------------------------------------
@@ -329,17 +330,37 @@ class ViewReader:
 
     async def _require_end(self, partition: int) -> int:
         """The view went back though the same server answers (an operator emptied it): it must come to the log's end."""
-        async with self._noting:
-            if partition not in self._required:
-                self._required[partition] = (await self._log_ends())[partition]
-            return self._required[partition]
+        if self._asking is not None:
+            await _answer_of(self._asking)  # begun before this loss was seen: only that it fails is of use
+        if partition not in self._required:
+            ends = await self._ends()
+            self._required.setdefault(partition, ends[partition])
+        return self._required[partition]
 
     async def _note(self, server: str) -> None:
         """A server seen for the first time may have come back with less: what it must reach is where the log ends."""
-        async with self._noting:
-            if self._server != server:
-                self._required = dict(await self._log_ends())
-                self._server = server
+        while self._server != server:
+            await self._ends(server)
+
+    async def _ends(self, server: str | None = None) -> Mapping[int, int]:
+        """Where the log ends: one question at a time, whose answer, or failure, is told to all who wait for it.
+
+        `server`: for which it is noted, where the question is not another's.
+        """
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask(server), name="log-ends")
+        return await _answer_of(self._asking)
+
+    async def _ask(self, server: str | None) -> Mapping[int, int] | Exception:
+        try:
+            ends = await self._log_ends()
+        except Exception as error:  # noqa: BLE001 - each of those who wait raises it
+            return error
+        finally:
+            self._asking = None
+        if server is not None:
+            self._required, self._server = dict(ends), server
+        return ends
 
     # --- Listening ------------------------------------------------------------------------------------------------
 
@@ -370,6 +391,14 @@ class ViewReader:
             for woken in waiting:
                 if not woken.done():
                     woken.set_result(False)
+
+
+async def _answer_of(asking: "asyncio.Task[Mapping[int, int] | Exception]") -> Mapping[int, int]:
+    """What a question brought to light, which goes on when one of those who wait for it is gone. Raises what it raised."""
+    answer = await asyncio.shield(asking)
+    if isinstance(answer, Exception):
+        raise answer.with_traceback(None)  # with one that grew by everybody's frames it would hold a thousand requests
+    return answer
 
 
 async def _given(woken: "asyncio.Future[bool]", timeout_s: float) -> bool:
