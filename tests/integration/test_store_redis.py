@@ -8,15 +8,39 @@ from contextlib import closing
 import pytest
 import redis
 
+from schemas.codec import decode
+from schemas.events import RelayProgress
+from schemas.reasons import NoticeKind
+from services.clock import SystemClock
+from services.identity.sealing import Sealer
+from services.medication_list.fold.judgement import NoticeDue
+from services.medication_list.generations import (
+    GenerationRecord,
+    GenerationState,
+    begin_beside,
+    enter,
+    freeze,
+    give_up,
+    mark,
+    refuse_another_log,
+)
+from services.medication_list.outbox import Relay
+from services.medication_list.packing import pack_effect
+from services.medication_list.party_topics import MemoryPartyTopics
+from services.medication_list.source_log import MemorySourceLog
 from services.medication_list.store.library import CODE, LIBRARY, RELEASE
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
 from services.medication_list.store.port import PartitionWrite, PatientChange, StoreUnavailableError, Wanted, Written
 from services.medication_list.store.reading import NotReadyError, ViewReader
+from services.medication_list.store.redis_inventory import RedisInventory
+from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.redis_views import RedisViews
-from services.medication_list.store.roles import Beginning
+from services.medication_list.store.roles import Attending, Beginning, WorkerKind
+from services.publishing.memory_log import MemoryLog
+from services.topics.registry import load
 
 pytestmark = pytest.mark.integration
 G1 = "g1-aaaaaa"
@@ -48,6 +72,16 @@ def write(start: int) -> PartitionWrite:
     return PartitionWrite(0, start, 0, start + 1, [change])
 
 
+@contextlib.contextmanager
+def full(client: redis.Redis) -> Iterator[None]:
+    """It has more than it may hold."""
+    client.config_set("maxmemory", "1")
+    try:
+        yield
+    finally:
+        client.config_set("maxmemory", "0")
+
+
 def after_one_failure(call: Callable[[], object]) -> object:
     """What the call answers the second time; the first time it must say that the store is unavailable."""
     with pytest.raises(StoreUnavailableError):
@@ -70,19 +104,60 @@ async def test_a_full_redis_takes_nothing_and_still_answers_readers(
 ) -> None:
     store.write([write(0)])
     reader = ViewReader(RedisViews(redis_url), 1, no_ends)
-    client.config_set("maxmemory", "1")
-    try:
+    with full(client):
         with pytest.raises(StoreUnavailableError, match=r"OOM|OutOfMemory"):
             store.write([write(1)])
         # Redis 7 refuses every transaction then, so that the fold does not even begin; Redis 8 lets one in that only reads.
         with contextlib.suppress(StoreUnavailableError):
             assert store.read({0: [Wanted(ANNA, ["meta"], [])]})[0][:4] == (1, 0, None, [[b"0"]])
         assert (await reader.read_list(ANNA)).values == {b"meta": b"0"}
-    finally:
-        client.config_set("maxmemory", "0")
     assert store.read({0: [Wanted(ANNA, ["meta"], [])]})[0][:4] == (1, 0, None, [[b"0"]])
     assert store.write([write(1)]) == {0: Written(2, {})}
     await reader.close()
+
+
+async def test_a_full_redis_has_its_outbox_sent_while_it_refuses_every_write(
+    store: RedisStore, client: redis.Redis, link: Link
+) -> None:
+    due = (NoticeDue(NoticeKind.ORDER_VOID, "313000044", f"event-{each}", 0, f"{each}") for each in range(600))
+    effects = [pack_effect(0, ANNA, each) for each in due]
+    store.write([PartitionWrite(0, 0, 0, 1, [], effects)])
+    log = MemoryLog(load().partitions, SystemClock())
+
+    def relayed() -> Mapping[int, RelayProgress]:
+        refuse_another_log(RedisRoles(link), MemorySourceLog())
+        return {}
+
+    topics = MemoryPartyTopics({"notices.313000044"})
+    relay = Relay(RedisOutbox(link), log, topics, Sealer(b"k" * 32), SystemClock(), 1, relayed)
+    with full(client):
+        sent = sum([await relay.step() for _ in range(3)])
+        await relay.hand_over()
+        with pytest.raises(StoreUnavailableError, match=r"OOM|OutOfMemory"):
+            store.write([write(1)])
+    assert sent == 600
+    assert sorted(int(record.key) for record in log.records("notices.313000044")) == list(range(600))
+    assert [decode(record.value).source_offset for record in log.records("relay-progress")] == [0, 0, 0]
+    assert client.xlen("{0}:outbox") == 0
+
+
+def test_a_generation_that_nobody_needs_is_taken_out_of_a_full_redis(client: redis.Redis, link: Link) -> None:
+    roles, inventory, log = RedisRoles(link), RedisInventory(link), MemorySourceLog(log_ends={0: 0})
+    live = enter(roles, log, GenerationRecord(3, "0.1.0", 0))
+    spare = begin_beside(roles, log, GenerationRecord(4, "0.2.0", 0))
+    for generation in (live, spare):
+        RedisStore(link, generation).write([write(0)])
+    with full(client):
+        roles.attend(live, worker := Attending(WorkerKind.PROCESSOR, "here-1"), 60_000)
+        assert (roles.attending(live), roles.attending(spare)) == ([worker], [])
+        assert give_up(roles, 1, freeze(roles, 1))
+        mark(roles, spare, GenerationState.RETIRED)
+        assert inventory.forget(0, spare)
+        assert inventory.sweep(spare, 0, 1_000)[1] > 0
+        with pytest.raises(StoreUnavailableError, match=r"OOM|OutOfMemory"):
+            RedisStore(link, live).write([write(1)])
+    assert list(client.scan_iter(match=f"{spare}:*")) == []
+    assert RedisStore(link, live).write([write(1)]) == {0: Written(2, {})}
 
 
 def test_a_redis_that_became_a_replica_takes_nothing(store: RedisStore, client: redis.Redis) -> None:

@@ -545,16 +545,18 @@ local function attend(keys, args)
   return redis.call('ZRANGE', keys[1], 0, -1)
 end
 
+-- `allow-oom`: what a full Redis is emptied by, and what puts a few words in the place of others for that: the relay's part, and a
+-- generation's way out. All else that writes is refused there.
 redis.register_function{function_name='look_@RELEASE@', callback=look, flags={'no-writes'}}
 redis.register_function{function_name='write_@RELEASE@', callback=write}
 redis.register_function{function_name='rewrite_@RELEASE@', callback=rewrite}
 redis.register_function{function_name='note_parked_@RELEASE@', callback=note_parked}
 redis.register_function{function_name='begin_@RELEASE@', callback=begin}
-redis.register_function{function_name='turn_@RELEASE@', callback=turn}
-redis.register_function{function_name='point_@RELEASE@', callback=point}
+redis.register_function{function_name='turn_@RELEASE@', callback=turn, flags={'allow-oom'}}
+redis.register_function{function_name='point_@RELEASE@', callback=point, flags={'allow-oom'}}
 redis.register_function{function_name='compare_@RELEASE@', callback=compare, flags={'no-writes'}}
-redis.register_function{function_name='forget_@RELEASE@', callback=forget}
-redis.register_function{function_name='attend_@RELEASE@', callback=attend}
-redis.register_function{function_name='lease_@RELEASE@', callback=lease}
-redis.register_function{function_name='relayed_@RELEASE@', callback=relayed}
+redis.register_function{function_name='forget_@RELEASE@', callback=forget, flags={'allow-oom'}}
+redis.register_function{function_name='attend_@RELEASE@', callback=attend, flags={'allow-oom'}}
+redis.register_function{function_name='lease_@RELEASE@', callback=lease, flags={'allow-oom'}}
+redis.register_function{function_name='relayed_@RELEASE@', callback=relayed, flags={'allow-oom'}}
 redis.register_function{function_name='unsent_@RELEASE@', callback=unsent, flags={'no-writes'}}
