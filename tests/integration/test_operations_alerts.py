@@ -44,8 +44,10 @@ PROCESSES: Final = (
 ON_THE_PLATFORM: Final = {
     *("MedchainRecordsParked", "MedchainEffectsHeld", "MedchainOutboxAge", "MedchainRedisMemory"),
     *("MedchainProcessDown", "MedchainProcessorDown", "MedchainPartitionWithoutOwner", "MedchainLag"),
-    *("MedchainLogUnavailable", "MedchainServerErrors", "MedchainRedisTrouble"),
+    *("MedchainLogUnavailable", "MedchainServerErrors", "MedchainRedisTrouble", "MedchainOverviewMissing"),
 }
+WITH_RIGHTS: Final = {"MedchainRoundFailed"}
+"""Made in `test_secured_kafka.py`, where a process can lack a right."""
 
 
 def rules() -> list[dict[str, object]]:
@@ -160,6 +162,12 @@ def test_a_redis_that_is_silent_raises_its_alert(stand: Stand, tmp_path: Path) -
     check_fires(tmp_path, ("MedchainRedisTrouble",), before, seen)
 
 
+def test_a_relay_that_tells_nothing_raises_that_the_others_are_blind(stand: Stand, tmp_path: Path) -> None:
+    with stand.standing_still("relay"):
+        seen = stand.until('up{instance="relay"', lambda value: value == 0)
+    check_fires(tmp_path, ("MedchainOverviewMissing",), stand.healthy, seen)
+
+
 # --- What cannot be made on a platform within seconds: the same metrics, told what the process would tell them ----
 
 
@@ -237,8 +245,10 @@ async def test_what_the_broker_says_of_disk_and_partitions_raises_its_alert(stan
 # --- The rules themselves -----------------------------------------------------------------------------------------
 
 
-def test_every_rule_is_made_to_fire_by_a_test_of_this_file() -> None:
-    assert {rule["alert"] for rule in rules()} == ON_THE_PLATFORM | MADE.keys() | ASKED
+def test_every_rule_is_made_to_fire_by_a_test() -> None:
+    assert {rule["alert"] for rule in rules()} == ON_THE_PLATFORM | MADE.keys() | ASKED | WITH_RIGHTS
+    elsewhere = Path(__file__).with_name("test_secured_kafka.py").read_text(encoding="utf-8")
+    assert [alert for alert in WITH_RIGHTS if f'"{alert}"' not in elsewhere] == []
 
 
 def test_every_rule_has_a_runbook_that_names_it() -> None:

@@ -1,6 +1,7 @@
 """Kafka by certificates: everything goes its way with the rights of the manifests, and nobody gets in with less."""
 
 import asyncio
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -30,6 +31,7 @@ from services.submissions.inbox import Inbox
 from services.submissions.reception import Received
 from services.topics.reading import places
 from services.topics.registry import EVENTS_TOPIC, load
+from tests.alerting import Series, check_fires, scrape
 from tests.certificates import Authority
 from tests.integration.secured_platform import SecuredPlatform
 
@@ -153,6 +155,26 @@ async def test_an_inbox_without_rights_takes_nothing(platform: SecuredPlatform) 
         await asyncio.sleep(0.05)
     inbox.stop()
     await running
+
+
+def test_an_inbox_without_the_right_to_its_group_raises_its_alert_though_it_cannot_tell_how_far_it_is_behind(
+    platform: SecuredPlatform, tmp_path: Path
+) -> None:
+    (service,) = (each for each in SERVICES if each.name == "pharmacy-inbox")
+    user = copy.deepcopy(our_user(service.name))
+    acls = user["spec"]["authorization"]["acls"]
+    user["spec"]["authorization"]["acls"] = [each for each in acls if each["resource"]["type"] != "group"]
+    process, url = platform.beside(service, platform.bearing("ungrouped", user))
+    seen: Series = {}
+
+    def fails() -> bool:
+        seen.update(scrape({service.name: url}))
+        return any(name.startswith("medchain_trouble{") and "round_failed" in name and seen[name] for name in seen)
+
+    with process:
+        wait_until(fails, within_s=30, what="it says that its rounds fail")
+    assert [value for name, value in seen.items() if name.startswith("medchain_inbox_behind_seconds")] == [0]
+    check_fires(tmp_path, ("MedchainRoundFailed",), {}, seen)
 
 
 async def never(received: Received) -> None:

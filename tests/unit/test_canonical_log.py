@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deploy.local.layout import CHECKOUT
 from services.canonical_log import configure, get_logger
 from services.canonical_log.allowed_keys import ALLOWED
 from services.canonical_log.libraries import LINES_PER_WINDOW, WINDOW_MS
@@ -203,6 +205,7 @@ def test_what_libraries_tell_below_a_warning_is_left_out(lines: Lines) -> None:
 def test_what_nobody_caught_is_told_without_its_words(where: str) -> None:
     program = f"""
 import threading
+from deploy.local.layout import CHECKOUT
 from services.canonical_log import configure
 configure("pharmacy")
 def fail():
@@ -230,3 +233,13 @@ def test_on_a_terminal_a_line_is_for_people_and_holds_as_little(lines: Lines) ->
     assert "claim_judged" in terminal.getvalue()
     assert "held" in terminal.getvalue()
     assert NUMBER not in terminal.getvalue()
+
+
+def test_alarms_are_found_in_a_log_as_the_runbooks_look_for_them(lines: Lines) -> None:
+    get_logger().info("relay_started")
+    get_logger().error("effect_held", partition=3)
+    get_logger().critical("uncaught_error")
+    index = (CHECKOUT / "docs" / "runbooks" / "README.md").read_text(encoding="utf-8")
+    (pattern,) = re.findall(r"^grep -hE '([^']+)' build/platform/logs/\*\.log \| tail$", index, re.MULTILINE)
+    found = [json.loads(line)["event"] for line in lines.out.getvalue().splitlines() if re.search(pattern, line)]
+    assert found == ["effect_held", "uncaught_error"]

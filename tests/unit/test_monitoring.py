@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.local.layout import CHECKOUT
 from deploy.monitoring.promtool import promtool
 from deploy.services import SERVICES
+from services.health import TroubleReason
 from tests.unit.test_telemetry import everything
 
 MONITORING: Final = CHECKOUT / "deploy" / "monitoring"
@@ -58,6 +59,19 @@ def test_what_alerts_and_dashboard_look_at_is_told_by_some_process() -> None:
     looked_at = set[str]().union(*map(metrics_in, expressions))
     assert len(looked_at) > 20
     assert looked_at - told() == set()
+
+
+# What nobody is woken for: a beginning; what another process says of the same; what the processor tells by metrics of its
+# own; and a check that was slow, which a machine with much to do makes.
+WITHOUT_ALERT: Final = {"not_started", "list_unavailable", "partition_stopped", "partition_stuck", "not_checked"}
+
+
+def test_every_reason_why_a_process_is_not_ready_raises_an_alert_or_need_not() -> None:
+    alerts = yaml.safe_load((MONITORING / "alerts.yml").read_text())
+    expressions = "".join(rule["expr"] for group in alerts["groups"] for rule in group["rules"])
+    patterns = re.findall(r'medchain_trouble\{reason=~?"([^"]+)"\}', expressions)
+    raised = {each.value for each in TroubleReason if any(re.fullmatch(pattern, each) for pattern in patterns)}
+    assert raised == {each.value for each in TroubleReason} - WITHOUT_ALERT
 
 
 def test_every_expression_of_the_dashboard_is_one_that_prometheus_understands(tmp_path: Path) -> None:
