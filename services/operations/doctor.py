@@ -21,7 +21,7 @@ from services.operations.examining import Finding, Seriousness, on_this_machine
 from services.operations.examining_platform import broker_findings, process_findings, redis_findings
 from services.operations.reaching import reach
 
-app = typer.Typer(name="doctor", help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(name="doctor", add_completion=False, pretty_exceptions_enable=False)
 
 
 class Health(IntEnum):
@@ -50,9 +50,13 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Exit codes: 0 all is well; 1 warnings only; 2 something must be done, could not be looked at, or no platform is named.
+    """Look an installation over, and say of each thing that is not as it must be what to do about it.
 
-    It reads, and changes nothing. The platform is the one of MEDCHAIN_KAFKA, MEDCHAIN_REDIS and MEDCHAIN_SERVICES
+    Exit codes: 0 all is well; 1 warnings only; 2 something must be done, could not be looked at, or no platform is named.
+
+    It looks at Python, packages and keys; the broker's version, its disk, the topics, and the newest record of each
+    partition (its schema and its time); Redis' version, settings, memory, functions and clock; the fold that made the live
+    generation, and data that no generation owns; every process. It reads, and changes nothing. The platform is the one of MEDCHAIN_KAFKA, MEDCHAIN_REDIS and MEDCHAIN_SERVICES
     (name=URL,...), else the one that `make up` started.
     """
     # What libraries say of a broker that is away would stand between the lines of the answer, which says it too.

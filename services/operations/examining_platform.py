@@ -236,7 +236,8 @@ def _orphans(link: Link, pointer: Pointer) -> Finding:
             break
     orphans = sorted(found - pointer.records.keys())
     if orphans:
-        return warning("orphans", f"generations that nobody knows: {', '.join(orphans)}", "Delete their keys: <name>:*")
+        do = "Nobody reads them: see docs/runbooks/disk-full.md for how they go."
+        return warning("orphans", f"generations that nobody knows: {', '.join(orphans)}", do)
     return well("orphans", "none")
 
 

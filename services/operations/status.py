@@ -24,7 +24,7 @@ from services.medication_list.store.link import Link
 from services.operations.reaching import Reached, ServiceStatus, ask_services, reach
 from services.topics.registry import load
 
-app = typer.Typer(name="status", help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(name="status", add_completion=False, pretty_exceptions_enable=False)
 
 _EVENTS: Final = "medchain_processor_events_total"
 _COLOURS: Final = {"ready": "green", "degraded": "yellow"}
@@ -49,7 +49,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Look once, and print JSON.")] = False,
     every_s: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks.")] = 2.0,
 ) -> None:
-    """Exit codes: 0 all is well; 1 something is not (it says what); 2 no platform is named, and none runs here.
+    """Show the platform on one screen, and look again until ended.
+
+    Exit codes: 0 all is well; 1 something is not (it says what); 2 no platform is named, and none runs here.
 
     Without a terminal, and with --once or --json, it looks once. The platform is the one of MEDCHAIN_KAFKA, MEDCHAIN_REDIS
     and MEDCHAIN_SERVICES (name=URL,...), else the one that `make up` started.

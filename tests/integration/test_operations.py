@@ -106,6 +106,7 @@ def test_whatever_is_wrong_is_found_with_what_to_do_about_it(operator: Operator)
     assert found.keys() == {"keys", "Redis eviction", "Redis file", "orphans"}
     assert all(each["do"] for each in found.values())
     assert "g9-abcdef" in found["orphans"]["found"]
+    assert "docs/runbooks/disk-full.md" in found["orphans"]["do"], "nobody deletes keys by hand, but for these"
     assert "too short" not in said.text
 
 

@@ -25,6 +25,17 @@ def test_a_listed_part_is_there_and_has_help_of_its_own(part: str) -> None:
     assert f"medchain {part}" in said.stdout
 
 
+@pytest.mark.parametrize("part", ["doctor", "status"])
+def test_a_part_that_ends_with_several_codes_says_which(part: str) -> None:
+    assert "Exit codes: 0" in CliRunner().invoke(app, [part, "--help"]).stdout
+
+
+def test_doctor_says_what_it_looks_at() -> None:
+    said = " ".join(CliRunner().invoke(app, ["doctor", "--help"]).stdout.split())
+    for each in ("its disk", "newest record of each partition", "every process", "changes nothing"):
+        assert each in said
+
+
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [("re", "replay"), ("replay sw", "switch"), ("replay start --max", "--max-share"), ("topics che", "check")],

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
+import typer
+import typer.main
 from fastapi import FastAPI
 
 from deploy.local.layout import CHECKOUT
 from deploy.services import SERVICES
 from schemas.events import EFFECTS, EVERY_BODY
 from schemas.reasons import DoorReason, Flag, NoticeKind, ParkReason, Reason
-from services.command_line.app import PARTS, command_of
+from services.command_line.app import PARTS, app, command_of
 from services.health import TroubleReason
 from services.medication_list.driver import StopReason
 from services.medication_list.fold.judgement import OUTCOMES
@@ -27,6 +30,7 @@ from services.prescriber.api import prescriber_app
 from services.publishing.kafka_access import FILES
 from services.topics.registry import load
 from tests.chain import Chain
+from tests.runbooks import blocks, changes, every_command, is_definition, looks, needs_more
 
 DOCS: Final = CHECKOUT / "docs"
 RUNBOOKS: Final = sorted(path for path in (DOCS / "runbooks").glob("*.md") if path.name != "README.md")
@@ -168,6 +172,35 @@ def test_every_medchain_command_that_a_document_names_is_there_with_its_options(
             if part == "topics" and rest:
                 wanted.add(rest[0])
             assert wanted <= accepted_words(part), line
+
+
+@every_document
+def test_the_command_line_takes_every_medchain_command_of_a_block_as_it_is_written(path: Path) -> None:
+    for _, block in FENCED.findall(path.read_text(encoding="utf-8")):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("build/venv/bin/medchain "):
+                parse(shlex.split(line, comments=True)[1:])
+
+
+def parse(words: list[str]) -> None:
+    """As `medchain` does before it begins. Raises a usage error for what it would turn away."""
+    command: Any = typer.main.get_command(app)
+    context = typer.Context(command, info_name="medchain")
+    while words and hasattr(command, "resolve_command"):
+        _, words, _ = command.make_parser(context).parse_args(args=list(words))
+        if words:
+            name, command, words = command.resolve_command(context, words)
+            context = typer.Context(command, info_name=name, parent=context)
+    assert getattr(command, "invoke_without_command", True), "more words are wanted"
+    command.make_context(context.info_name, list(words), parent=context.parent)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["replay retire --yes", "status --onse", "parked lists", "replay start --workers many", "nothing"]
+)
+def test_a_command_that_the_command_line_would_turn_away_is_found(wrong: str) -> None:
+    with pytest.raises(typer.TyperException):
+        parse(wrong.split())
 
 
 @every_document
@@ -421,3 +454,27 @@ def test_every_alarm_is_in_a_runbook() -> None:
     # What is neither of these would be an alarm that this test does not see.
     named = r"\.(?:error|exception|critical)\((?!\)|\s*\")\s*([\w.]+)"
     assert set(re.findall(named, source())) == {"event", "StopReason.PARTITION_COUNT.value", "reason.value"}
+
+
+def test_every_command_of_a_runbook_is_known_to_look_or_to_change_something() -> None:
+    """What only looks is run by `tests/integration/test_runbooks.py`, so none must be left that is neither."""
+    kinds = (is_definition, looks, needs_more, changes)
+    assert [each for each in every_command() if [kind(each) for kind in kinds].count(True) != 1] == []
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=name_of)
+def test_no_command_of_a_runbook_that_changes_something_stands_among_those_that_look(path: Path) -> None:
+    mixed = [block for block in blocks(path) if any(map(changes, block)) and any(map(looks, block))]
+    assert mixed == []
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=name_of)
+def test_a_runbook_that_uses_the_shell_functions_of_the_index_says_where_they_stand(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    defined = [
+        each.partition("(")[0] for block in blocks(path.with_name("README.md")) for each in block if is_definition(each)
+    ]
+    assert defined
+    for name in defined:
+        if f"\n{name} " in text:
+            assert f"`{name}` is a shell function of [README.md](README.md)" in text
