@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from schemas.codec import UndecodableError, decode, digest_of, name_of
 from schemas.events import Event, ParkedRecordClosed, PrescriptionIssued
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
-from schemas.reasons import ParkReason
+from schemas.reasons import ParkReason, Reason
 from services.canonical_log import get_logger
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, Record, Rewind, Verdict, mark_of
 from services.medication_list.event_spans import EventSpans, StoredEvent, sampled_in
@@ -185,7 +185,10 @@ class PartitionWork:
     changed: dict[str, dict[str, State | None]] = field(default_factory=dict)
     remember: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     effects: list[bytes] = field(default_factory=list)
-    opened: dict[tuple[str, bytes], None] = field(default_factory=dict)
+    opened: dict[tuple[str, bytes], int] = field(default_factory=dict)
+    """Each id and the patient that it is opened for -> the offset that does."""
+    conflicting: list[LogEntry] = field(default_factory=list)
+    """What was said before otherwise."""
     parked: dict[int, bytes] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
@@ -198,16 +201,21 @@ class PartitionWork:
 class Judged:
     """What became of a fetch, for whoever counts: only what the store took, and the time by stage.
 
-    `outcomes`, `parked` (by reason): records. `conflicts`: ids that belong to another patient. `seconds`: by stage.
+    `outcomes`, `parked` (by reason): records. `conflicts`: ids that belong to another patient. `conflicting`: events that say
+    otherwise what was said before. `seconds`: by stage.
+
+    The two last but one are alarms, and told once: by the live generation, and of what was judged before the view was lost
+    as little as effects go out for it again.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
     parked: Counter[str] = field(default_factory=Counter)
     conflicts: int = 0
+    conflicting: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def _nobody_counts(_: Judged) -> None:
+def nobody_counts(_: Judged) -> None:
     """Where nothing is measured."""
 
 
@@ -228,7 +236,7 @@ class Judge:
         store: Store,
         partitions: int,
         framing: Framing = PLAIN,
-        told: Callable[[Judged], None] = _nobody_counts,
+        told: Callable[[Judged], None] = nobody_counts,
         spans: EventSpans | None = None,
     ) -> None:
         """`told`: hears of each fetch what became of it. `spans`: makes those of sampled events; None: nothing is traced."""
@@ -387,8 +395,10 @@ class Judge:
         if isinstance(item.entry.event.body, ParkedRecordClosed):
             work.parked |= closed_by(patient, item, judgement)
         _take(work, whose, patient, judgement)
+        if judgement.verdict.reason is Reason.CONFLICTING_DUPLICATE:
+            work.conflicting.append(item.entry)
         for name in opened_by(item, judgement):
-            work.opened[name, whose.encode()] = None
+            work.opened.setdefault((name, whose.encode()), item.record.offset)
         for effect in judgement.effects:
             # From the log, whether this process traces or not: every generation makes the same bytes.
             traceparent = sampled(item.record.headers)
@@ -407,10 +417,42 @@ class Judge:
             return Rewind(answer.offset)
         judged.outcomes.update(work.outcomes)
         judged.parked.update(work.reasons)
-        judged.conflicts += len(answer.taken)
-        for name in answer.taken:
-            _log.error("prescription_number_conflict", partition=work.batch.partition, prescription=name)
+        _tell_alarms(work, answer, judged)
         return Applied(answer.next_offset)
+
+
+def _tell_alarms(work: PartitionWork, answer: Written, judged: Judged) -> None:
+    """What a person must see, once: not by a generation beside the live one, and not anew where one is made again."""
+    if answer.told_from is None:
+        return
+    partition, told_from = work.batch.partition, answer.told_from
+    for (name, whose), offset in work.opened.items() if answer.taken else ():
+        if answer.taken.get(name, whose) != whose and offset >= told_from:
+            judged.conflicts += 1
+            tell_number_conflict(partition, name)
+    for entry in work.conflicting:
+        if entry.offset >= told_from:
+            judged.conflicting += 1
+            tell_conflicting(partition, entry)
+
+
+def tell_number_conflict(partition: int, name: str) -> None:
+    """Raise the alarm that a prescription id or reference number came under a second patient."""
+    _log.error("prescription_number_conflict", partition=partition, prescription=name)
+
+
+def tell_conflicting(partition: int, entry: LogEntry) -> None:
+    """Raise the alarm that an event says otherwise what was said before: refused(conflicting_duplicate)."""
+    event = entry.event
+    _log.error(
+        "conflicting_duplicate",
+        partition=partition,
+        offset=entry.offset,
+        event_id=event.event_id,
+        event_type=name_of(event),
+        system=event.source.system,
+        organisation=event.source.organisation,
+    )
 
 
 def _traced(works: Sequence[PartitionWork], writes: Mapping[int, Written | Refused]) -> list[StoredEvent]:

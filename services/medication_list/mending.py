@@ -15,7 +15,7 @@ from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
 from services.canonical_log import get_logger
 from services.medication_list.event_spans import EventSpans
-from services.medication_list.judging import ParkedNote, Readable, item_of
+from services.medication_list.judging import Judged, ParkedNote, Readable, item_of, nobody_counts
 from services.medication_list.record_log import LogLookupError, RecordLog
 from services.medication_list.refolding import Refolder, RefoldRefusedError
 from services.medication_list.store.port import Store, StoreUnavailableError
@@ -43,8 +43,9 @@ class Mender:
         framing: Framing = PLAIN,
         sleep: Callable[[float], None] = time.sleep,
         spans: EventSpans | None = None,
+        told: Callable[[Judged], None] = nobody_counts,
     ) -> None:
-        """`sleep`: how to wait between two patients, in seconds. `spans`: see `Refolder`."""
+        """`sleep`: how to wait between two patients, in seconds. `spans`, `told`: see `Refolder`."""
         self._store = store
         self._records = records
         self._partitions = partitions
@@ -52,7 +53,7 @@ class Mender:
         self._sleep = sleep
         self._looked_at: dict[int, int] = {}
         """By partition, the last offset that was looked at: what cannot be read yet must not hide what comes after it."""
-        self._refolder = Refolder(store, records, partitions, now_ms, framing, spans)
+        self._refolder = Refolder(store, records, partitions, now_ms, framing, spans, told)
 
     def mend(self, partition: int) -> int:
         """Refold the patients of whose parked records one can be read now; returns how many were.

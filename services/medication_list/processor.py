@@ -246,7 +246,13 @@ class Worker:
         self.metrics.entered(generation)
         if self._records is not None:
             self._mender = Mender(
-                store, self._records, self._partitions, SystemClock().now_ms, self._framing, spans=spans
+                store,
+                self._records,
+                self._partitions,
+                SystemClock().now_ms,
+                self._framing,
+                spans=spans,
+                told=self.metrics.judged,
             )
         self._store, self._generation = store, generation
         _log.info("generation_entered", generation=generation)

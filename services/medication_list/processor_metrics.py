@@ -53,6 +53,11 @@ class ProcessorMetrics:
             "Prescription ids and reference numbers that belong to another patient already.",
             registry=registry,
         )
+        self._conflicting = Counter(
+            "medchain_processor_conflicting_duplicates_total",
+            "Events that say otherwise what was said before under the same id.",
+            registry=registry,
+        )
         self._generation = Gauge(
             "medchain_processor_generation_info",
             "The generation worked on.",
@@ -78,6 +83,8 @@ class ProcessorMetrics:
             self._parked.labels(reason).inc(count)
         if judged.conflicts:
             self._conflicts.inc(judged.conflicts)
+        if judged.conflicting:
+            self._conflicting.inc(judged.conflicting)
         for stage, seconds in judged.seconds.items():
             self._stages.labels(stage).observe(seconds)
 

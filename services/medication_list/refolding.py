@@ -24,12 +24,12 @@ from schemas.events import (
     RenewalDeclined,
 )
 from schemas.framing import PLAIN, Framing
-from schemas.reasons import NoticeKind, ParkReason
+from schemas.reasons import NoticeKind, ParkReason, Reason
 from services.canonical_log import get_logger
 from services.medication_list.answered import ANSWERED, Answered, ChangedAnswer
 from services.medication_list.event_index import is_parked, places_of
 from services.medication_list.event_spans import EventSpans, StoredEvent
-from services.medication_list.fold import Judgement, Memory, Patient, Verdict
+from services.medication_list.fold import Judgement, LogEntry, Memory, Patient, Verdict
 from services.medication_list.fold.judgement import Effect, NoticeDue, ReceiptDue
 from services.medication_list.fold.remembering import recollect, remembered
 from services.medication_list.fold.state import (
@@ -46,19 +46,23 @@ from services.medication_list.fold.state import (
 )
 from services.medication_list.judging import (
     Item,
+    Judged,
     Readable,
     Unreadable,
     closed_by,
     ids_of,
     item_of,
     judged,
+    nobody_counts,
     note_of,
     opened_by,
+    tell_conflicting,
+    tell_number_conflict,
 )
 from services.medication_list.outgoing import effect_id_of
 from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field
 from services.medication_list.record_log import AnotherLogError, RecordLog, StoredRecord, all_of
-from services.medication_list.store.port import PatientRewrite, Refused, RefusedWhy, Store, WholePatient
+from services.medication_list.store.port import PatientRewrite, Refused, RefusedWhy, Store, WholePatient, Written
 from services.publishing.partitioning import partition_of
 from services.telemetry.traces import sampled
 
@@ -107,6 +111,8 @@ class Refold:
     is_needed: bool
     traced: Sequence[StoredEvent] = ()
     """Those of `unparked` whose records are sampled."""
+    conflicting: Sequence[LogEntry] = ()
+    """Events of which it was not known that they say otherwise what was said before."""
 
 
 class Refolder:
@@ -120,8 +126,13 @@ class Refolder:
         now_ms: Callable[[], int],
         framing: Framing = PLAIN,
         spans: EventSpans | None = None,
+        told: Callable[[Judged], None] = nobody_counts,
     ) -> None:
-        """`now_ms`: the time that a correction bears. `spans`: makes those of sampled events; None: nothing is traced."""
+        """`now_ms`: the time that a correction bears. `spans`: makes those of sampled events; None: nothing is traced.
+
+        `told`: hears of the alarms that a refold raises.
+        """
+        self._told = told
         self._spans = spans
         self._store = store
         self._records = records
@@ -157,7 +168,7 @@ class Refolder:
                 approved = plan.changes, plan.unparked
             answer = self._store.rewrite(plan.rewrite)
             if not isinstance(answer, Refused):
-                _tell(plan, answer.taken)
+                self._told(_tell(plan, answer))
                 if self._spans is not None:
                     self._spans.refolded(plan.traced, began_ns)
                 return plan
@@ -292,7 +303,17 @@ class _Anew:
                 rewrite.put != self.whole.fields or rewrite.remember or rewrite.forget or unparked or effects
             ),
             traced=list(self._traced(unparked, events, fold)),
+            conflicting=[
+                events[offset].entry
+                for offset in (*unparked, *(each.offset for each in changes))
+                if self._is_found_conflicting(offset, fold)
+            ],
         )
+
+    def _is_found_conflicting(self, offset: int, fold: PatientFold) -> bool:
+        was = self.was[offset]
+        known = was is not None and not is_parked(was) and recollect(was).reason is Reason.CONFLICTING_DUPLICATE
+        return not known and recollect(fold.verdicts[offset]).reason is Reason.CONFLICTING_DUPLICATE
 
     def _traced(
         self, unparked: Iterable[int], events: Mapping[int, Readable], fold: PatientFold
@@ -479,9 +500,15 @@ def _entry_of(body: Body, fields: Mapping[str, State | None], claims: Mapping[st
     return state.treatment if isinstance(state, PrescriptionState) else None
 
 
-def _tell(plan: Refold, taken: Collection[str]) -> None:
-    for name in taken:
-        _log.error("prescription_number_conflict", partition=plan.partition, prescription=name)
+def _tell(plan: Refold, answer: Written) -> Judged:
+    """Say what was done; returns the alarms. A generation beside the live one raises none."""
+    judged = Judged()
+    if answer.told_from is not None:
+        judged.conflicts, judged.conflicting = len(answer.taken), len(plan.conflicting)
+        for name in answer.taken:
+            tell_number_conflict(plan.partition, name)
+        for entry in plan.conflicting:
+            tell_conflicting(plan.partition, entry)
     _log.info(
         "patient_refolded",
         partition=plan.partition,
@@ -491,3 +518,4 @@ def _tell(plan: Refold, taken: Collection[str]) -> None:
         effects=len(plan.effects),
         count=len(plan.changes),
     )
+    return judged

@@ -214,10 +214,14 @@ def test_another_generation_stops_at_the_live_ones_offset_and_sends_nothing(plac
     assert chasing.read({0: []})[0].limit == 0
     live.write([PartitionWrite(0, 0, 0, 10)])
     assert chasing.write([PartitionWrite(0, 0, 0, 11)])[0] == Refused(RefusedWhy.CAPPED, 0, 0, 10)
-    written(chasing.write([PartitionWrite(0, 0, 0, 10, [PatientChange(ANNA, {"meta": b"1"})], [effect(4)])])[0])
+    chased = PartitionWrite(0, 0, 0, 10, [PatientChange(ANNA, {"meta": b"1"})], [effect(4)])
+    assert chasing.write([chased])[0] == Written(10, {}, None), "nothing of it is told"
     assert "{0}:outbox" not in place.content()
     assert place.content()[f"{G2}:{{0}}:p:{ANNA}"] == {b"meta": b"1"}
     assert live.read({0: []})[0].limit is None
+    anew = PatientRewrite(0, ANNA, 0, 0, {"meta": b"1"}, {}, [effect(4)])
+    assert chasing.rewrite(anew) == Written(10, {}, None)
+    assert "{0}:outbox" not in place.content()
 
 
 def test_nobody_writes_a_frozen_partition_beyond_its_offset(place: Place) -> None:
@@ -251,7 +255,7 @@ def test_a_generation_after_a_loss_turns_live_at_its_end_and_leaves_out_what_was
     assert place.content()["{0}:role"] == {
         b"epoch": b"1", b"live": G1.encode(), b"state": b"building", b"token": b"", b"until": b"20", b"effects_from": b"70000",
     }  # fmt: skip
-    store.write([PartitionWrite(0, 0, 0, 19)])
+    assert store.write([PartitionWrite(0, 0, 0, 19)]) == {0: Written(19, {}, 70_000)}
     assert place.roles.roles([0])[0] == Role(1, G1, RoleState.BUILDING, "", 20, 70_000)
     effects = [effect(each, str(each)) for each in (19, 127, 128, 65_535, 69_999, 70_000, 70_001, 2**33)]
     store.write([PartitionWrite(0, 19, 0, 2**33 + 1, [], effects)])
@@ -349,7 +353,7 @@ def test_a_patient_folded_anew_takes_the_place_of_what_stood_and_makes_other_rea
     assert not store.read_whole(0, ANNA).remembered
     assert not store.read_whole(0, BJORN).fields
     rewrite = PatientRewrite(0, ANNA, 0, 2, {"meta": b"9"}, {b"e1": b"applied"}, [effect(1)], {"rx": b"anna"}, {}, [1])
-    assert store.rewrite(rewrite) == Written(3, {})
+    assert store.rewrite(rewrite) == Written(3, {}, 0)
     content = place.content()
     assert content[f"{G1}:{{0}}:p:{ANNA}"] == {b"meta": b"9"}
     assert content[f"{G1}:{{0}}:e:{ANNA}"] == {b"e1": b"applied", b"e2": b"x"}
@@ -364,9 +368,9 @@ def test_what_was_parked_and_sends_something_now_is_unsent_until_its_last_effect
     store = place.begin()
     store.write([PartitionWrite(0, 0, 0, 3, [], [effect(2, "x")], parked={0: b"of nobody", 1: b"a", 2: b"b"})])
     assert store.rewrite(PatientRewrite(0, ANNA, 0, 0, {}, {}, [effect(1, "y"), effect(1, "z")], unparked=[1, 5])) == (
-        Written(3, {})
+        Written(3, {}, 0)
     )
-    assert store.rewrite(PatientRewrite(0, ANNA, 1, 0, {}, unparked=[2])) == Written(3, {})
+    assert store.rewrite(PatientRewrite(0, ANNA, 1, 0, {}, unparked=[2])) == Written(3, {}, 0)
     parked, released = {0: b"of nobody"}, {1: b"a"}
     assert place.content()["{0}:released"] == {b"1": b"a"}
     assert place.outbox.unsent({0: None, 7: None}, 9) == {
@@ -428,7 +432,7 @@ def test_nobody_is_folded_anew_while_the_view_is_being_made(place: Place) -> Non
     assert store.rewrite(anew) == Refused(RefusedWhy.ROLE, 2, 0, None)
     assert place.content() == before
     store.write([PartitionWrite(0, 2, 0, 3)])
-    assert store.rewrite(anew) == Written(3, {})
+    assert store.rewrite(anew) == Written(3, {}, 0)
 
 
 def test_what_is_withheld_is_unsent_until_it_is_parked(place: Place) -> None:
@@ -501,7 +505,7 @@ def test_a_patient_of_whom_the_index_keeps_nothing_new_is_not_rewritten_either(p
     stale = PatientRewrite(0, ANNA, 0, 1, {"meta": b"9"}, unchanged={"meta": b"1"})
     assert store.rewrite(stale) == Refused(RefusedWhy.INDEX, 4, 0, None)
     assert place.content() == before
-    assert store.rewrite(PatientRewrite(0, ANNA, 0, 1, {"meta": b"9"}, unchanged={"meta": b"2"})) == Written(4, {})
+    assert store.rewrite(PatientRewrite(0, ANNA, 0, 1, {"meta": b"9"}, unchanged={"meta": b"2"})) == Written(4, {}, 0)
 
 
 def test_a_rewrite_forgets_entries_and_notes_what_is_still_parked(place: Place) -> None:
@@ -511,7 +515,7 @@ def test_a_rewrite_forgets_entries_and_notes_what_is_still_parked(place: Place) 
     anew = PatientRewrite(
         *(0, ANNA, 0, 2, {"meta": b"9"}, {b"e1": b"z"}), unparked=[1], parked={2: b"not_judged"}, forget=[b"p1"]
     )
-    assert store.rewrite(anew) == Written(3, {})
+    assert store.rewrite(anew) == Written(3, {}, 0)
     assert store.parked(0) == {2: b"not_judged"}
     assert dict(store.read_whole(0, ANNA, with_index=True).remembered) == {b"e1": b"z", b"p2": b"y"}
 

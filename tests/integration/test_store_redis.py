@@ -91,7 +91,7 @@ def after_one_failure(call: Callable[[], object]) -> object:
 
 def test_functions_that_are_gone_are_loaded_again(store: RedisStore, client: redis.Redis) -> None:
     client.function_flush()
-    assert after_one_failure(lambda: store.write([write(0)])) == {0: Written(1, {})}
+    assert after_one_failure(lambda: store.write([write(0)])) == {0: Written(1, {}, 0)}
 
 
 def test_a_connection_that_broke_is_made_again(store: RedisStore, client: redis.Redis) -> None:
@@ -112,7 +112,7 @@ async def test_a_full_redis_takes_nothing_and_still_answers_readers(
             assert store.read({0: [Wanted(ANNA, ["meta"], [])]})[0][:4] == (1, 0, None, [[b"0"]])
         assert (await reader.read_list(ANNA)).values == {b"meta": b"0"}
     assert store.read({0: [Wanted(ANNA, ["meta"], [])]})[0][:4] == (1, 0, None, [[b"0"]])
-    assert store.write([write(1)]) == {0: Written(2, {})}
+    assert store.write([write(1)]) == {0: Written(2, {}, 0)}
     await reader.close()
 
 
@@ -167,7 +167,7 @@ def test_a_redis_that_became_a_replica_takes_nothing(store: RedisStore, client: 
             store.write([write(0)])
     finally:
         client.replicaof("NO", "ONE")
-    assert store.write([write(0)]) == {0: Written(1, {})}
+    assert store.write([write(0)]) == {0: Written(1, {}, 0)}
 
 
 def test_a_key_that_somebody_else_wrote_is_an_error_and_not_an_empty_patient(

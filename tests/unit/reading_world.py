@@ -26,6 +26,7 @@ from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import Outcomes
 from services.medication_list.read_api.positions import place_of
 from services.medication_list.read_api.presenting import to_json
+from services.medication_list.read_api.read_metrics import ReadMetrics
 from services.medication_list.read_api.requests import OutcomeAsked
 from services.medication_list.record_log import MemoryRecordLog
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
@@ -72,7 +73,8 @@ class ReadingWorld:
         self.begin(range(PARTITIONS))
         reader = ViewReader(MemoryViews(self.server), PARTITIONS, self._log_ends)
         self._log = LogLookup(MemoryRecordLog(self.records))
-        numbers = NumberConflicts(reader, self._log)
+        registry = new_registry()
+        numbers = NumberConflicts(reader, self._log, ReadMetrics(registry).found_conflict)
         self._outcomes = Outcomes(reader, self._log, numbers)
         self._parts = Parts(
             reader,
@@ -85,7 +87,7 @@ class ReadingWorld:
             self.clock,
             PARTITIONS,
             Readiness({}),
-            new_registry(),
+            registry,
         )
 
     async def close(self) -> None:

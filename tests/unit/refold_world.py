@@ -9,7 +9,7 @@ from schemas.reasons import ParkReason
 from services.medication_list.driver import Applied, Fetch, PartitionBatch
 from services.medication_list.event_index import is_parked, places_of
 from services.medication_list.fold.remembering import recollect
-from services.medication_list.judging import Judge
+from services.medication_list.judging import Judge, Judged
 from services.medication_list.packing import WaitingEffect, unpack_effect, unpack_field
 from services.medication_list.record_log import MemoryRecordLog
 from services.medication_list.refolding import Refold, Refolder
@@ -44,6 +44,7 @@ class RefoldWorld:
         self.records: dict[tuple[int, int], Stored] = {}
         self.log = MemoryRecordLog(self.records)
         self.good: dict[int, Stored] = {}
+        self.told: list[Judged] = []
         self.now_ms = 0
 
     def append(self, event: Event[Body], at_ms: int, *, damaged: bool = False, submission: bool = False) -> int:
@@ -75,7 +76,9 @@ class RefoldWorld:
         if not batch:
             return
         first, last = batch[0].offset, batch[-1].offset
-        verdicts = Judge(self.store, 1).process(Fetch((PartitionBatch(0, first, last + 1, batch, 0),)))
+        verdicts = Judge(self.store, 1, told=self.told.append).process(
+            Fetch((PartitionBatch(0, first, last + 1, batch, 0),))
+        )
         assert verdicts == {0: Applied(last + 1)}
 
     def mend(self, offsets: Iterable[int]) -> None:
@@ -86,7 +89,7 @@ class RefoldWorld:
     @property
     def refolder(self) -> Refolder:
         """The thing under test."""
-        return Refolder(self.store, self.log, 1, lambda: self.now_ms)
+        return Refolder(self.store, self.log, 1, lambda: self.now_ms, told=self.told.append)
 
     def afresh(self) -> "RefoldWorld":
         """Another view, made of the log as it is now."""
@@ -94,6 +97,10 @@ class RefoldWorld:
         other.records.update(self.records)
         other.judge(self.records.values())
         return other
+
+    def alarms(self) -> tuple[int, int]:
+        """How many were counted: numbers under a second patient, and events that say otherwise what was said before."""
+        return sum(each.conflicts for each in self.told), sum(each.conflicting for each in self.told)
 
     # --- What stands ---------------------------------------------------------------------------------------------
 

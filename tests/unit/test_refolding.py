@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from schemas.events import Body, Event, ParkedRecordClosed
 from schemas.reasons import ParkReason
@@ -33,6 +34,7 @@ from tests.unit.fold_world import (
     recalled,
     reconciled,
     reversed_,
+    tablets,
 )
 from tests.unit.refold_world import RefoldWorld, Story
 
@@ -289,3 +291,17 @@ def test_a_list_that_was_whole_stays_confirmed_though_a_closed_record_proves_rea
     story.say(confirming(story))
     story.refold()
     assert story.outcome() == "applied"
+
+
+@pytest.mark.parametrize("damaged", [0, 1], ids=["the first", "the one that contradicts it"])
+def test_a_refold_that_finds_what_was_said_otherwise_raises_the_alarm_once(damaged: int) -> None:
+    story = Story()
+    for number, said in enumerate((issued("R1"), issued("R1", quantity=tablets(7)))):
+        story.say(said, damaged=number == damaged)
+    assert story.world.alarms() == (0, 0)
+    with capture_logs() as lines:
+        story.refold()
+    assert story.outcome(1) == "refused(conflicting_duplicate)"
+    assert [each["offset"] for each in lines if each["event"] == "conflicting_duplicate"] == [1]
+    story.refold()
+    assert story.world.alarms() == (0, 1)

@@ -57,9 +57,10 @@ def everything() -> Registry:
     requests.ended(method="POST", route="/v1/claims", status=409, seconds=0.1, reason="held")
     with writes.appending(), writes.waiting():
         reads.waited(0.1, reached=True)
+    reads.found_conflict()
     processor, relay, inbox = ProcessorMetrics(registry), RelayMetrics(registry), InboxMetrics(registry)
     processor.entered("g1-abcdef")
-    judged = Judged(seconds={"fold": 0.1}, conflicts=1)
+    judged = Judged(seconds={"fold": 0.1}, conflicts=1, conflicting=1)
     judged.outcomes["applied"] = judged.parked["no_key"] = 1
     processor.judged(judged)
     processor.settled(Fetch((PartitionBatch(0, 0, 2, (), 1),)), {0: Applied(2)})

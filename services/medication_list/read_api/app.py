@@ -89,7 +89,8 @@ def opened(
             return await asyncio.to_thread(source.ends)
 
         registry = with_process(new_registry())
-        reader = ViewReader(RedisViews(settings.redis), partitions, log_ends, ReadMetrics(registry).waited)
+        metrics = ReadMetrics(registry)
+        reader = ViewReader(RedisViews(settings.redis), partitions, log_ends, metrics.waited)
         # Who waits for the outcome of a write does not queue behind who reads through years of history.
         log, short = (LogLookup(KafkaRecordLog(settings.kafka, topic), framing) for _ in range(2))
         places = EventPlaces(settings.redis, partitions)
@@ -106,7 +107,7 @@ def opened(
         if traces is not None:
             traces.tell(registry)
         try:
-            numbers = NumberConflicts(reader, short)
+            numbers = NumberConflicts(reader, short, metrics.found_conflict)
             yield Parts(
                 reader,
                 log,

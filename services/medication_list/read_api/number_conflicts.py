@@ -5,15 +5,15 @@ partition sees another's records. The first is the one that the broker took firs
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
 from msgspec.structs import replace
 
 from schemas.codec import decode
 from schemas.events import Event, PrescriptionIssued
-from services.canonical_log import get_logger
 from services.medication_list.fold.state import META, Meta, PrescriptionState, signed_field
+from services.medication_list.judging import tell_number_conflict
 from services.medication_list.read_api.as_of import folded
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import places_of, unpacked
@@ -23,7 +23,6 @@ from services.medication_list.store.reading import Found, NotReadyError, ViewRea
 
 _ALARMS_REMEMBERED: Final = 10_000
 _PREFIX: Final = "rx:"
-_log = get_logger()
 
 
 class PatientView(NamedTuple):
@@ -62,7 +61,9 @@ class _Issue(NamedTuple):
 class NumberConflicts:
     """Finds out whose a number is, and hides what came second. Each conflict is an alarm, once a process."""
 
-    def __init__(self, reader: ViewReader, log: LogLookup) -> None:
+    def __init__(self, reader: ViewReader, log: LogLookup, told: Callable[[], None] = lambda: None) -> None:
+        """`told`: hears of each alarm."""
+        self._tell = told
         self._reader = reader
         self._log = log
         self._told: dict[str, None] = {}
@@ -163,7 +164,8 @@ class NumberConflicts:
         if len(self._told) >= _ALARMS_REMEMBERED:
             del self._told[next(iter(self._told))]
         self._told[name] = None
-        _log.error("prescription_number_conflict", partition=partition, prescription=name)
+        tell_number_conflict(partition, name)
+        self._tell()
 
 
 def numbers_of(fields: Fields, of: Collection[str] | None = None) -> Mapping[str, Sequence[str]]:

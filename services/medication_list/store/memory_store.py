@@ -242,7 +242,7 @@ class MemoryStore:
         _drop(content, keys.parked, [str(each).encode() for each in rewrite.unparked])
         _put(content, keys.parked, {str(each).encode(): note for each, note in rewrite.parked.items()})
         _put(content, keys.offset, {b"epoch": str(epoch + 1).encode()})
-        return Written(offset, taken)
+        return Written(offset, taken, 0 if own else None)
 
     def _release(self, content: Content, rewrite: PatientRewrite) -> None:
         """Note what is about to be parked no more: until the entry that is the last for it was sent."""
@@ -305,7 +305,8 @@ class MemoryStore:
             why = RefusedWhy.CAPPED
         if why is not None:
             return Refused(why, offset, epoch, limit)
-        return Written(write.next_offset, self._apply(content, write, role, own=own))
+        taken = self._apply(content, write, role, own=own)
+        return Written(write.next_offset, taken, role.effects_from if own else None)
 
     def _apply(self, content: Content, write: PartitionWrite, role: Role, *, own: bool) -> dict[str, bytes]:
         keys, common = GenerationKeys(self.generation, write.partition), PartitionKeys(write.partition)

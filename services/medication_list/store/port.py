@@ -135,10 +135,15 @@ class RefusedWhy(StrEnum):
 
 
 class Written(NamedTuple):
-    """The write stands. `taken` names opened ids that belong to another patient already, with that patient."""
+    """The write stands. `taken` names opened ids that belong to another patient already, with that patient.
+
+    `told_from`: the offset from which on the effects of records went out, and so whatever else is told of a record once;
+    None: of none, since another generation is live.
+    """
 
     next_offset: int
     taken: Mapping[str, bytes]
+    told_from: int | None = None
 
 
 class Refused(NamedTuple):
@@ -187,7 +192,10 @@ class Store(Protocol):
         ...
 
     def note_parked(self, partition: int, epoch: int, notes: Mapping[int, bytes]) -> Written | Refused:
-        """Put other notes to records that are parked already, and raise the epoch; those that are not are left out."""
+        """Put other notes to records that are parked already, and raise the epoch; those that are not are left out.
+
+        Nothing is told of them.
+        """
         ...
 
     def write(self, writes: Sequence[PartitionWrite]) -> Mapping[int, Written | Refused]:

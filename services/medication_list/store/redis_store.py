@@ -106,7 +106,7 @@ class RedisStore:
         check_writes(writes)
         of = {each.partition: each for each in writes}
         replies = self._call(of, lambda each: _pack_write(self._at(each), self.generation, of[each]))
-        return {each.partition: _answer(each.next_offset, replies[each.partition]) for each in writes}
+        return {each.partition: _answer(replies[each.partition], each.next_offset) for each in writes}
 
     def read_whole(self, partition: int, patient: str, *, with_index: bool = False) -> WholePatient:
         """See `port.Store.read_whole`."""
@@ -141,13 +141,13 @@ class RedisStore:
             return packed(("FCALL", _NOTE_PARKED, len(keys), *keys, self.generation, at.live, epoch, *values))
 
         reply = self._call([partition], pack)[partition]
-        return _answer(int(reply[2]), reply)
+        return _answer(reply)
 
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
         """See `port.Store.rewrite`."""
         partition = rewrite.partition
         reply = self._call([partition], lambda each: _pack_rewrite(self._at(each), self.generation, rewrite))[partition]
-        return _answer(int(reply[2]), reply)
+        return _answer(reply)
 
     def _call(self, partitions: Iterable[int], pack: Callable[[int], bytes]) -> dict[int, Any]:
         """One reply a partition. Where another generation is live than was believed, nothing happened: ask again.
@@ -266,10 +266,11 @@ def _pack_write(at: _Places, generation: str, write: PartitionWrite) -> bytes:
     return packed(("FCALL", _WRITE, len(keys), *keys, *head, _pack_counts(shape), write.last, *values))
 
 
-def _answer(next_offset: int, reply: Any) -> Written | Refused:
+def _answer(reply: Any, next_offset: int | None = None) -> Written | Refused:
+    """`next_offset`: where a write leads to; one that leads nowhere is answered with where the partition stands."""
     if reply[0] == b"ok":
-        taken = reply[1]
-        return Written(next_offset, {key.decode(): owner for key, owner in hash_of(taken).items()})
+        taken = {key.decode(): owner for key, owner in hash_of(reply[1]).items()}
+        return Written(int(reply[3]) if next_offset is None else next_offset, taken, reply[2])
     return Refused(RefusedWhy(reply[0].decode()), int(reply[1]), int(reply[2]), _limit(reply[3]))
 
 

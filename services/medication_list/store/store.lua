@@ -166,7 +166,8 @@ end
 -- ARGV: generation, believed live one, expected offset, epoch, next offset, channel, packed counts (patients, effects,
 -- opened, closed, parked, then put, drop, remember per patient), the mark of the last record ('': the one that is there
 -- stays), then the values in the order of the counts.
--- Answers 'ok' and the ids taken by others, or why not, offset, epoch, limit.
+-- Answers 'ok', the ids taken by others, and from which offset on effects went out (false: none did, it is not the live one);
+-- or why not, offset, epoch, limit.
 local function write(keys, args)
   local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
   if not now then
@@ -214,7 +215,7 @@ local function write(keys, args)
     end
     redis.call('SPUBLISH', args[6], args[5])
   end
-  return {'ok', taken}
+  return {'ok', taken, now.own and now.effects_from}
 end
 
 -- Notes records as released, before they are parked no more: until the entry that is the last for them was sent.
@@ -234,7 +235,7 @@ end
 -- a switch is under way, also beside: what it would send goes nowhere if that one becomes live.
 -- KEYS: role, offset, the live generation's offset, outbox, rx, parked, the patient's hash and event index, released.
 -- ARGV: generation, believed live one, epoch, size of the index, packed counts (put, remember, effects, opened, closed,
--- unparked, parked, forget, unchanged), then the values in that order. Answers as `write`, and the offset.
+-- unparked, parked, forget, unchanged), then the values in that order. Answers as `write`, and the offset; all effects go out.
 local function rewrite(keys, args)
   local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
   if not now then
@@ -289,12 +290,12 @@ local function rewrite(keys, args)
   drop(keys[6], args, parked_at - counts[6], parked_at - 1)
   set_pairs(keys[6], args, parked_at, forget_at - 1)
   redis.call('HINCRBY', keys[2], 'epoch', 1)
-  return {'ok', taken, now.offset}
+  return {'ok', taken, now.own and 0, now.offset}
 end
 
 -- Puts other notes to records that are parked already, and raises the epoch as every write of a patient does.
 -- KEYS: role, offset, the live generation's offset, parked. ARGV: generation, believed live one, epoch, then offsets and
--- notes. Answers as `rewrite`.
+-- notes. Answers as `rewrite`; no effects go out.
 local function note_parked(keys, args)
   local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
   if not now then
@@ -315,7 +316,7 @@ local function note_parked(keys, args)
     end
   end
   redis.call('HINCRBY', keys[2], 'epoch', 1)
-  return {'ok', {}, now.offset}
+  return {'ok', {}, false, now.offset}
 end
 
 -- The role: live generation, state, and the offset it must reach to turn live. Answers nil and a reply when there is none,
