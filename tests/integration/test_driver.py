@@ -21,6 +21,7 @@ import redis
 from aiokafka import AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete  # type: ignore[import-untyped]
 from kafka import KafkaAdminClient
+from prometheus_client import generate_latest
 
 from services.medication_list.driver import (
     Applied,
@@ -34,9 +35,13 @@ from services.medication_list.driver import (
     mark_of,
     pump,
     run,
+    status,
 )
+from services.medication_list.processor_metrics import Positions
 from services.medication_list.store.port import Standing
 from services.publishing.kafka_access import KafkaAccess
+from services.telemetry import new_registry
+from tests.alerting import Series, check_fires, told
 
 pytestmark = pytest.mark.integration
 
@@ -178,7 +183,8 @@ class Worker:
     def __init__(self, stage: Stage, overrides: Mapping[str, float]) -> None:
         self.log = stage.folder / f"{uuid4().hex}.log"
         intervals = {"partition_count_check_s": 0.3, **overrides}
-        arguments = [stage.kafka, stage.redis_url, stage.topic, json.dumps(intervals)]
+        self._metrics = self.log.with_suffix(".prom")
+        arguments = [stage.kafka, stage.redis_url, stage.topic, json.dumps(intervals), str(self._metrics)]
         with self.log.open("wb") as log:
             # kafka-python calls deprecated functions while it is being imported; every other warning is an error.
             tolerated = [f"-Wignore:{name} is deprecated:DeprecationWarning" for name in ("read_text", "open_text")]
@@ -188,6 +194,10 @@ class Worker:
     def logged(self, *words: str) -> bool:
         """Tell whether a line of the log has all these words."""
         return any(all(word in line for word in words) for line in self.log.read_text().splitlines())
+
+    def tells(self) -> Series:
+        """What it told last of its partitions, as a processor does at /metrics."""
+        return told(self._metrics.read_text(encoding="utf-8")) if self._metrics.exists() else {}
 
     async def until(self, reached: Callable[[], bool], within_s: float = 30.0) -> None:
         """Wait while the worker works; fail with its log if it dies or the time is up."""
@@ -305,6 +315,8 @@ async def test_an_offset_outside_the_log_stops_its_partition_with_an_alarm(stage
         await worker.until(lambda: worker.logged("offset_out_of_range", "partition=1", "offset=0"))
         await worker.until(lambda: stage.store.next_offsets((2, 3)) == {2: 10, 3: 10})
         assert stage.store.next_offsets((0, 1)) == {0: 10_000, 1: 0}
+        await worker.until(lambda: [*worker.tells().values()].count(1) == 2)
+        check_fires(stage.folder, ("MedchainPartitionStopped",), {}, worker.tells())
         stage.store.client.hset(stage.store.offsets, mapping={"0": 4, "1": 5})  # what an operator decides
         await worker.until(lambda: stage.store.next_offsets((0, 1)) == {0: 10, 1: 10})
         assert worker.stop() == 0
@@ -326,6 +338,18 @@ async def test_a_log_that_lost_records_and_grew_on_stops_its_partitions_until_th
         assert stage.store.next_offsets(range(PARTITIONS)) == dict.fromkeys(range(PARTITIONS), 10)
         stage.store.roll_back()
         await worker.until(lambda: stage.store.counted_once() == others)
+        assert worker.stop() == 0
+
+
+async def test_a_partition_whose_batches_fail_again_and_again_is_stuck_and_raises_its_alert(stage: Stage) -> None:
+    stage.store.client.set(stage.store.counts, "no hash")
+    await stage.send(["v1"])
+    with stage.worker(stuck_after_s=0.5) as worker:
+        await worker.until(lambda: worker.logged("partition_stuck"))
+        await worker.until(lambda: 1 in worker.tells().values())
+        check_fires(stage.folder, ("MedchainPartitionStuck",), {}, worker.tells())
+        stage.store.client.delete(stage.store.counts)
+        await worker.until(lambda: stage.store.count() == 1)
         assert worker.stop() == 0
 
 
@@ -354,16 +378,32 @@ async def test_another_partition_count_than_declared_halts_the_worker(stage: Sta
         assert worker.stop() == 0
 
 
-def main(kafka: str, redis_url: str, topic: str, intervals: str) -> None:
+def main(kafka: str, redis_url: str, topic: str, intervals: str, metrics: str) -> None:
     store = CountingStore(redis_url, topic)
     settings = DriverSettings(
         topic, KafkaAccess(kafka), topic, PARTITIONS, intervals=Intervals(**json.loads(intervals))
     )
 
-    async def agent(log: LogReader) -> None:
-        await pump(log, store.process)
+    app = create_app(settings, store)
+    registry = new_registry()
+    positions = Positions(registry)
 
-    run(create_app(settings, store), agent)
+    async def tell() -> None:
+        while True:
+            fresh = Path(metrics).with_suffix(".fresh")
+            fresh.write_bytes(generate_latest(registry))
+            fresh.replace(metrics)
+            await asyncio.sleep(0.2)
+
+    async def agent(log: LogReader) -> None:
+        positions.follow(lambda: status(app))
+        telling = asyncio.create_task(tell())
+        try:
+            await pump(log, store.process)
+        finally:
+            telling.cancel()
+
+    run(app, agent)
 
 
 if __name__ == "__main__":
