@@ -4,20 +4,23 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
+from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
 from services.clock import SystemClock
-from services.health import TroubleReason
+from services.health import Readiness, TroubleReason
 from services.publishing.kafka_access import KafkaAccess
 from services.submissions.inbox import Inbox
 from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Received
-from services.telemetry import new_registry
+from services.telemetry import TroubleMetrics, new_registry
+from tests.alerting import Series, check_fires, told
 
 pytestmark = pytest.mark.integration
 
@@ -68,6 +71,13 @@ class Stand:
         """What it says of itself."""
         return [each.reason for each in await self.inbox.check() if not each.stops]
 
+    async def tells(self) -> Series:
+        """What its process would tell of that at /metrics."""
+        readiness = Readiness({"inbox": self.inbox.check})
+        TroubleMetrics(readiness, self.registry)
+        readiness.tell(await readiness.troubles())
+        return told(generate_latest(self.registry).decode())
+
     def _inbox(self) -> Inbox:
         async def receive(received: Received) -> None:
             self.taken.append(received.value)
@@ -94,7 +104,7 @@ async def until(met: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_what_was_deleted_before_it_was_read_is_told_with_its_range(stand: Stand) -> None:
+async def test_what_was_deleted_before_it_was_read_is_told_with_its_range(stand: Stand, tmp_path: Path) -> None:
     stand.send(b"0", b"1")
     with capture_logs() as lines:
         async with stand.running():
@@ -108,6 +118,7 @@ async def test_what_was_deleted_before_it_was_read_is_told_with_its_range(stand:
             stand.send(b"5")
             await stand.has_taken(b"0", b"1", b"4", b"5")
             assert await stand.troubles() == [TroubleReason.SUBMISSIONS_LOST], "it stays"
+            check_fires(tmp_path, ("MedchainSubmissionsNotRead",), {}, await stand.tells())
     (line,) = (line for line in lines if line["event"] == "submissions_lost")
     assert (line["log_level"], line["topic"], line["partition"]) == ("error", stand.topic, 0)
     assert (line["offset"], line["next_offset"], line["count"]) == (2, 4, 2)

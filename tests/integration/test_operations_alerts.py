@@ -53,10 +53,11 @@ PROCESSES: Final = (
 )
 ELSEWHERE: Final = {
     "MedchainRoundFailed": "test_secured_kafka.py",
+    "MedchainSubmissionsNotRead": "test_inbox_topics.py",
     "MedchainPartitionStopped": "test_driver.py",
     "MedchainPartitionStuck": "test_driver.py",
 }
-"""Made where a process can lack a right, and where a worker's log may lose records and its patience is short."""
+"""Made where a process can lack a right, and where a log may lose records and a worker's patience is short."""
 DOCTOR: Final = {"Medchain-Caller": "system=journal; organisation=313000044; role=doctor; person=9144900"}
 
 
