@@ -28,8 +28,12 @@ MUTANTS: dict[str, Change] = dict(REPLAY_MUTANTS)
 
 def kind_of(name: str) -> str | None:
     """The kind of schedules that must miss it; None: any."""
-    if name == rebuilt_view_judges_what_was_parked.__name__:
-        return "parked"
+    kinds = {
+        rebuilt_view_judges_what_was_parked.__name__: "parked",
+        refold_forgets_what_it_released.__name__: "released",
+    }
+    if name in kinds:
+        return kinds[name]
     return KINDS_OF.get(name, "replayed") if name in REPLAY_MUTANTS else None
 
 

@@ -203,11 +203,22 @@ SET_BACK: Final = replace(
     every_s=(0.6, 1.0),
 )
 """Nothing goes wrong but that the store goes back, also when nobody writes any more."""
+RELEASED: Final = replace(
+    PARKED,
+    faults=0.0,
+    always=("store_emptied", "store_emptied", "topic_missing", "topic_missing", "rebalance"),
+    lingers=(0.0,),
+    older_workers=0.5,
+    refolds=1.0,
+    every_s=(0.4,),
+)
+"""Patients are refolded, and the store is emptied before what that sends could be sent."""
 KINDS: Final[Mapping[str, Profile]] = {
     "replayed": REPLAYED,
     "mended_beside": MENDED_BESIDE,
     "set_back": SET_BACK,
     "parked": PARKED,
+    "released": RELEASED,
 }
 """Those that can be asked for by name."""
 
