@@ -265,26 +265,46 @@ def follow(roles: Roles, partitions: int) -> None:
 
     Workers and readers call it when they find a partition frozen, so a switch ends even if its operator is gone. A
     partition that a switch froze of which the pointer knows nothing thaws too: an older copy of the store took the
-    announcement back while whoever switched went on.
+    announcement back while whoever switched went on. Where that one went on to thaw, by a pointer that the older copy had
+    taken back, a generation is live that nobody feeds: the partition freezes once the pointer's one has come as far there,
+    and takes the role the next time.
     """
     pointer = roles.pointer()
     if pointer is None or is_announced(pointer.token):
         return
     offsets = roles.offsets(pointer.generation, range(partitions))
     stand = roles.roles(range(partitions))
-    frozen = {each: role for each, role in stand.items() if role is not None and role.state == RoleState.FROZEN}
-    if frozen:
+    undecided = {each: role for each, role in stand.items() if role is not None and _is_undecided(role, pointer)}
+    if undecided:
         # Announced before it freezes: what froze after the first look at the pointer is known to the second. And a store
         # that went back between the two looks has a pointer of its own, to which these roles belong.
         again = roles.pointer()
         if again is None or (again.epoch, again.token) != (pointer.epoch, pointer.token):
             return
-    for partition, role in frozen.items():
-        if role.epoch <= pointer.epoch:
-            came_to = offsets[partition] if role.live != pointer.generation else None
+    for partition, role in undecided.items():
+        came_to = offsets[partition] if role.live != pointer.generation else None
+        if came_to is not None and _is_behind(roles, partition, role, came_to):
+            continue  # its workers are about to bring it there; what was shown is not taken back
+        if role.state == RoleState.FROZEN:
             effects_from = role.effects_from if came_to is None else came_to
             shall = Role(pointer.epoch, pointer.generation, RoleState.LIVE, "", role.until, effects_from)
             roles.turn(partition, role, shall)
+        elif came_to is not None:
+            # Somebody told to feed the other one may write it until this moment: only what is frozen stays where it is.
+            roles.turn(partition, role, _frozen(role, pointer.token))
+
+
+def _is_behind(roles: Roles, partition: int, role: Role, came_to: int) -> bool:
+    return came_to < (roles.offsets(role.live, [partition])[partition] or 0)
+
+
+def _is_undecided(role: Role, pointer: Pointer) -> bool:
+    """Whether a partition is frozen, or another known generation than the pointer's is live there, by no later switch.
+
+    Where a generation is live that nobody knows, who enters begins anew: see `_begin_missing`.
+    """
+    is_astray = role.state == RoleState.LIVE and role.live != pointer.generation and role.live in pointer.records
+    return role.epoch <= pointer.epoch and (role.state == RoleState.FROZEN or is_astray)
 
 
 def _frozen(role: Role, token: str) -> Role:

@@ -1,7 +1,7 @@
 """How generations begin, are refused and are switched; on both stores."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import redis
@@ -27,11 +27,11 @@ from services.medication_list.store.inventory import Inventory
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_inventory import MemoryInventory
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
-from services.medication_list.store.port import PartitionWrite, Refused, Store, StoreUnavailableError
+from services.medication_list.store.port import PartitionWrite, Refused, Store, StoreUnavailableError, Written
 from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
-from services.medication_list.store.roles import Roles, RoleState
+from services.medication_list.store.roles import Role, Roles, RoleState
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 RECORD = GenerationRecord(fold_version=3, release="0.1.0", made_at_ms=1_700_000_000_000)
@@ -318,6 +318,68 @@ def test_a_freeze_whose_announcement_an_older_copy_took_back_thaws(place: Place,
     follow(place.roles, 2)
     assert not isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
     assert not flip(place.roles, 2, announced, beside)
+
+
+def go_astray(place: Place, beside: str) -> None:
+    """An older copy takes a decision back while whoever made it goes on and thaws partition 0; the switch is given up."""
+    announced = freeze(place.roles, 2)
+    role = place.roles.roles([0])[0]
+    assert role is not None
+    assert place.roles.turn(0, role, Role(2, beside, RoleState.LIVE, "", role.until, 5))
+    assert place.roles.point(announced, replace(announced, epoch=2, token="", records={})), "nobody has followed yet"
+
+
+def test_a_partition_that_went_over_by_a_decision_that_was_taken_back_comes_back(
+    place: Place, log: MemorySourceLog
+) -> None:
+    live, beside = chase(place, log, upto=5)
+    go_astray(place, beside)
+    assert isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
+    for _ in range(2):
+        follow(place.roles, 2)
+    assert not isinstance(place.store(live).write([PartitionWrite(0, 5, 0, 6)])[0], Refused)
+    place.store(beside).write([PartitionWrite(0, 5, 0, 6)])
+    assert flip(place.roles, 2, freeze(place.roles, 2), beside), "an operator can switch again"
+
+
+def test_a_partition_that_went_over_and_went_on_comes_back_once_the_live_generation_has_come_as_far(
+    place: Place, log: MemorySourceLog
+) -> None:
+    live, beside = chase(place, log, upto=5)
+    go_astray(place, beside)
+    # Somebody was told to feed the other one, and did.
+    assert not isinstance(place.store(beside).write([PartitionWrite(0, 5, 0, 8)])[0], Refused)
+    follow(place.roles, 2)
+    assert place.store(live).write([PartitionWrite(0, 5, 0, 8)])[0] == Written(8, {})
+    assert not isinstance(place.store(beside).write([PartitionWrite(0, 8, 0, 9)])[0], Refused)
+    assert place.store(live).write([PartitionWrite(0, 8, 0, 9)])[0] == Written(9, {})
+    follow(place.roles, 2)
+    assert isinstance(place.store(beside).write([PartitionWrite(0, 9, 0, 10)])[0], Refused)
+    follow(place.roles, 2)
+    role = place.roles.roles([0])[0]
+    assert role is not None
+    assert (role.live, role.state, role.epoch, role.effects_from) == (live, RoleState.LIVE, 2, 9)
+
+
+def test_what_was_written_just_before_a_partition_froze_is_not_taken_back(place: Place, log: MemorySourceLog) -> None:
+    live, beside = chase(place, log, upto=5)
+    go_astray(place, beside)
+    roles, turn = place.roles, place.roles.turn
+
+    def turn_late(partition: int, seen: Role, shall: Role) -> bool:
+        place.store(beside).write([PartitionWrite(0, 5, 0, 6)])
+        return turn(partition, seen, shall)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(roles, "turn", turn_late)
+        follow(roles, 2)
+    follow(roles, 2)
+    role = roles.roles([0])[0]
+    assert role is not None
+    assert (role.live, role.state) == (beside, RoleState.FROZEN)
+    place.store(live).write([PartitionWrite(0, 5, 0, 6)])
+    follow(roles, 2)
+    assert not isinstance(place.store(live).write([PartitionWrite(0, 6, 0, 7)])[0], Refused)
 
 
 def test_a_freeze_that_was_announced_since_the_pointer_was_read_stays(place: Place, log: MemorySourceLog) -> None:
