@@ -251,6 +251,14 @@ class Bench:
         return [msgspec.msgpack.decode(note, type=ParkedNote) for _, note in sorted(found)]
 
 
+def without_marks(content: Mapping[str, Any]) -> dict[str, Any]:
+    """All but what the record that was judged last is known again by: that is of its bytes in the log, framing included."""
+    return {
+        key: {name: each for name, each in held.items() if name != b"last"} if key.endswith(":offset") else held
+        for key, held in content.items()
+    }
+
+
 def test_both_framings_in_one_partition_take_effect_and_are_kept_alike(
     server: RegistryServer, client: RegistryClient
 ) -> None:
@@ -267,7 +275,7 @@ def test_both_framings_in_one_partition_take_effect_and_are_kept_alike(
     assert bench.parked() == []
     plain = Bench(Framing())
     assert plain.take([codec.encode(event) for event in events]) == Applied(3)
-    assert bench.server.content() == plain.server.content()
+    assert without_marks(bench.server.content()) == without_marks(plain.server.content())
     for event in events:
         kept = bench.signed(event)
         assert kept is not None

