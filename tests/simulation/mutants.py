@@ -29,11 +29,14 @@ MUTANTS: dict[str, Change] = dict(REPLAY_MUTANTS)
 def kind_of(name: str) -> str | None:
     """The kind of schedules that must miss it; None: any."""
     kinds = {
-        rebuilt_view_judges_what_was_parked.__name__: "parked",
-        refold_forgets_what_it_released.__name__: "released",
+        rebuilt_view_judges_what_was_parked: "parked",
+        refold_forgets_what_it_released: "released",
+        rollback_loses_the_outbox: "switched",
+        reset_policy_earliest: "switched",
     }
-    if name in kinds:
-        return kinds[name]
+    for change, kind in kinds.items():
+        if name == change.__name__:
+            return kind
     return KINDS_OF.get(name, "replayed") if name in REPLAY_MUTANTS else None
 
 

@@ -219,6 +219,7 @@ KINDS: Final[Mapping[str, Profile]] = {
     "set_back": SET_BACK,
     "parked": PARKED,
     "released": RELEASED,
+    "switched": SWITCHED,
 }
 """Those that can be asked for by name."""
 
