@@ -29,6 +29,8 @@ _POLL_MS: Final = 200
 _ANSWERS_WITHIN_MS: Final = 30_000
 _ANSWER_WITHIN_S: Final = 60.0
 _REMEMBERED: Final = 20_000
+_BROKER_AWAY_AT_MOST_MS: Final = 180_000
+"""The library gives up after a minute, and the town would end with it: it is to outlast a broker that is started again."""
 
 
 class SubmissionChannel:
@@ -61,6 +63,7 @@ class SubmissionChannel:
             acks="all",
             allow_auto_create_topics=False,
             linger_ms=_LINGER_MS,
+            max_block_ms=_BROKER_AWAY_AT_MOST_MS,
         )
         self._receipts = _receipts_from_now(kafka, town.parties.systems)
         self._reader = threading.Thread(target=self._read, name="receipts", daemon=True)
