@@ -12,8 +12,6 @@ from typing import Annotated, Any, Final, NoReturn, Self
 from pydantic import BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from services.publishing.answer_classes import make_answer_classes
-
 CA: Final = "MEDCHAIN_KAFKA_CA"
 CERTIFICATE: Final = "MEDCHAIN_KAFKA_CERTIFICATE"
 KEY: Final = "MEDCHAIN_KAFKA_KEY"
@@ -21,10 +19,6 @@ FILES: Final = (CA, CERTIFICATE, KEY)
 _TOGETHER: Final = f"{CA}, {CERTIFICATE} and {KEY}"
 _REFUSED: Final = 2
 _TOLD_WITHIN_S: Final = 0.5
-
-
-# Here, since nobody makes a client without this module, and modules are imported by one thread at a time.
-make_answer_classes()
 
 
 @dataclass(frozen=True, slots=True)

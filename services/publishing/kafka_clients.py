@@ -10,10 +10,14 @@ from typing import Any, Final
 from kafka.net.compat import KafkaNetClient
 from kafka.net.selector import NetworkSelector
 
+from services.publishing.answer_classes import make_answer_classes
 from services.publishing.kafka_access import KafkaAccess
 
 _HANDSHAKE_MS: Final = 10_000
 """What the library gives a connection to come about, all but its handshake."""
+
+# Here, since every client is made by this module, and modules are imported by one thread at a time.
+make_answer_classes()
 
 
 def connect(kind: Callable[..., Any], kafka: KafkaAccess, **settings: Any) -> Any:

@@ -49,7 +49,7 @@ def _reads_after_two_threads_made_one_class(imported: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("imported", "reads"), [("import services.publishing.kafka_access", True), ("import kafka", False)]
+    ("imported", "reads"), [("import services.publishing.kafka_clients", True), ("import kafka", False)]
 )
 def test_answers_are_read_though_two_threads_first_read_one_at_once(imported: str, reads: bool) -> None:  # noqa: FBT001 - a case
     """Once the library alone reads them too, `services/publishing/answer_classes.py` can go."""
