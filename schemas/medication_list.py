@@ -233,15 +233,17 @@ class RegisteredDeath(Struct, frozen=True):
 class PrescriptionsPage(Struct, frozen=True):
     """Some prescriptions, newest-signed first. `cursor` asks for those after them; null when these are the last.
 
-    The last four are about the list of the patient who was named, or else of the one who has the reference number.
-    `position` is the last record that this takes account of, null before the first one. `complete` is false while an event of
+    The last five are about the list of the patient who was named, or else of the one who has the reference number.
+    `position` is the last record that this takes account of, null before the first one, and `position_recorded_at` when the
+    log took it. `complete` is false while an event of
     that patient could not be read; `incomplete_since` says since when. Where nobody has the number, the page is about no
-    list and all four are null: what could not be read, of whomever, may yet hold it.
+    list and all five are null: what could not be read, of whomever, may yet hold it.
     """
 
     prescriptions: tuple[ShownPrescription, ...]
     cursor: str | None = None
     position: str | None = None
+    position_recorded_at_ms: int | None = None
     generation: str | None = None
     complete: bool | None = None
     incomplete_since_ms: int | None = None

@@ -5,7 +5,7 @@ from services.casework.timeline import unpacked
 from services.medication_list.event_index import places_of
 from services.medication_list.fold.state import META, Meta
 from services.medication_list.read_api.as_of import folded
-from services.medication_list.read_api.list_answer import ListAnswer, standing
+from services.medication_list.read_api.list_answer import ListAnswer, stood
 from services.medication_list.read_api.list_answer import answered as as_answered
 from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.view import show
@@ -20,7 +20,8 @@ def list_of(desk: Desk, patient: str, as_of_ms: int | None) -> ListAnswer:
     if as_of_ms is None:
         fields = unpacked(whole.fields)
         meta = fields.get(META)
-        last = meta.position - 1 if isinstance(meta, Meta) else -1
+        offset = meta.position if isinstance(meta, Meta) else 0
+        last = desk.records.read(partition, [offset - 1] if offset else []).get(offset - 1)
     else:
         known = places_of(whole.fields, whole.remembered)
         records = all_of(patient, partition, known, desk.records.read(partition, list(known)))
@@ -30,7 +31,8 @@ def list_of(desk: Desk, patient: str, as_of_ms: int | None) -> ListAnswer:
             if record.timestamp <= as_of_ms
         ]
         fields = dict(folded(then))
-        last = then[-1][0].offset if then else -1
+        last = then[-1][0] if then else None
+        offset = 0 if last is None else last.offset + 1
     at_ms = desk.clock.now_ms() if as_of_ms is None else as_of_ms
-    stands = standing(desk.generation, partition, last + 1, fields)
+    stands = stood(desk.generation, partition, offset, None if last is None else last.timestamp, fields)
     return as_answered(show(fields, at_ms), stands, as_of_ms=at_ms, read_token=None)

@@ -18,7 +18,8 @@ from schemas.events import Event, ParkedRecordClosed, PrescriptionIssued
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason, Reason
 from services.canonical_log import get_logger
-from services.medication_list.driver import Applied, Fetch, PartitionBatch, Record, Rewind, Verdict, mark_of
+from services.medication_list.alarms import tell_conflicting, tell_number_conflict
+from services.medication_list.driver import Applied, Fetch, PartitionBatch, Record, Rewind, Verdict
 from services.medication_list.event_spans import EventSpans, StoredEvent, sampled_in
 from services.medication_list.fold import (
     EVERYTHING,
@@ -34,6 +35,7 @@ from services.medication_list.fold import (
 )
 from services.medication_list.fold.judgement import ReceiptDue
 from services.medication_list.fold.state import META, Meta, State
+from services.medication_list.last_record import mark_of
 from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field, unpack_memory
 from services.medication_list.store.port import PartitionWrite, PatientChange, Refused, Store, Wanted, Written
 from services.publishing.log import SUBMISSION_HEADER
@@ -434,25 +436,6 @@ def _tell_alarms(work: PartitionWork, answer: Written, judged: Judged) -> None:
         if entry.offset >= told_from:
             judged.conflicting += 1
             tell_conflicting(partition, entry)
-
-
-def tell_number_conflict(partition: int, name: str) -> None:
-    """Raise the alarm that a prescription id or reference number came under a second patient."""
-    _log.error("prescription_number_conflict", partition=partition, prescription=name)
-
-
-def tell_conflicting(partition: int, entry: LogEntry) -> None:
-    """Raise the alarm that an event says otherwise what was said before: refused(conflicting_duplicate)."""
-    event = entry.event
-    _log.error(
-        "conflicting_duplicate",
-        partition=partition,
-        offset=entry.offset,
-        event_id=event.event_id,
-        event_type=name_of(event),
-        system=event.source.system,
-        organisation=event.source.organisation,
-    )
 
 
 def _traced(works: Sequence[PartitionWork], writes: Mapping[int, Written | Refused]) -> list[StoredEvent]:

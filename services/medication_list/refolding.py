@@ -26,6 +26,7 @@ from schemas.events import (
 from schemas.framing import PLAIN, Framing
 from schemas.reasons import NoticeKind, ParkReason, Reason
 from services.canonical_log import get_logger
+from services.medication_list.alarms import tell_conflicting, tell_number_conflict
 from services.medication_list.answered import ANSWERED, Answered, ChangedAnswer
 from services.medication_list.event_index import is_parked, places_of
 from services.medication_list.event_spans import EventSpans, StoredEvent
@@ -56,8 +57,6 @@ from services.medication_list.judging import (
     nobody_counts,
     note_of,
     opened_by,
-    tell_conflicting,
-    tell_number_conflict,
 )
 from services.medication_list.outgoing import effect_id_of
 from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field

@@ -62,7 +62,7 @@ def a_page_follows_on_another(cursor: str | None) -> Iterator[Finding]:
     description="Dispensable ones and those being dispensed, unless `all` is true. A locked one is found by its "
     "reference number alone. A reference number of another patient than the one named is turned away. `complete` is false "
     "while an event of the patient could not be read, since `incomplete_since`; `position` and `generation` say which state of "
-    "the list this is. All four are null where nobody has the reference number.",
+    "the list this is, `position_recorded_at` when the log took the last record in it. All five are null where nobody has the reference number.",
     operation_id="search_prescriptions",
     response_class=Response,
     responses={
@@ -74,6 +74,7 @@ def a_page_follows_on_another(cursor: str | None) -> Iterator[Finding]:
                     "prescriptions": [],
                     "cursor": None,
                     "position": "3-1207",
+                    "position_recorded_at": "2026-03-01T08:30:00.000Z",
                     "generation": "g1-5fa1c0",
                     "complete": False,
                     "incomplete_since": "2026-03-01T08:30:00.000Z",

@@ -70,7 +70,10 @@ async def test_a_list_is_read_whole_with_the_offset_that_it_shows(place: Place) 
     change = PatientChange(ANNA, {"meta": b"1", "rx:1": b"\xff"}, (), {b"\x00e": b"x"})
     store.write([PartitionWrite(partition, 0, 0, 7, [change], opened=[("rx1", ANNA.encode())])])
     found = await place.reader.read_list(ANNA)
-    assert found[:4] == (G1, partition, 7, 0)
+    assert found[:5] == (G1, partition, 7, 0, b"")
+    store.write([PartitionWrite(partition, 7, 0, 8, [], last=b"7 a mark")])
+    found = await place.reader.read_list(ANNA)
+    assert found[:5] == (G1, partition, 8, 0, b"7 a mark")
     assert found.values == {b"meta": b"1", b"rx:1": b"\xff"}
     assert (await place.reader.remembered(ANNA, [b"none", b"\x00e"])).values == {b"\x00e": b"x"}
     listed, index = await place.reader.list_and_index(ANNA)

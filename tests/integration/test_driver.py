@@ -32,11 +32,11 @@ from services.medication_list.driver import (
     Rewind,
     Verdict,
     create_app,
-    mark_of,
     pump,
     run,
     status,
 )
+from services.medication_list.last_record import mark_of
 from services.medication_list.processor_metrics import Positions
 from services.medication_list.store.port import Standing
 from services.publishing.kafka_access import KafkaAccess

@@ -22,10 +22,10 @@ from services.medication_list.driver import (
     Verdict,
     app,
     check_codecs,
-    mark_of,
     pump,
 )
 from services.medication_list.driver.cursors import rolled_back
+from services.medication_list.last_record import mark_of
 from services.medication_list.store.port import Standing
 
 PAUSE = Pauses(first_s=0.0, longest_s=0.0)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest_asyncio
 
 from services.admission.plain import rfc3339
-from tests.unit.fold_world import id_of, issued, recorded
+from tests.unit.fold_world import MINUTE_MS, id_of, issued, recorded
 from tests.unit.reading_world import Citizen, ReadingWorld
 from tests.unit.refold_world import GENERATION
 
 NUMBER = "1234-5678"
-TOLD = ("position", "generation", "complete", "incomplete_since")
+TOLD = ("position", "position_recorded_at", "generation", "complete", "incomplete_since")
 
 
 @pytest_asyncio.fixture
@@ -39,26 +39,33 @@ async def reads_of(world: ReadingWorld, citizen: Citizen) -> dict[str, Mapping[s
 async def test_every_read_says_that_an_event_of_the_patient_is_parked_and_since_when(world: ReadingWorld) -> None:
     citizen, other = world.citizens()
     place = world.say(citizen, issued("R1", reference_number=NUMBER))
+    taken_at = rfc3339(world.clock.now_ms())
     world.say_what_nobody_can_read(other)
     for name, read in (await reads_of(world, citizen)).items():
-        assert [read[each] for each in TOLD] == [place, GENERATION, True, None], name
+        assert [read[each] for each in TOLD] == [place, taken_at, GENERATION, True, None], name
 
     world.say_what_nobody_can_read(citizen)
     since = rfc3339(world.clock.now_ms())
     world.say_what_nobody_can_read(citizen)
     place = world.say(citizen, recorded("T2"))
+    taken_at = rfc3339(world.clock.now_ms())
+    world.clock.advance(MINUTE_MS)
     for name, read in (await reads_of(world, citizen)).items():
-        assert [read[each] for each in TOLD] == [place, GENERATION, False, since], name
+        assert [read[each] for each in TOLD] == [place, taken_at, GENERATION, False, since], name
 
 
 async def test_what_finds_nothing_of_a_patient_tells_the_same(world: ReadingWorld) -> None:
     citizen, other = world.citizens()
     place = world.say_what_nobody_can_read(citizen)
-    told = [place, GENERATION, False, rfc3339(world.clock.now_ms())]
+    taken_at = rfc3339(world.clock.now_ms())
+    told = [place, taken_at, GENERATION, False, taken_at]
     found = (await world.post("/internal/prescriptions", {"patient": citizen.key})).json()
     assert (found["prescriptions"], [found[each] for each in TOLD]) == ([], told)
     never_anything = (await world.post("/v1/list/history", other.body())).json()
-    assert (never_anything["events"], [never_anything[each] for each in TOLD]) == ([], [None, GENERATION, True, None])
+    assert (never_anything["events"], [never_anything[each] for each in TOLD]) == (
+        [],
+        [None, None, GENERATION, True, None],
+    )
 
 
 async def test_a_number_that_nobody_has_is_about_no_list(world: ReadingWorld) -> None:

@@ -14,7 +14,7 @@ from schemas.medication_list import PrescriptionsPage
 from services.identity.national_id import synthetic
 from services.identity.sealing import SealedIdentityContent, Sealer
 from services.medication_list.read_api import app as medication_list
-from services.medication_list.read_api.list_answer import answered, standing
+from services.medication_list.read_api.list_answer import answered, stood
 from services.medication_list.read_api.presenting import to_json
 from services.medication_list.read_api.resources import resource_of
 from services.medication_list.read_api.view import show, show_prescription
@@ -204,7 +204,7 @@ def test_what_is_read_is_what_the_documents_say() -> None:
     for said in story(world):
         world.when(said)
     fields = world.everything()
-    stands = standing("g1-5fa1c0", 3, world.offset, fields)
+    stands = stood("g1-5fa1c0", 3, world.offset, world.now_ms, fields)
     page = PrescriptionsPage((show_prescription(fields, id_of("R1"), world.now_ms, ()),), None, *stands)  # type: ignore[arg-type]  # it is there
     found = json.loads(to_json(page))
     assert found["prescriptions"][0]["issued"]["note"] == "with food"

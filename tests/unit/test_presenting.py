@@ -17,7 +17,7 @@ from schemas.events import Quantity
 from schemas.medication_list import MedicationList, ShownRecall, ShownUse, Who
 from services.admission.plain import plain_of
 from services.medication_list.fold.state import META, Meta, State
-from services.medication_list.read_api.list_answer import answered, standing
+from services.medication_list.read_api.list_answer import answered, stood
 from services.medication_list.read_api.presenting import to_json
 from services.medication_list.read_api.view import show
 from services.serving.documents import schemas_of
@@ -100,7 +100,7 @@ def test_every_event_of_the_contract_is_shown_as_the_door_would_take_it() -> Non
 
 
 def test_an_empty_list_says_what_is_empty() -> None:
-    stands = standing("g1-aaaaaa", 3, 0, {})
+    stands = stood("g1-aaaaaa", 3, 0, None, {})
     shown = json.loads(to_json(answered(MedicationList(version=-1), stands, as_of_ms=0, read_token=None)))
     assert shown["treatments"] == shown["allergies"] == []
     assert (shown["allergy_status"], shown["complete"], shown["incomplete_since"]) == ("not_asked", True, None)
@@ -109,10 +109,11 @@ def test_an_empty_list_says_what_is_empty() -> None:
 
 def test_an_incomplete_list_says_since_when() -> None:
     fields: dict[str, State] = {META: Meta(version=3, incomplete_since_ms=1_772_442_000_000)}
-    stands = standing("g1-aaaaaa", 3, 5, fields)
+    stands = stood("g1-aaaaaa", 3, 5, 1_772_442_001_000, fields)
     shown = json.loads(to_json(answered(show(fields, 0), stands, as_of_ms=0, read_token=None)))
     assert (shown["complete"], shown["incomplete_since"]) == (False, "2026-03-02T09:00:00.000Z")
-    assert (shown["position"], shown["generation"]) == ("3-4", "g1-aaaaaa")
+    assert (shown["position"], shown["position_recorded_at"]) == ("3-4", "2026-03-02T09:00:01.000Z")
+    assert shown["generation"] == "g1-aaaaaa"
 
 
 def test_the_schemas_say_what_is_shown() -> None:

@@ -26,13 +26,11 @@ from services.medication_list.driver.batches import (
 )
 from services.medication_list.driver.cursors import Cursors, PartitionStatus, Stop, StopReason
 from services.medication_list.driver.kafka import BatchConsumer, BatchTransport, Intervals, register
-from services.medication_list.driver.last_record import mark_of
 from services.medication_list.driver.memory import MemoryLogReader
 from services.medication_list.driver.pump import Pauses, pump
 
 __all__ = [
     "Agent", "Applied", "BatchConsumer", "BatchTransport", "CodecMissingError", "Cursors", "DriverSettings", "Fetch",
     "Intervals", "LogReader", "MemoryLogReader", "PartitionBatch", "PartitionStatus", "Pauses", "Positions", "Process",
-    "Record", "Rewind", "Stop", "StopReason", "Verdict", "attach", "check_codecs", "create_app", "mark_of", "pump", "register",
-    "run", "status",
+    "Record", "Rewind", "Stop", "StopReason", "Verdict", "attach", "check_codecs", "create_app", "pump", "register", "run", "status",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from enum import StrEnum
 from itertools import count
 
 from services.medication_list.driver.batches import PartitionBatch, Record
-from services.medication_list.driver.last_record import mark_of, offset_in
+from services.medication_list.last_record import mark_of, offset_in
 from services.medication_list.store.port import Standing
 
 

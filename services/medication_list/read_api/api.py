@@ -35,6 +35,7 @@ from services.medication_list.read_api.list_answer import (
     answered,
     answered_alone,
     standing,
+    stood,
 )
 from services.medication_list.read_api.locked import (
     PHARMACISTS,
@@ -137,7 +138,7 @@ async def _present(parts: Parts, patient: str, now_ms: int, by: Caller) -> ListA
     found, fields, flagged, _ = await parts.numbers.shown(patient)
     shown = show(fields, now_ms, flagged)
     shown = without(shown, _withheld(shown, by))
-    stands = standing(found.generation, found.partition, found.offset, fields)
+    stands = standing(found, fields)
     token = parts.tokens.make(patient, shown.version, now_ms, is_whole=stands.complete)
     return answered(shown, stands, as_of_ms=now_ms, read_token=token)
 
@@ -146,7 +147,7 @@ async def _past(parts: Parts, patient: str, as_of_ms: int, by: Caller) -> ListAn
     hidden, flagged = await parts.numbers.told_apart(patient, as_of_ms)
     past = await past_of(parts.reader, parts.log, patient, as_of_ms, hidden)
     shown = show(past.fields, as_of_ms, flagged)
-    stands = standing(past.generation, past.partition, past.offset + 1, past.fields)
+    stands = stood(past.generation, past.partition, past.offset + 1, past.recorded_at_ms, past.fields)
     return answered(without(shown, _withheld(shown, by)), stands, as_of_ms=as_of_ms, read_token=None)
 
 
@@ -244,7 +245,7 @@ async def _status(parts: Parts, patient: str, prescription: str) -> Prescription
     shown = show_prescription(fields, prescription, parts.clock.now_ms(), flagged)
     if shown is None:
         return None
-    return answered_alone(shown, standing(found.generation, found.partition, found.offset, fields))
+    return answered_alone(shown, standing(found, fields))
 
 
 # --- For the platform's own services ------------------------------------------------------------------------------

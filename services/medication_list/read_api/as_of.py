@@ -17,12 +17,16 @@ from services.medication_list.store.reading import ViewReader
 
 
 class Past(NamedTuple):
-    """A patient's fields as they were, of which generation and partition, and the last offset in them (-1: none)."""
+    """A patient's fields as they were, of which generation and partition, and which record is the last in them.
+
+    Of that, the offset (-1: none) and when the log took it.
+    """
 
     fields: Fields
     generation: str
     partition: int
     offset: int
+    recorded_at_ms: int | None
 
 
 async def past_of(
@@ -37,7 +41,9 @@ async def past_of(
     records = all_of(patient, index.partition, known, await log.read(index.partition, known))
     then = [(record, known[offset]) for offset, record in sorted(records.items()) if record.timestamp <= as_of_ms]
     fields = await asyncio.to_thread(folded, [each for each in then if each[0].offset not in hidden])
-    return Past(fields, index.generation, index.partition, then[-1][0].offset if then else -1)
+    last = then[-1][0] if then else None
+    offset, recorded_at_ms = (-1, None) if last is None else (last.offset, last.timestamp)
+    return Past(fields, index.generation, index.partition, offset, recorded_at_ms)
 
 
 def folded(records: Iterable[tuple[StoredRecord, Remembered | None]]) -> Mapping[str, State]:

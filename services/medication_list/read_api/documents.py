@@ -38,6 +38,7 @@ _EVENT_ID: Final = "0b7cbf7e-4c5f-5d0f-9f0d-0a3f5c9e7f11"
 _PRESCRIPTION: Final = "5b0f6a52-3d6e-4c34-9c0a-6f3e8d1f2a11"
 _STANDING: Final = {
     "position": "3-1207",
+    "position_recorded_at": "2026-03-01T08:30:00.000Z",
     "generation": "g1-5fa1c0",
     "complete": False,
     "incomplete_since": "2026-03-01T08:30:00.000Z",
@@ -120,6 +121,7 @@ READ: Final = _operation(
         "complete": True,
         "as_of": "2026-03-02T11:00:00.000Z",
         "position": "3-1207",
+        "position_recorded_at": "2026-03-02T10:59:59.980Z",
         "generation": "g1-5fa1c0",
         "read_token": "AQAAAAAAAAS3AAABnL5m",
     },

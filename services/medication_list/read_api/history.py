@@ -59,6 +59,7 @@ class HistoryPage(Struct, frozen=True):
     events: tuple[HistoryEntry, ...]
     cursor: str | None
     position: str | None
+    position_recorded_at_ms: int | None
     generation: str
     complete: bool
     incomplete_since_ms: int | None
@@ -84,7 +85,7 @@ async def page_of(
         if not _is_withheld(records[offset], withheld)
     )
     cursor = position_of(index.partition, offsets[-1]) if len(following) > limit else None
-    return HistoryPage(entries, cursor, *standing(index.generation, index.partition, index.offset, kept))
+    return HistoryPage(entries, cursor, *standing(index, kept))
 
 
 def _as_shown(entry: HistoryEntry, offset: int, withheld: Withheld) -> HistoryEntry:

@@ -15,33 +15,47 @@ from schemas.medication_list import (
     ShownReconciliation,
     ShownTreatment,
 )
+from services.medication_list.last_record import recorded_at_ms_in
 from services.medication_list.read_api.positions import position_before
 from services.medication_list.read_api.view import Fields, incomplete_since
+from services.medication_list.store.reading import Found
 
 
 class Standing(NamedTuple):
-    """What every read of a patient tells of itself: which state of the list it shows, and whether that lacks something."""
+    """What every read of a patient tells of itself: which state of the list it shows, and whether that lacks something.
+
+    `position` is the last record that it takes account of, null before the first one, and `position_recorded_at_ms` when the
+    log took that record, null where that is not known: nothing that came later is in it.
+    """
 
     position: str | None
+    position_recorded_at_ms: int | None
     generation: str
     complete: bool
     incomplete_since_ms: int | None
 
 
-def standing(generation: str, partition: int, offset: int, fields: Fields) -> Standing:
-    """Of a patient's fields as this generation has them before `offset`; of the fields only META is needed."""
+def standing(found: Found, fields: Fields) -> Standing:
+    """Of a patient's fields as they were found; of the fields only META is needed."""
+    recorded_at_ms = recorded_at_ms_in(found.last) if found.last else None
+    return stood(found.generation, found.partition, found.offset, recorded_at_ms, fields)
+
+
+def stood(generation: str, partition: int, offset: int, recorded_at_ms: int | None, fields: Fields) -> Standing:
+    """Of a patient's fields as this generation had them before `offset`, whose last record the log took at this time."""
     since_ms = incomplete_since(fields)
-    return Standing(position_before(partition, offset), generation, since_ms is None, since_ms)
+    return Standing(position_before(partition, offset), recorded_at_ms, generation, since_ms is None, since_ms)
 
 
 class PrescriptionAnswer(ShownPrescription, frozen=True, kw_only=True, omit_defaults=True):
-    """One prescription. The last four are about the list in which it stands.
+    """One prescription. The last five are about the list in which it stands.
 
-    `position` is the last record that this takes account of. `complete` is false while an event of the patient could not be
+    `position` is the last record that this takes account of, `position_recorded_at` when the log took it. `complete` is false while an event of the patient could not be
     read; `incomplete_since` says since when.
     """
 
     position: str | None
+    position_recorded_at_ms: int | None
     generation: str
     complete: bool
     incomplete_since_ms: int | None
@@ -55,7 +69,7 @@ def answered_alone(shown: ShownPrescription, stands: Standing) -> PrescriptionAn
 class ListAnswer(Struct, frozen=True, kw_only=True):
     """One citizen's list. `position` is the last record that it takes account of, null before the first one.
 
-    `complete` is false while an event of this patient could not be read; `incomplete_since` says since when.
+    `position_recorded_at` is when the log took that record: what came later is not in the list. `complete` is false while an event of this patient could not be read; `incomplete_since` says since when.
     `read_token` lets a doctor confirm this very list, if it is complete; there is none for the past.
     """
 
@@ -72,6 +86,7 @@ class ListAnswer(Struct, frozen=True, kw_only=True):
     complete: bool
     as_of_ms: int
     position: str | None
+    position_recorded_at_ms: int | None
     generation: str
     read_token: str | None
 

@@ -53,7 +53,7 @@ async def _owner(numbers: NumberConflicts, reference_number: str | None) -> str 
 
 
 def _page_of(view: PatientView, asked: Search, after: SearchPlace | None, at_ms: int) -> PrescriptionsPage:
-    stands = standing(view.found.generation, view.found.partition, view.found.offset, view.fields)
+    stands = standing(view.found, view.fields)
     page: list[ShownPrescription] = []
     for prescription in _newest_first(view.fields, after, at_ms, every=asked.every):
         shown = show_prescription(view.fields, prescription, at_ms, view.flagged)

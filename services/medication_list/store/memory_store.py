@@ -543,15 +543,15 @@ class MemoryViews:
         with self._server.call() as content:
             role = _role(content, partition)
             if role is None:
-                return Looked(server, generation, 0, 0, None, 0, ())
+                return Looked(server, generation, 0, 0, None, 0, b"", ())
             if role.live != generation:
-                return Looked(server, role.live, 0, 0, RoleState.LIVE, 0, ())
+                return Looked(server, role.live, 0, 0, RoleState.LIVE, 0, b"", ())
             stands = content.hashes.get(GenerationKeys(generation, partition).offset)
             if stands is None:
-                return Looked(server, generation, 0, 0, None, 0, ())
+                return Looked(server, generation, 0, 0, None, 0, b"", ())
             values = [_values(content.hashes.get(each.key, {}), each) for each in looks]
-            offset, epoch = int(stands[b"offset"]), int(stands[b"epoch"])
-            return Looked(server, generation, offset, epoch, role.state, role.until, values)
+            offset, epoch, last = int(stands[b"offset"]), int(stands[b"epoch"]), stands.get(b"last", b"")
+            return Looked(server, generation, offset, epoch, role.state, role.until, last, values)
 
     async def announcements(self, partitions: Collection[int]) -> AsyncGenerator[tuple[int, int] | None, None]:
         """See `Views.announcements`."""

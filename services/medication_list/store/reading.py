@@ -46,7 +46,7 @@ class Look(NamedTuple):
 class Looked(NamedTuple):
     """What one partition's hashes held at one moment. `server` is the run id of the server that answered.
 
-    `state` is None where the view is lost. `values`: a list in the order asked, or the flat names and values of a hash.
+    `last`: the mark of the record that was judged last (see `port.Standing`), empty where none is known. `state` is None where the view is lost. `values`: a list in the order asked, or the flat names and values of a hash.
     """
 
     server: str
@@ -55,6 +55,7 @@ class Looked(NamedTuple):
     epoch: int
     state: RoleState | None
     until: int
+    last: bytes
     values: Sequence[Sequence[bytes | None]]
 
 
@@ -89,12 +90,16 @@ class Views(Protocol):
 
 
 class Found(NamedTuple):
-    """What a reader is shown, and what it shows: generation, partition, next offset and epoch of that moment."""
+    """What a reader is shown, and what it shows: generation, partition, next offset and epoch of that moment.
+
+    `last`: the mark of the record before that offset, empty where none is known.
+    """
 
     generation: str
     partition: int
     offset: int
     epoch: int
+    last: bytes
     values: Mapping[bytes, bytes]
 
 
@@ -306,7 +311,7 @@ class ViewReader:
         except NotReadyError as error:
             return error
         return [
-            Found(asked.generation, asked.partition, looked.offset, looked.epoch, _named(each, values))
+            Found(asked.generation, asked.partition, looked.offset, looked.epoch, looked.last, _named(each, values))
             for each, values in zip(asked.looks, looked.values, strict=True)
         ]
 

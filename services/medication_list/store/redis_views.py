@@ -69,8 +69,8 @@ def _pack_look(asked: Asked) -> bytes:
 
 def _looked(server: str, generation: str, reply: Any) -> Looked:
     if reply[0] == b"lost":
-        return Looked(server, generation, 0, 0, None, 0, ())
+        return Looked(server, generation, 0, 0, None, 0, b"", ())
     if reply[0] == b"believed":
-        return Looked(server, reply[1].decode(), 0, 0, RoleState.LIVE, 0, ())
+        return Looked(server, reply[1].decode(), 0, 0, RoleState.LIVE, 0, b"", ())
     state = RoleState(reply[3].decode())
-    return Looked(server, generation, int(reply[1]), int(reply[2]), state, int(reply[4]), reply[5:])
+    return Looked(server, generation, int(reply[1]), int(reply[2]), state, int(reply[4]), reply[5], reply[6:])

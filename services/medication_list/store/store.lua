@@ -339,14 +339,14 @@ local function look(keys, args)
   if not role then
     return other
   end
-  local stands = redis.call('HMGET', keys[2], 'offset', 'epoch')
+  local stands = redis.call('HMGET', keys[2], 'offset', 'epoch', 'last')
   if not stands[1] then
     return {'lost'}
   end
-  local reply = {'ok', stands[1], stands[2], role[2], role[3]}
+  local reply = {'ok', stands[1], stands[2], role[2], role[3], stands[3] or ''}
   local at = 3
   for i, count in ipairs(cmsgpack.unpack(args[2])) do
-    reply[5 + i] = list(keys[2 + i], args, at, count)
+    reply[6 + i] = list(keys[2 + i], args, at, count)
     at = at + math.max(count, 0)
   end
   return reply

@@ -1,8 +1,12 @@
 """What a record is known again by: whether the log still holds the one that the view judged last, at its offset."""
 
-from hashlib import blake2b
+from __future__ import annotations
 
-from services.medication_list.driver.batches import Record
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # readers of the list need no Faust, which the driver brings
+    from services.medication_list.driver import Record
 
 _DIGEST_BYTES = 8
 
@@ -18,3 +22,8 @@ def mark_of(record: Record) -> bytes:
 def offset_in(mark: bytes) -> int:
     """The offset of the record that a mark is of."""
     return int(mark.partition(b" ")[0])
+
+
+def recorded_at_ms_in(mark: bytes) -> int:
+    """When the broker took the record that a mark is of."""
+    return int(mark.split(b" ", 2)[1])
