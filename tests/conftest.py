@@ -34,9 +34,13 @@ SEED: Final = int(
 )
 os.environ[_HANDED_ON] = str(SEED)
 
-# `make test` plays two halves side by side. What is named here starts many processes and mostly waits for them; the rest
-# computes. A half stays in one process and in its order: what it has started once serves all of it.
+# `make test` plays two halves side by side. What is named first starts many processes and mostly waits for them; the rest
+# computes, and has of the former those whose platform is their own, so that both take as long (pytest --durations=0).
+# A half stays in one process and in its order: what it has started once serves all of it.
 WAIT_FOR_PROCESSES: Final = ("tests/acceptance/", "tests/chaos/", "tests/integration/", "tests/unit/test_docs.py")
+WITH_A_PLATFORM_OF_THEIR_OWN: Final = tuple(
+    f"tests/integration/test_{name}.py" for name in ("driver", "replay", "secured_kafka", "topics_cluster")
+)
 
 # For the processes that tests start by themselves.
 os.environ |= BYTE_CODE
@@ -55,7 +59,8 @@ class Halves(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Which half a test belongs to. `xdist_group` would say it too, and does nothing with this release of pytest."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "waiting" if nodeid.startswith(WAIT_FOR_PROCESSES) else "computing"
+        waits = nodeid.startswith(WAIT_FOR_PROCESSES) and not nodeid.startswith(WITH_A_PLATFORM_OF_THEIR_OWN)
+        return "waiting" if waits else "computing"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Halves:

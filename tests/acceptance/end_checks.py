@@ -284,7 +284,7 @@ def left_no_trace(end: End, _said: Said) -> None:
 
 def seen(view: View) -> Any:
     """What a view shows, but for when it was read and how far the log had come."""
-    unsteady = ("as_of", "position", "read_token")
+    unsteady = ("as_of", "position", "position_recorded_at", "read_token")
     return {name: value for name, value in view.whole.items() if name not in unsteady}, view.prescriptions
 
 

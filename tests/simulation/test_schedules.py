@@ -24,6 +24,21 @@ TWICE = 8
 """Schedules that are played again: some that once came out otherwise the second time, and some that a run draws."""
 TRIES = 120
 """Schedules that a mutant may survive at most; most are caught by one of the first ten."""
+CAUGHT_BEFORE = {
+    "epoch_not_compared": 24,
+    "lost_view_begun_as_new": 20,
+    "rebuilt_view_judges_what_was_parked": 69,
+    "refold_raises_no_epoch": 24,
+    "relay_deletes_before_the_ack": 39,
+    "replay_epoch_not_compared": 17,
+    "replay_offset_not_compared": 15,
+    "reset_policy_earliest": 14,
+    "switch_skips_effects": 51,
+    "switch_to_what_is_behind": 26,
+    "switch_without_freeze": 21,
+}
+"""By which schedule those were that survive the first ten. It is tried first: a minute less for all; after a change of the
+platform another one may be the first that catches them."""
 
 
 def test_no_schedule_breaks_a_promise() -> None:
@@ -93,7 +108,8 @@ def _played(arguments: Sequence[str]) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_a_protection_that_is_taken_out_is_missed(name: str) -> None:
-    caught = next((result for seed in range(1, TRIES + 1) if (result := run(seed, name)).violations), None)
+    seeds = (CAUGHT_BEFORE.get(name, 1), *range(1, TRIES + 1))
+    caught = next((result for seed in seeds if (result := run(seed, name)).violations), None)
     assert caught is not None, f"{name} survived {TRIES} schedules"
     assert caught.violations[0].invariant != "crash", "it was not the protection that was missed"
     assert "again, from the beginning" in explain(caught)
