@@ -68,7 +68,11 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Admitted:
-    """A message that passed: whom it is about, when it happened (None: now), and its bodies."""
+    """A message that passed: whom it is about, when it happened (None: now), and its bodies.
+
+    `is_late`: a claim that was made too long ago to be a new one. Whether it is, only the list knows: see
+    `services.recording.lateness`.
+    """
 
     national_id: NationalId
     name: str | None
@@ -76,6 +80,7 @@ class Admitted:
     """The pseudonym."""
     occurred_at_ms: int | None
     parts: tuple[Part, ...]
+    is_late: bool = False
 
 
 class Lines(NamedTuple):
@@ -115,13 +120,12 @@ def nothing_has_happened_in_the_future(occurred_at_ms: int, received_at_ms: int)
         yield Finding(("occurred_at",), DoorReason.OCCURRED_IN_FUTURE)
 
 
-def a_claim_is_received_soon(struct: type[Body], envelope: Mapping[str, int]) -> Iterator[Finding]:
-    """A claim that is received more than 15 minutes after it was made is turned away."""
+def _is_late(struct: type[Body], envelope: Mapping[str, int]) -> bool:
+    """A claim that is received more than 15 minutes after it was made."""
     occurred_at_ms = envelope.get("occurred_at_ms")
     if struct is not events.ClaimRequested or occurred_at_ms is None:
-        return
-    if envelope["received_at_ms"] - occurred_at_ms > CLAIM_AGE_MS:
-        yield Finding(("occurred_at",), DoorReason.CLAIM_TOO_OLD)
+        return False
+    return envelope["received_at_ms"] - occurred_at_ms > CLAIM_AGE_MS
 
 
 # --- The door ----------------------------------------------------------------------------------------------------
@@ -178,7 +182,6 @@ class Door:
         findings = Findings(lines.findings)
         surrounding = _checked(model_of(around, frozenset({"bodies"})), outer, (), findings)
         findings.add(_broken(around, outer, surrounding, envelope))
-        findings.add(a_claim_is_received_soon(struct, envelope))
         checked: list[tuple[Place, BaseModel | None]] = []
         for place, body in lines.bodies:
             if findings.is_full:
@@ -189,7 +192,9 @@ class Door:
         national_id = _national_id(outer)
         patient = "" if national_id is None else self.patient_key(national_id)
         tokens = {place: self._token(struct, body, patient, place, findings) for place, body in checked}
+        is_late = _is_late(struct, envelope)
         if findings or surrounding is None or national_id is None:
+            findings.add([Finding(("occurred_at",), DoorReason.CLAIM_TOO_OLD)] if is_late else [])
             raise TurnedAway(findings)
         return Admitted(
             national_id=national_id,
@@ -201,6 +206,7 @@ class Door:
                 for place, body in checked
                 if body is not None
             ),
+            is_late=is_late,
         )
 
     def _token(

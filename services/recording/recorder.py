@@ -17,6 +17,7 @@ from services.publishing.log import Log, LogUnavailable, Position, RecordTooLarg
 from services.recording.caller import Caller
 from services.recording.composition import append, events_of
 from services.recording.keys import KeyMemory
+from services.recording.lateness import turn_away_late
 from services.recording.outcomes import OUTCOME_WAIT_MS, Judgement, ListUnreachable, MedicationListClient
 from services.recording.ownership import turn_away_anothers
 from services.recording.write_metrics import WriteMetrics
@@ -74,10 +75,12 @@ class Recorder:
     async def record(self, admitted: Admitted, asked: Asked) -> list[Recorded]:
         """Append every event of a message in order, and wait for the outcomes.
 
-        Raises TurnedAway (another patient's prescription), Problem (key reused, too large), LogUnavailable.
+        Raises TurnedAway (another patient's prescription, a late claim), Problem (key reused, too large, a late claim while
+        the list cannot be asked for it), LogUnavailable.
         """
         began_ms = self.clock.monotonic_ms()
         await turn_away_anothers(admitted, self.medication_list)
+        await self._turn_away_late(admitted, asked)
         events = await self._events(admitted, asked)
         places = await self._appended(events, asked.traceparent)
         # All events of a message share the wait: they lie in one partition, and who waited for one has waited for all.
@@ -88,6 +91,12 @@ class Recorder:
             judgement = await self._judgement(written, place, wait_ms)
             recorded.append(Recorded(written.event, place, None if asked.is_async else judgement))
         return recorded
+
+    async def _turn_away_late(self, admitted: Admitted, asked: Asked) -> None:
+        try:
+            await turn_away_late(admitted, event_id_of(asked.caller.system, asked.key), self.medication_list)
+        except ListUnreachable:
+            raise unavailable(DoorReason.LIST_UNAVAILABLE) from None
 
     async def _events(self, admitted: Admitted, asked: Asked) -> list[Written]:
         now_ms = self.clock.now_ms()

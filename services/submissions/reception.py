@@ -11,7 +11,7 @@ from schemas import codec
 from schemas.events import ReceiptError, Source, Submission, SubmissionReceipt
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import DoorReason, ParkReason
-from services.admission.completion import EVENTS
+from services.admission.completion import EVENTS, event_id_of
 from services.admission.door import Door
 from services.admission.errors import Finding, TurnedAway
 from services.admission.plain import plain_of
@@ -20,7 +20,8 @@ from services.clock import Clock
 from services.identity.sealing import Sealer
 from services.publishing.log import Log, LogUnavailable, RecordTooLarge, cloud_event_headers
 from services.recording.composition import append, events_of
-from services.recording.outcomes import MedicationListClient
+from services.recording.lateness import turn_away_late
+from services.recording.outcomes import ListUnreachable, MedicationListClient
 from services.recording.ownership import turn_away_anothers
 from services.submissions.inbox_metrics import InboxMetrics
 from services.telemetry import new_registry
@@ -103,22 +104,25 @@ class Reception:
             raise LogUnavailable("a submission cannot be read while the schema registry is away") from error
 
     async def _record(self, submission: Submission[Any], received: Received) -> None:
-        """Into the log, one event after the other. Raises Rejected."""
+        """Into the log, one event after the other. Raises Rejected, and LogUnavailable where it must be received again."""
         now_ms = self._clock.now_ms()
         try:
             admitted = self._door.admit_submission(
                 type(submission.bodies[0]), plain_of(submission), received_at_ms=now_ms
             )
             await turn_away_anothers(admitted, self._medication_list)
+            message_id = submission.message_id.lower()
+            await turn_away_late(admitted, event_id_of(received.system, message_id), self._medication_list)
         except TurnedAway as error:
             raise Rejected(DoorReason.INVALID, _errors(error)) from None
+        except ListUnreachable as error:
+            raise LogUnavailable("nobody can tell whether a late claim came in time before") from error
         source = Source(
             system=received.system,
             organisation=submission.organisation,
             role=submission.role,
             person=submission.person,
         )
-        message_id = submission.message_id.lower()
         events = events_of(
             admitted,
             source=source,

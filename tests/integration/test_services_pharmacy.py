@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -140,6 +141,25 @@ def test_an_old_claim_is_turned_away(stand: Stand) -> None:
     assert answer.json()["errors"] == [
         {"pointer": "/occurred_at", "reason": "claim_too_old", "text": "The claim was received too long after it was made."}
     ]  # fmt: skip
+    assert stand.events() == []
+
+
+def test_an_old_claim_that_came_in_time_is_the_same_event_when_it_is_sent_again(stand: Stand) -> None:
+    made_at = datetime.fromtimestamp(NOW_MS / 1000, UTC).isoformat()
+    assert claim(stand, occurred_at=made_at).status_code == 201
+    (first,) = stand.events()
+    stand.clock.advance(16 * 60_000)
+    stand.restart()
+    assert claim(stand, occurred_at=made_at).status_code == 422
+    stand.list.happened_at[first.event_id] = made_at
+    assert claim(stand, occurred_at=made_at).status_code == 201
+    assert [each.event_id for each in stand.events()] == [first.event_id] * 2
+
+
+def test_an_old_claim_is_not_answered_while_nobody_can_tell_whether_it_came_in_time(stand: Stand) -> None:
+    stand.list.status = 503
+    answer = claim(stand, occurred_at="2026-03-02T08:44:59Z")
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/list_unavailable")
     assert stand.events() == []
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from kafka.admin import MemberToRemove
 from schemas import codec, golden
 from schemas.events import (
     BODIES,
+    ClaimRequested,
     Event,
     ListReconciled,
     PatientIdentity,
@@ -102,6 +104,29 @@ async def test_a_submission_becomes_events_of_the_system_that_owns_the_topic(des
     assert first.source.system == "journal"
     assert (first.occurred_at_ms, first.received_at_ms) == (NOW_MS - 60_000, NOW_MS)
     assert desk.receipts() == []
+
+
+async def test_a_claim_that_is_received_again_when_it_is_old_is_not_rejected_though_it_holds_its_prescription(
+    desk: Desk, played: ListPlayed
+) -> None:
+    claims = "dispense-submissions.pharmacy-desk"
+    bodies = (ClaimRequested(claim=str(uuid4()), prescription=str(uuid4())),)
+    value = codec.encode(a_recall(bodies=bodies, organisation="313000028", role="pharmacist"))
+    await desk.receive(value, claims)
+    (first,) = desk.events()
+    desk.clock.advance(16 * 60_000)
+    played.status = 503
+    with pytest.raises(LogUnavailable):
+        await desk.receive(value, claims)
+    played.status = 200
+    played.happened_at[first.event_id] = datetime.fromtimestamp(first.occurred_at_ms / 1000, UTC).isoformat()
+    await desk.receive(value, claims)
+    assert [each.event_id for each in desk.events()] == [first.event_id] * 2
+    assert desk.receipts("submission-receipts.pharmacy-desk") == []
+    played.happened_at.clear()
+    await desk.receive(value, claims)
+    (receipt,) = desk.receipts("submission-receipts.pharmacy-desk")
+    assert [(each.pointer, each.reason) for each in receipt.errors] == [("/occurred_at", "claim_too_old")]
 
 
 async def test_an_event_says_by_which_submission_it_came(desk: Desk) -> None:

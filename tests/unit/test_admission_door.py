@@ -487,10 +487,16 @@ def test_reasons_that_the_list_sets_alone_are_no_sender_s(reason: str) -> None:
     assert errors_of(PrescriptionRecalled, sent, known=known) == {"/reason": "unknown_code"}
 
 
-def test_a_claim_that_was_made_more_than_15_minutes_ago_is_turned_away() -> None:
+def test_a_claim_that_was_made_more_than_15_minutes_ago_is_late_and_that_is_told_with_all_else() -> None:
     sent = {"patient": PATIENT, "prescription": PRESCRIPTION, "occurred_at": "2026-03-02T10:00:00+01:00"}
-    assert errors_of(ClaimRequested, sent, NOW_MS + 15 * 60_000 + 1) == {"/occurred_at": "claim_too_old"}
-    assert admitted(ClaimRequested, sent, NOW_MS + 15 * 60_000).occurred_at_ms == NOW_MS
+    late_ms = NOW_MS + 15 * 60_000 + 1
+    assert admitted(ClaimRequested, sent, late_ms).is_late
+    assert errors_of(ClaimRequested, {**sent, "more": 1}, late_ms) == {
+        "/more": "unexpected_field",
+        "/occurred_at": "claim_too_old",
+    }
+    in_time = admitted(ClaimRequested, sent, NOW_MS + 15 * 60_000)
+    assert (in_time.is_late, in_time.occurred_at_ms) == (False, NOW_MS)
 
 
 def test_a_late_report_of_a_hand_out_passes() -> None:
