@@ -37,6 +37,7 @@ from tests.unit.fold_world import (
     reversed_,
     tablets,
     use_reported,
+    withdrawn,
 )
 
 # --- Allergies -------------------------------------------------------------------------------------------------------
@@ -143,7 +144,8 @@ def test_an_empty_list_can_be_confirmed() -> None:
         (changed(), "T1"),
         (paused(), "T1"),
         (use_reported(), "T1"),
-        (discontinued(stopped_ms=at(0, 20)), "R1"),
+        (discontinued(stopped_ms=at(0, 20)), "R1 T1"),
+        (withdrawn(), "R1 T1"),
     ],
 )
 def test_a_list_that_moved_on_is_not_confirmed_and_says_what_moved(moving: Said, named: str) -> None:
@@ -151,7 +153,7 @@ def test_a_list_that_moved_on_is_not_confirmed_and_says_what_moved(moving: Said,
     version = world.meta.version
     given(moving, world=world)
     then = world.when(reconciled(version))
-    assert (then.outcome, then.named) == ("refused(stale)", id_of(named))
+    assert (then.outcome, then.named) == ("refused(stale)", ",".join(map(id_of, named.split())))
 
 
 @pytest.mark.parametrize(

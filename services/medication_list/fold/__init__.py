@@ -4,7 +4,7 @@ from services.medication_list.fold.evolve import Judgement, LogEntry, Memory, Pa
 from services.medication_list.fold.judgement import EVERYTHING, Draft, NotLoadedError, Verdict
 from services.medication_list.fold.loading import named_by, pointed_at
 
-VERSION = 5
+VERSION = 6
 """Raised with every change of what an event means: a generation is made by one version alone."""
 
 __all__ = [

@@ -189,19 +189,22 @@ def parked_record_closed(draft: Draft, event: Event[ParkedRecordClosed]) -> Verd
 
 
 def _moved_since(draft: Draft, version: int) -> list[str]:
-    """Ids of prescriptions that moved, of treatments that moved otherwise, and words for the rest.
+    """Ids of prescriptions that moved, of treatments that moved otherwise than by a new prescription, and words for the rest.
 
     By the version of no list, which is given to who read one with something missing: all that ever moved.
     """
     version = max(version, BEFORE_ANY_EVENT)
-    prescriptions: dict[str, str] = {}
-    treatments, rest = [], []
+    prescriptions: list[str] = []
+    treatments: dict[str, int] = {}
+    signed: set[tuple[str, int]] = set()
+    rest: list[str] = []
     for field, value in sorted(draft.everything().items()):
         match value:
             case PrescriptionState() if value.moved > version:
-                prescriptions[field.removeprefix("rx:")] = value.treatment
+                prescriptions.append(field.removeprefix("rx:"))
+                signed.add((value.treatment, value.place))
             case TreatmentState() if value.moved > version:
-                treatments.append(field.removeprefix("t:"))
+                treatments[field.removeprefix("t:")] = value.moved
             case Allergies() if any(entry.moved > version for entry in value.entries):
                 rest.append("allergies")
             case Waiting() if any(fact.offset > version for fact in value.facts):
@@ -212,8 +215,8 @@ def _moved_since(draft: Draft, version: int) -> list[str]:
                 rest += _moved_of_patient(value, version)
             case _:
                 pass  # claims and requests never move the list by themselves; documents move with their field
-    moved_alone = [each for each in treatments if each not in prescriptions.values()]
-    return list(dict.fromkeys([*prescriptions, *moved_alone, *rest]))
+    moved_otherwise = [treatment for treatment, moved in treatments.items() if (treatment, moved) not in signed]
+    return list(dict.fromkeys([*prescriptions, *moved_otherwise, *rest]))
 
 
 def _moved_of_patient(meta: Meta, version: int) -> list[str]:
