@@ -280,14 +280,19 @@ def _hand_out(chart: Chart, entry: Entry[ev.MedicationDispensed]) -> ml.ShownHan
         period_completed=body.period_completed,
         flags=names(entry.shown_flags),
         reversed=is_reversed(chart, body.dispense),
-        returned=_returned(returns_of(chart, body.dispense)),
+        returned=_returned(chart, entry),
     )
 
 
-def _returned(returned: list[ev.Quantity]) -> ev.Quantity | None:
-    """The sum of what came back, in the unit of what came back first."""
-    newest = first(returned)
-    if newest is None:
+def _returned(chart: Chart, entry: Entry[ev.MedicationDispensed]) -> ev.Quantity | None:
+    """The sum of what came back: in the unit of the first return; of packages and what they hold, in that."""
+    returned = returns_of(chart, entry.body.dispense)
+    earliest = first(returned)
+    if earliest is None:
         return None
-    same = [quantity.value for quantity in returned if quantity.unit == newest.unit]
-    return ev.Quantity(value=sum(same, Decimal(0)), unit=newest.unit)
+    issue = issue_of(chart, entry.body.prescription)
+    holds = quantities.least_content(entry.body.lines, None if issue is None else issue.body)
+    is_by_content = holds is not None and any(quantity.unit == holds.unit for quantity in returned)
+    unit = holds.unit if holds is not None and is_by_content else earliest.unit
+    amounts = [quantities.in_content(quantity, unit, holds) for quantity in returned]
+    return ev.Quantity(value=sum(amounts, Decimal(0)), unit=unit)

@@ -161,6 +161,17 @@ def test_what_came_back_is_judged_again_when_the_prescription_says_what_a_packag
     assert (shown.returned, shown.hand_outs[0].returned) == (Decimal(2), tablets(100))
 
 
+@pytest.mark.parametrize("came_back", [(_package(1), tablets(20)), (tablets(20), _package(1))])
+def test_packages_and_loose_goods_that_came_back_are_shown_as_what_they_hold(
+    came_back: tuple[ev.Quantity, ...],
+) -> None:
+    said = [reversed_(reversal=f"V{number}", returned=each) for number, each in enumerate(came_back)]
+    world = given(_packed(), _handed(_package(2)), *said)
+    shown = show_prescription(world.everything(), id_of("R1"), world.now_ms)
+    assert shown is not None
+    assert (shown.returned, shown.hand_outs[0].returned) == (Decimal("1.4"), tablets(70))
+
+
 def test_a_return_is_judged_again_also_where_all_was_taken_back_after_it() -> None:
     world = given(_handed(_package(2)), reversed_(reversal="V1", returned=tablets(101)), reversed_(reversal="V2"))
     then = world.when(_packed())

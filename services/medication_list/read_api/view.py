@@ -368,7 +368,7 @@ class _Reader:
     def _returned(self, state: PrescriptionState) -> Decimal:
         standing = (each.dispense for each in state.hand_outs if not each.reversed)
         pointers = (cast("HandOutPointer", self.fields[hand_out_field(dispense)]) for dispense in standing)
-        total = sum((_returned_in(state, each) for each in pointers), NOTHING)
+        total = sum((_returned_in(state.unit, each) for each in pointers), NOTHING)
         return total.quantize(FOUR_PLACES) if state.unit == "package" else total
 
     def unseen_hand_outs(self) -> tuple[ShownHandOut, ...]:
@@ -410,16 +410,16 @@ class _Reader:
         return self.documents[field]
 
 
-def _returned_in(state: PrescriptionState, pointer: HandOutPointer) -> Decimal:
-    """What came back, in the counting unit, as far as it is known what the packages of the hand-out hold."""
+def _returned_in(wanted: str, pointer: HandOutPointer) -> Decimal:
+    """What came back, in the unit that is wanted, as far as it is known what the packages of the hand-out hold."""
     content_unit, of_a_package = pointer.content or ("", NOTHING)
     total = NOTHING
     for unit, value in pointer.returned:
-        if unit == state.unit:
+        if unit == wanted:
             total += value
-        elif unit == "package" and content_unit == state.unit:
+        elif unit == "package" and content_unit == wanted:
             total += value * of_a_package
-        elif unit == content_unit and state.unit == "package":
+        elif unit == content_unit and wanted == "package":
             total += value / of_a_package
     return total
 
@@ -479,8 +479,13 @@ def _last(prescriptions: tuple[ShownPrescription, ...]) -> ShownHandOut | None:
 
 
 def _came_back(pointer: HandOutPointer) -> Quantity | None:
-    """What came back in all, in the unit of what came back first."""
-    return next((Quantity(value=value, unit=unit) for unit, value in pointer.returned), None)
+    """What came back in all, in the unit of what came back first, or, of packages and their content, in what they hold."""
+    if not pointer.returned:
+        return None
+    units = [unit for unit, _ in pointer.returned]
+    content_unit = pointer.content[0] if pointer.content else ""
+    unit = content_unit if content_unit in units else units[0]
+    return Quantity(value=_returned_in(unit, pointer), unit=unit)
 
 
 def _allergies(allergies: Allergies) -> tuple[ShownAllergy, ...]:
