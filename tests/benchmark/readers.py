@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
 
+from deploy.local.layout import BUILD
 from schemas.codec import UndecodableError, decode
 from schemas.events import Body, Event
 from services.canonical_log import configure
@@ -106,6 +107,7 @@ def read_with_stock_faust(kafka: str, redis_url: str, together: int) -> None:
         f"stock-{os.getpid()}",
         broker=f"aiokafka://{kafka}",
         store="memory://",
+        datadir=str(BUILD / "bench"),
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
