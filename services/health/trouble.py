@@ -53,6 +53,8 @@ class TroubleReason(StrEnum):
     """The process has not come to its work yet."""
     SUBMISSIONS_LOST = "submissions_lost"
     """Submissions were deleted from their topic before they were read."""
+    SUBMISSIONS_UNREADABLE = "submissions_unreadable"
+    """A partition of submissions is not read on: a batch of it is damaged."""
     TOPIC_UNDECLARED = "topic_undeclared"
     """A topic is named like those of submissions, and no system can have one of that name."""
     ROUND_FAILED = "round_failed"

@@ -25,6 +25,7 @@ from services.publishing.kafka_clients import connect
 from services.publishing.log import LogUnavailable
 from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Received
+from services.submissions.unreadable import UnreadableBatch, read_anew, tolerate
 from services.telemetry import new_registry
 from services.telemetry.traces import well_formed
 from services.topics.registry import PARTY
@@ -44,6 +45,8 @@ suffices. A poll of this length would come to the same, but return after all of 
 _RETRY_AFTER_S: Final = 1.0
 _NEW_TOPICS_SEEN_WITHIN_MS: Final = 5_000
 _SESSION_MS: Final = 10_000
+_RETRY_UNREADABLE_S: Final = 30.0
+"""As often as a processor tries a stopped partition again: a broker that was mended needs no restart of ours."""
 BEHIND_MS: Final = 24 * 60 * 60 * 1000
 """*Policy*: submissions are kept for 7 days; a day behind is an alarm, with six days left to do something about it."""
 
@@ -133,6 +136,13 @@ async def _take_queue(queue: Sequence[Received], receive: Receive) -> Received |
     return None
 
 
+class _Stopped(NamedTuple):
+    """A partition that cannot be read on from this offset, and when that is tried again; None while it is tried."""
+
+    offset: int
+    retry_at_ms: int | None
+
+
 class Inbox:
     """Consumes the topics `<kind>.<system>` of every system, those that come later included."""
 
@@ -145,8 +155,10 @@ class Inbox:
         receive: Receive,
         clock: Clock,
         metrics: InboxMetrics | None = None,
+        retry_unreadable_s: float = _RETRY_UNREADABLE_S,
     ) -> None:
         self._metrics = metrics or InboxMetrics(new_registry())
+        self._retry_unreadable_ms = round(retry_unreadable_s * 1000)
         self._receive = receive
         self._behind = TakenBehind()
         self._clock = clock
@@ -158,6 +170,7 @@ class Inbox:
         self._trouble: Trouble | None = Trouble(TroubleReason.NOT_STARTED, "The inbox has not reached the log yet.")
         self._lost: Trouble | None = None
         self._strays: frozenset[str] = frozenset()
+        self._stopped: dict[TopicPartition, _Stopped] = {}
 
     def stop(self) -> None:
         """Finish what is under way, then leave."""
@@ -166,7 +179,8 @@ class Inbox:
     async def check(self) -> Sequence[Trouble]:
         """Whether the last round came through, and what this process cannot mend (see `services.health`)."""
         strays = _stray(len(self._strays)) if self._strays else None
-        return tuple(each for each in (self._trouble, self._lost, strays) if each is not None)
+        stopped = [_unreadable(place, each.offset) for place, each in tuple(self._stopped.items())]
+        return (*(each for each in (self._trouble, self._lost, strays) if each is not None), *stopped)
 
     async def run(self) -> None:
         """Take batch after batch until told to stop."""
@@ -199,6 +213,7 @@ class Inbox:
             metadata_max_age_ms=_NEW_TOPICS_SEEN_WITHIN_MS,
             session_timeout_ms=_SESSION_MS,
         )
+        tolerate(consumer)
         consumer.subscribe(pattern=rf"^{re.escape(self._kind)}\.{PARTY.pattern}$")
         return consumer
 
@@ -231,7 +246,11 @@ class Inbox:
         consumer = self._connected()
         self._look_for_strays(consumer)
         try:
+            # Before the poll, never after: what is raised there would lose what was polled.
+            self._try_stopped_again(consumer)
             return self._polled(consumer)
+        except UnreadableBatch as unreadable:
+            self._stop_reading(consumer, unreadable)
         except NoOffsetForPartitionError as error:
             # Nothing of these was ever committed.
             consumer.seek_to_beginning(*error.args[0])
@@ -239,6 +258,28 @@ class Inbox:
             for place, offset in error.args[0].items():
                 self._go_on_from_the_start(consumer, place, offset)
         return {}
+
+    def _stop_reading(self, consumer: Any, unreadable: UnreadableBatch) -> None:
+        """Nothing may be skipped, and what lies behind it may be of the same keys; the other partitions are read on."""
+        place, offset = unreadable.place, unreadable.offset
+        told = {"topic": place.topic, "partition": place.partition, "offset": offset}
+        get_logger().error("submissions_unreadable", **told, error_type=unreadable.error_type)
+        self._stopped[place] = _Stopped(offset, self._clock.monotonic_ms() + self._retry_unreadable_ms)
+        consumer.pause(place)
+
+    def _try_stopped_again(self, consumer: Any) -> None:
+        """Have what is stopped read once more when its time has come, and forget what is stopped no longer."""
+        assigned = consumer.assignment()
+        for place, stopped in tuple(self._stopped.items()):
+            if place not in assigned:
+                del self._stopped[place]
+            elif consumer.position(place, timeout_ms=_JOIN_MS) != stopped.offset:
+                # It was read on, or is to be read from elsewhere.
+                del self._stopped[place]
+                read_anew(consumer, place)
+            elif stopped.retry_at_ms is not None and self._clock.monotonic_ms() >= stopped.retry_at_ms:
+                self._stopped[place] = stopped._replace(retry_at_ms=None)
+                read_anew(consumer, place)
 
     def _go_on_from_the_start(self, consumer: Any, place: TopicPartition, offset: int) -> None:
         """What was to be read next is not there any more: say what was lost, and go on with the oldest that there is."""
@@ -318,6 +359,11 @@ def _lost(place: TopicPartition) -> Trouble:
         "is not in the log must be sent again."
     )
     return Trouble(TroubleReason.SUBMISSIONS_LOST, text, stops=False)
+
+
+def _unreadable(place: TopicPartition, offset: int) -> Trouble:
+    text = f"Partition {place.partition} of {place.topic} cannot be read on from offset {offset}. The others are read."
+    return Trouble(TroubleReason.SUBMISSIONS_UNREADABLE, text, stops=False)
 
 
 def _stray(topics: int) -> Trouble:
