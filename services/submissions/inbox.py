@@ -136,6 +136,27 @@ async def _take_queue(queue: Sequence[Received], receive: Receive) -> Received |
     return None
 
 
+def go_on_at(consumer: Any, next_offsets: Mapping[Place, int]) -> Mapping[TopicPartition, int]:
+    """Seek each of these partitions; returns where those go on that are still ours, which is what may be committed.
+
+    Each by itself: one that is another's by now must not keep the others where they are, past a record that is held back.
+    """
+    sought: dict[TopicPartition, int] = {}
+    for place, offset in next_offsets.items():
+        partition = TopicPartition(*place)
+        try:
+            consumer.seek(partition, offset)
+        except (KafkaError, AssertionError, ValueError) as error:
+            _tell_not_committed(error)
+        else:
+            sought[partition] = offset
+    return sought
+
+
+def _tell_not_committed(error: Exception) -> None:
+    get_logger().warning("inbox_commit_failed", error_type=type(error).__name__)
+
+
 class _Stopped(NamedTuple):
     """A partition that cannot be read on from this offset, and when that is tried again; None while it is tried."""
 
@@ -317,16 +338,12 @@ class Inbox:
 
     def _commit(self, taken: Taken) -> None:
         """Commit, and go back to what could not be taken. A lost commit only means that it is read again."""
-        offsets = {TopicPartition(*place): offset for place, offset in taken.next_offsets.items()}
+        offsets = go_on_at(self._consumer, taken.next_offsets)
         try:
-            for partition, offset in offsets.items():
-                self._consumer.seek(partition, offset)
-            self._consumer.commit(
-                {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
-            )
-        except (KafkaError, AssertionError) as error:
+            self._consumer.commit({place: OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()})
+        except (KafkaError, AssertionError, ValueError) as error:
             # A partition that was given to another inbox meanwhile: that one reads it again, which is harmless.
-            get_logger().warning("inbox_commit_failed", error_type=type(error).__name__)
+            _tell_not_committed(error)
 
     def _tell_if_behind(self, batch: Sequence[Received]) -> None:
         age_ms = self._clock.now_ms() - min(received.sent_at_ms for received in batch)

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from services.clock import SystemClock
 from services.health import Readiness, TroubleReason
 from services.publishing.kafka_access import KafkaAccess
-from services.submissions.inbox import Inbox
+from services.submissions.inbox import Inbox, go_on_at
 from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Received
 from services.telemetry import TroubleMetrics, new_registry
@@ -257,3 +257,15 @@ async def test_a_batch_that_was_mended_is_read_without_a_restart(stand: Stand) -
             await stand.comes_to_say(TroubleReason.SUBMISSIONS_UNREADABLE)
         await stand.has_taken(b"0", b"damaged-here-", b"2")
         await stand.comes_to_say()
+
+
+def test_a_partition_that_is_another_s_by_now_keeps_none_of_the_others_from_going_back_to_what_is_held(
+    stand: Stand,
+) -> None:
+    stand.send(b"0", b"1", b"2")
+    mine = TopicPartition(stand.topic, 0)
+    with closing(KafkaConsumer(bootstrap_servers=stand.kafka, enable_auto_commit=False, group_id=None)) as consumer:
+        consumer.assign([mine])
+        consumer.seek(mine, 3)
+        assert go_on_at(consumer, {(stand.topic, 1): 5, mine: 1}) == {mine: 1}
+        assert consumer.position(mine) == 1
