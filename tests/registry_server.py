@@ -76,6 +76,8 @@ class RegistryServer:
             return 404, {"error_code": 404, "message": "HTTP 404 Not Found"}
 
     def _schema(self, schema_id: int) -> Answer:
+        if schema_id >= 2**31:
+            return 404, {"error_code": 404, "message": "HTTP 404 Not Found"}  # no number to its web server
         if schema_id not in self.schemas:
             return 404, {"error_code": 40403, "message": f"Schema {schema_id} not found"}
         return 200, {"schema": self.schemas[schema_id]}

@@ -24,6 +24,9 @@ AWAY_MS: Final = 2_000
 MISSING_MS: Final = 10_000
 """So long a number without a schema is not asked for again: damaged records come in floods, and a replica may be late."""
 _MISSING_KEPT: Final = 10_000
+_LARGEST_NUMBER: Final = 2**31 - 1
+"""A registry's numbers are signed; on the wire they have a bit more. Asked for one beyond, it says 404 in words of its web
+server, which say nothing of a schema: as if it were away, and nobody could be read for a while."""
 _ACCEPT: Final = "application/vnd.schemaregistry.v1+json"
 _UNKNOWN_SCHEMA: Final = 40403
 """The registry's own word for it; any other 404 comes from something that is no registry, or not its address."""
@@ -48,6 +51,8 @@ class RegistryClient:
 
     def schema_of(self, schema_id: int) -> Mapping[str, Any] | None:
         """The Avro schema with that number, None if the registry has none. Raises RegistryUnavailableError."""
+        if schema_id > _LARGEST_NUMBER:
+            return None
         now_ms = self._clock.monotonic_ms()
         if now_ms < self._missing_until_ms.get(schema_id, 0):
             return None

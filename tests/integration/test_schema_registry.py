@@ -16,6 +16,7 @@ from kafka import KafkaProducer
 from deploy.local.layout import CHECKOUT
 from deploy.local.waiting import wait_until
 from schemas import codec
+from schemas.codec import UnknownSchemaError
 from schemas.events import Event, PatientIdentity, PrescriptionRecalled, RelayProgress, Submission
 from schemas.framing import Framing, RegistryUnavailableError
 from schemas.golden import newest_of
@@ -174,6 +175,19 @@ def test_a_number_that_the_registry_lacks_is_not_asked_for_with_every_record(
         server.add({"type": "record", "name": f"Other{number}", "fields": []})
     clock.advance(MISSING_MS)
     assert client.schema_of(77) == {"type": "record", "name": "Other76", "fields": []}
+
+
+def test_a_number_that_no_registry_can_give_is_no_schema_s_and_keeps_nobody_from_asking(
+    server: RegistryServer, client: RegistryClient
+) -> None:
+    schema_id = server.add(a_foreign_schema())
+    framing = Framing(client)
+    for number in (2**31, 2**32 - 1):
+        with pytest.raises(UnknownSchemaError):
+            framing.from_topic(b"\x00" + number.to_bytes(4, "big") + b"body")
+    assert server.asked == []
+    assert client.schema_of(2**31 - 1) is None
+    assert client.schema_of(schema_id) == a_foreign_schema()
 
 
 def test_a_registry_that_is_away_is_asked_again_after_a_while(
