@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Lock, Thread
@@ -150,6 +150,7 @@ class KafkaLog:
         self._discarded: Any = None
         self._under_way = _UnderWay()
         self._unconfirmed_at: float | None = None
+        self._missing: set[str] = set()
         # One thread: records leave in the order in which they were asked for, and a broker that is away blocks only it.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-log")
 
@@ -227,6 +228,7 @@ class KafkaLog:
     # In the log's own thread.
 
     def _warm_up(self, topics: tuple[str, ...]) -> None:
+        self._missing.clear()  # they are waited for, as none that is asked for later
         try:
             for topic in topics:
                 self._check_partitions(topic)
@@ -272,10 +274,31 @@ class KafkaLog:
         declared = self._partitions(topic)
         if self._producer is None:
             self._producer = self._connect()
-        found = len(self._producer.partitions_for(topic))
+            self._missing.clear()
+        found = len(self._partitions_there(topic))
         if found != declared:
             raise PartitionCountDiffers(topic, declared, found)
         return declared
+
+    def _partitions_there(self, topic: str) -> Collection[int]:
+        """Those that the broker has of a topic. Raises KafkaError.
+
+        One that it does not know is waited for once, and from then on looked for in passing: whatever is asked for waits
+        behind it, until it is too old to be sent.
+        """
+        known = self._producer._metadata  # noqa: SLF001 - the library waits for whatever it is asked
+        if topic in self._missing and known.partitions_for_topic(topic) is None:
+            known.request_update()
+            raise KafkaTimeoutError("the broker does not know the topic")
+        asked_ms = time.monotonic() * 1000
+        try:
+            found: Collection[int] = self._producer.partitions_for(topic)
+        except KafkaTimeoutError:
+            if known._last_successful_refresh_ms > asked_ms:  # noqa: SLF001 - it answered, and not of this topic
+                self._missing.add(topic)
+            raise
+        self._missing.discard(topic)
+        return found
 
     def _connect(self) -> Any:
         if not any(listens(address, _BLOCK_MS / 1000) for address in self._kafka.addresses):

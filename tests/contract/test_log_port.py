@@ -266,6 +266,33 @@ async def test_a_topic_that_does_not_exist_is_not_made_by_accident(request: pyte
 
 
 @pytest.mark.integration
+async def test_a_topic_that_does_not_exist_holds_up_no_other_and_is_found_when_it_is_made(
+    request: pytest.FixtureRequest,
+) -> None:
+    bootstrap = address(request)
+    there, missing = (f"log-port-{uuid.uuid4()}" for _ in range(2))
+    create(bootstrap, there, PARTITIONS)
+    log = KafkaLog(KafkaAccess(bootstrap), declared)
+    await connect(log, there)
+    for _ in range(2):
+        # As an inbox does, whose rejections have no topic for their receipts: several in each round, and again in the next.
+        *refused, taken = await asyncio.gather(
+            *(log.append(missing, KEY, b"receipt") for _ in range(4)),
+            log.append(there, KEY, b"event"),
+            return_exceptions=True,
+        )
+        assert [type(each) for each in refused] == [LogUnavailable] * 4
+        assert isinstance(taken, Position)
+    create(bootstrap, missing, PARTITIONS)
+    deadline = time.monotonic() + 30
+    while not isinstance((await log.append_many([LogRecord(missing, KEY, b"receipt")]))[0], Position):
+        assert time.monotonic() < deadline, "it is not found"
+        await asyncio.sleep(0.05)
+    await log.close()
+    assert consume(bootstrap, missing) == [(KEY, b"receipt")]
+
+
+@pytest.mark.integration
 async def test_a_producer_that_has_stopped_to_look_for_metadata_loses_one_record_and_not_all_that_follow(
     request: pytest.FixtureRequest,
 ) -> None:
