@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import zip_longest
 from threading import Lock, Thread
 from typing import Any, Final
 
@@ -40,8 +42,8 @@ AT_MOST_UNDER_WAY: Final = 5_000
 """Records that may wait for their answer; a whole round of the relay has 2,000. Whoever comes then is told at once."""
 AT_MOST_UNDER_WAY_BYTES: Final = 64 * 1024 * 1024
 SILENT_AFTER_MS: Final = 3_000
-"""A log that has not answered for so long is not given more by callers who can be told: they learn at once what they
-would learn in seconds. After a failure one append at a time finds out whether it answers again."""
+"""A log, or a partition of it, that has not answered for so long is not given more by callers who can be told: they learn at
+once what they would learn in seconds. After a failure one append at a time finds out whether it answers again."""
 _BLOCK_MS: Final = 2_000
 _REQUEST_TIMEOUT_MS: Final = 4_000
 _METADATA_MAX_AGE_MS: Final = 30_000
@@ -51,11 +53,19 @@ _TOLD_FOR_S: Final = 10.0
 """How long readiness tells of an append that failed, when none has come since to show that it works again."""
 
 
-class _Batch:
-    """Records that were asked for together; their answers come one by one, from several threads."""
+_Place = tuple[str, int]
+"""A topic and a partition of it."""
 
-    def __init__(self, records: Sequence[LogRecord]) -> None:
+
+class _Batch:
+    """Records that were asked for together; their answers come one by one, from several threads.
+
+    `places`: where each of them goes, None where nobody can tell; without them, nobody asks.
+    """
+
+    def __init__(self, records: Sequence[LogRecord], places: Sequence[_Place | None] = ()) -> None:
         self.records = records
+        self.places = places
         self.bytes = sum(record_bytes(each.key, each.value, each.headers) for each in records)
         self.asked_at = time.monotonic()
         self.sent_at: float | None = None
@@ -91,17 +101,24 @@ class _UnderWay:
 
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Sequence[Position | Exception]], _Batch] = {}
+        self._at: dict[_Place, dict[_Batch, None]] = {}
         self._records = 0
         self._bytes = 0
 
     def add(self, task: asyncio.Task[Sequence[Position | Exception]], batch: _Batch) -> None:
         self._tasks[task] = batch
+        for place in filter(None, batch.places):
+            self._at.setdefault(place, {})[batch] = None
         self._records += len(batch.records)
         self._bytes += batch.bytes
         task.add_done_callback(self._remove)
 
     def _remove(self, task: asyncio.Task[Sequence[Position | Exception]]) -> None:
         batch = self._tasks.pop(task)
+        for place in set(filter(None, batch.places)):
+            del self._at[place][batch]
+            if not self._at[place]:
+                del self._at[place]
         self._records -= len(batch.records)
         self._bytes -= batch.bytes
 
@@ -110,15 +127,57 @@ class _UnderWay:
         records, count = self._records + len(more), self._bytes + more_bytes
         return bool(self._tasks) and (records > AT_MOST_UNDER_WAY or count > AT_MOST_UNDER_WAY_BYTES)
 
-    def longest_wait_ms(self) -> float | None:
-        """How long the oldest that was sent waits for the log to confirm it, None where nothing is under way.
+    def longest_wait_ms(self, sent_after: float) -> float | None:
+        """How long the oldest that was sent since then waits for the log to confirm it, None where nothing is under way.
 
         What this process has yet to send, or to hand to its caller, says nothing against the log.
         """
-        if not self._tasks:
-            return None
-        sent_at = next((each.sent_at for each in self._tasks.values() if each.sent_at and not each.done.done()), None)
-        return 0.0 if sent_at is None else (time.monotonic() - sent_at) * 1000
+        return _longest_wait_ms(self._tasks.values(), sent_after)
+
+    def longest_wait_at_ms(self, place: _Place) -> float | None:
+        """The same of one partition, whenever it was sent."""
+        return _longest_wait_ms(self._at.get(place, ()), -math.inf)
+
+
+def _longest_wait_ms(oldest_first: Collection[_Batch], sent_after: float) -> float | None:
+    if not oldest_first:
+        return None
+    waiting = (each.sent_at for each in oldest_first if each.sent_at and not each.done.done())
+    sent_at = next((each for each in waiting if each > sent_after), None)
+    return 0.0 if sent_at is None else (time.monotonic() - sent_at) * 1000
+
+
+class _Confirmed:
+    """Who confirmed last what it was given: the log as a whole, and each partition. Used by the event loop alone.
+
+    The log is silent where none of its partitions has confirmed anything since what failed was asked for. A partition
+    without a leader is silent by itself, and the appends to all others come through beside it.
+    """
+
+    def __init__(self) -> None:
+        self.at = -math.inf
+        self.silent: set[_Place] = set()
+        self._failed_asked_at = -math.inf
+
+    @property
+    def is_log_silent(self) -> bool:
+        """Whether the last that failed was asked for when the log had confirmed everything that it ever would."""
+        return self._failed_asked_at > self.at
+
+    def note(self, batch: _Batch, answers: Sequence[Position | Exception]) -> None:
+        """It was answered like this."""
+        for place, answer in zip_longest(batch.places, answers):
+            if isinstance(answer, Position):
+                self.at = time.monotonic()
+                self.silent.discard(place)
+            elif _is_unconfirmed(answer):
+                self._failed_asked_at = max(self._failed_asked_at, batch.asked_at)
+                if place is not None:
+                    self.silent.add(place)
+
+
+def _is_unconfirmed(answer: Position | Exception) -> bool:
+    return isinstance(answer, LogUnavailable) and not isinstance(answer, LogOverloaded)
 
 
 class KafkaLog:
@@ -149,6 +208,7 @@ class KafkaLog:
         self._producer: Any = None
         self._discarded: Any = None
         self._under_way = _UnderWay()
+        self._confirmed = _Confirmed()
         self._unconfirmed_at: float | None = None
         self._missing: set[str] = set()
         # One thread: records leave in the order in which they were asked for, and a broker that is away blocks only it.
@@ -172,8 +232,8 @@ class KafkaLog:
         """Append these, and return an answer for each; see `Log.append_many`. Takes at most 7.5 seconds."""
         if not records:
             return ()
-        batch = _Batch(records)
-        refusal = self._refusal(records, batch.bytes)
+        batch = _Batch(records, [self._place_of(each) for each in records] if self._tells_callers else ())
+        refusal = self._refusal(records, batch.bytes) or self._refusal_there(batch)
         if refusal is not None:
             return [refusal for _ in records]
         # A task of its own: what is on its way counts until it is answered, also when its caller has gone.
@@ -196,12 +256,26 @@ class KafkaLog:
         """Why so much more is not taken on now, None if it is."""
         if self._under_way.is_full(more, more_bytes):
             return LogOverloaded("too much waits for the log already")
-        waited_ms = self._under_way.longest_wait_ms()
+        waited_ms = self._under_way.longest_wait_ms(sent_after=self._confirmed.at)
         if not self._tells_callers or waited_ms is None:
             return None
-        if waited_ms > SILENT_AFTER_MS or self._unconfirmed_at is not None:
+        if waited_ms > SILENT_AFTER_MS or self._confirmed.is_log_silent:
             return LogOverloaded("the log does not confirm what it was given before")
         return None
+
+    def _refusal_there(self, batch: _Batch) -> LogOverloaded | None:
+        """Why a batch is not taken on now for where it goes to, None if it is."""
+        for place in filter(None, batch.places):
+            waited_ms = self._under_way.longest_wait_at_ms(place)
+            if waited_ms is not None and (waited_ms > SILENT_AFTER_MS or place in self._confirmed.silent):
+                return LogOverloaded("a partition of the log does not confirm what it was given before")
+        return None
+
+    def _place_of(self, record: LogRecord) -> _Place | None:
+        try:
+            return record.topic, partition_of(record.key, self._partitions(record.topic))
+        except Exception:  # noqa: BLE001 - it is told by the answer, when its turn has come
+            return None
 
     async def _answered(self, batch: _Batch) -> Sequence[Position | Exception]:
         try:
@@ -217,8 +291,8 @@ class KafkaLog:
             self._discard(self._producer)
             batch.give_up()
             answers = await answered
-        failed = any(isinstance(each, LogUnavailable) and not isinstance(each, LogOverloaded) for each in answers)
-        self._unconfirmed_at = time.monotonic() if failed else None
+        self._confirmed.note(batch, answers)
+        self._unconfirmed_at = time.monotonic() if any(map(_is_unconfirmed, answers)) else None
         return answers
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -17,10 +18,11 @@ from kafka.partitioner.default import murmur2 as murmur2_of_the_library
 
 from services.clock import SystemClock
 from services.publishing.kafka_access import KafkaAccess
-from services.publishing.kafka_log import KafkaLog
+from services.publishing.kafka_log import SILENT_AFTER_MS, KafkaLog
 from services.publishing.log import (
     LARGEST_RECORD_BYTES,
     Log,
+    LogOverloaded,
     LogRecord,
     LogUnavailable,
     PartitionCountDiffers,
@@ -312,6 +314,46 @@ async def test_a_producer_that_has_stopped_to_look_for_metadata_loses_one_record
     assert (await log.append(topic, KEY, b"after")).offset == 1
     await log.close()
     assert consume(bootstrap, topic) == [(KEY, b"before"), (KEY, b"after")]
+
+
+@pytest.mark.integration
+async def test_a_partition_without_a_leader_turns_away_its_own_appends_and_no_others(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bootstrap, topic = address(request), f"log-port-{uuid.uuid4()}"
+    create(bootstrap, topic, PARTITIONS)
+    log = KafkaLog(KafkaAccess(bootstrap), declared, tells_callers=True)
+    await connect(log, topic)
+    keys = (uuid.uuid4().hex.encode() for _ in count())
+    led, leaderless = (next(key for key in keys if partition_of(key, PARTITIONS) == each) for each in (0, 1))
+    known = log._producer._metadata  # noqa: SLF001 - a broker that is alone leads either all partitions or none
+    leader_of, led_by, without = known.leader_for_partition, known.partitions_for_broker, TopicPartition(topic, 1)
+    monkeypatch.setattr(known, "leader_for_partition", lambda at: -1 if at == without else leader_of(at))
+    monkeypatch.setattr(known, "partitions_for_broker", lambda node: led_by(node) - {without})
+
+    async def the_others_go_on(until: Callable[[], bool]) -> None:
+        while not until():
+            assert isinstance(await log.append(topic, led, b"taken"), Position)
+            assert await log.check() == ()
+            await asyncio.sleep(0.05)
+
+    silent_at = time.monotonic() + SILENT_AFTER_MS / 1000 + 0.1
+    first = asyncio.create_task(log.append(topic, leaderless, b"waits"))
+    await the_others_go_on(until=lambda: time.monotonic() > silent_at)
+    with pytest.raises(LogOverloaded):
+        await log.append(topic, leaderless, b"when it has been silent for long")
+    await the_others_go_on(until=first.done)
+    with pytest.raises(LogUnavailable):
+        await first
+    second = asyncio.create_task(log.append(topic, leaderless, b"to find out"))
+    await asyncio.sleep(0)
+    with pytest.raises(LogOverloaded):
+        await log.append(topic, leaderless, b"beside it")
+    assert isinstance(await log.append(topic, led, b"taken"), Position)
+    monkeypatch.undo()
+    assert isinstance(await second, Position)
+    assert isinstance(await log.append(topic, leaderless, b"taken"), Position)
+    await log.close()
 
 
 async def test_a_log_in_memory_that_is_away_takes_nothing() -> None:
