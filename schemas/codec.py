@@ -56,6 +56,10 @@ class UnknownSchemaError(UndecodableError):
         self.schema = schema
 
 
+class NotInContractError(ValueError):
+    """A value does not fit the newest schema of its type; the text never holds content of the record."""
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """One released version of one contract type: how to read what it wrote."""
@@ -90,12 +94,16 @@ TYPES = contract_types()
 def encode(message: Any) -> bytes:
     """Bytes of an event, a submission or an outgoing record, written with the newest schema of its type.
 
-    Raises ValueError when a value does not fit the schema (the door has turned such values away before).
+    Raises NotInContractError when a value does not fit the schema (the door has turned such values away before).
     """
     release = newest(name_of(message))
     out = io.BytesIO()
     out.write(release.header)
-    schemaless_writer(out, _parsed(release.name, release.version), msgspec.to_builtins(message, builtin_types=_NATIVE))
+    schema = _parsed(release.name, release.version)
+    try:
+        schemaless_writer(out, schema, msgspec.to_builtins(message, builtin_types=_NATIVE))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NotInContractError(f"{release.name} does not fit its schema ({type(error).__name__})") from error
     return out.getvalue()
 
 

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from schemas.codec import UndecodableError, encode
+from schemas.codec import NotInContractError, UndecodableError, encode
 from schemas.events import RelayProgress, UnsentRecord
 from schemas.framing import PLAIN, Framing
 from services.canonical_log import configure, get_logger
@@ -29,6 +29,7 @@ from services.medication_list.overview import overview
 from services.medication_list.overview_metrics import Overlooking
 from services.medication_list.packing import WaitingEffect, unpack_effect
 from services.medication_list.party_topics import KafkaPartyTopics, PartyTopics
+from services.medication_list.refused_topics import RefusedTopics
 from services.medication_list.relay_metrics import RelayMetrics
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.source_log import (
@@ -52,6 +53,7 @@ from services.publishing.log import (
     LogUnavailable,
     PartitionCountDiffers,
     RecordTooLarge,
+    TopicRefused,
     cloud_event_headers,
 )
 from services.publishing.traced_log import TracedLog
@@ -85,11 +87,12 @@ _FAILURES: Final = (StoreUnavailableError, LogUnavailable, SourceLogUnavailableE
 
 
 class UnsendableError(Exception):
-    """An effect that cannot be sent as things are; `reason` names why for the log."""
+    """An effect that cannot be sent as things are; `reason` names why for the log, with the `fault` of ours if it is one."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, fault: Exception | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.fault = fault
 
 
 @dataclass(slots=True)
@@ -123,7 +126,8 @@ class Relay:
 
     An effect whose topic is missing, or that cannot be opened or sent, is held: it stays in the outbox with all that
     come after it for the same topic, and an alarm names it; the others go on. Missing topics are looked for ten
-    seconds after the last look, all by one, and all else that is held is tried again every five minutes.
+    seconds after the last look, all by one, and all else that is held is tried again every five minutes; a topic that
+    the log did not confirm, after seconds (`RefusedTopics`). A round fails only where nothing tells the topic from the log.
     """
 
     def __init__(  # noqa: PLR0913 - the ports, and what tests and simulations give instead of chance
@@ -158,6 +162,7 @@ class Relay:
         self._topics_again_ms = 0
         self._held_again_ms = 0
         self._missing: set[str] = set()
+        self._refused = RefusedTopics(clock)
         self._alarmed_ms: dict[str, int] = {}
         self._trouble: Trouble | None = Trouble(TroubleReason.NOT_STARTED, "No round has come through yet.")
 
@@ -172,8 +177,9 @@ class Relay:
             began_ms = self._clock.monotonic_ms()
             try:
                 relayed = await self.step()
-                failures = 0
-                self._trouble = None
+                if not self._refused.is_log_in_doubt:
+                    failures = 0
+                    self._trouble = None
                 self._metrics.stands({partition: each.held for partition, each in self._leased.items()})
                 if 0 < relayed <= _LITTLE:
                     await asyncio.sleep(max(0, began_ms + _ROUND_EVERY_MS - self._clock.monotonic_ms()) / 1000)
@@ -205,6 +211,7 @@ class Relay:
         if await self._keep_leases():
             await self._note_unsent()
         await self._look_at_held_again()
+        self._try_again(self._refused.rested())
         # Where nothing is held, nothing waits before `after`, unless another file of Redis brought it back: that goes first.
         after = {partition: each.after if each.held else FIRST for partition, each in self._leased.items()}
         found = await asyncio.to_thread(self._outbox.waiting, after, _AT_MOST, _WAIT_MS)
@@ -212,11 +219,16 @@ class Relay:
             await asyncio.sleep(_WAIT_MS / 1000)  # another relay has them all
         batches = [_Batch(each, self._leased[each], entries) for each, entries in found.items()]
         await self._prepare(batches)
-        if not batches or self._clock.monotonic_ms() > self._leased_until_ms - _SEND_BEFORE_END_MS:
+        if self._clock.monotonic_ms() > self._leased_until_ms - _SEND_BEFORE_END_MS:
             return 0  # nothing is sent that another could send too; the next step renews first
-        await self._send(batches)
-        await self._note_progress(batches)
+        # A reading that is not full has come to the end.
+        is_all_tried = all(not each.sends and len(each.entries) < _AT_MOST for each in batches)
+        if batches:
+            await self._send(batches)
+            await self._note_progress(batches)
         gone = sum([await self._delete(batch) for batch in batches])
+        if is_all_tried:
+            self._try_again(self._refused.all_else_was_tried())
         for batch in batches:
             if batch.failed is not None:
                 raise batch.failed
@@ -284,6 +296,13 @@ class Relay:
             if all_again or not come.isdisjoint(each.held):
                 each.held.clear()
 
+    def _try_again(self, topics: Collection[str]) -> None:
+        """Read those partitions from their beginning again that hold effects for one of these topics."""
+        for each in self._leased.values():
+            for topic in each.held.keys() & set(topics):
+                del each.held[topic]
+                each.after = FIRST
+
     # --- One round ------------------------------------------------------------------------------------------------
 
     async def _prepare(self, batches: Sequence[_Batch]) -> None:
@@ -298,13 +317,16 @@ class Relay:
                 topic = topic_of(effect.due)
                 if topic in batch.here.held:
                     continue
+                if self._refused.passes_over(topic):
+                    batch.here.held[topic] = entry_id
+                    continue
                 try:
                     if topic in existing or self._has_receiver(topic, effect.due):
                         batch.sends.append((entry_id, self._record(topic, effect, batch.partition)))
                     else:
                         batch.done.add(entry_id)
                 except UnsendableError as error:
-                    self._hold(batch.here, topic, entry_id, error.reason)
+                    self._hold(batch.here, topic, entry_id, error.reason, error.fault)
 
     def _unpack(self, batch: _Batch) -> None:
         for entry in batch.entries:
@@ -320,10 +342,11 @@ class Relay:
         self._missing.add(topic)
         raise UnsendableError("topic_missing")
 
-    def _hold(self, here: _Partition, topic: str, entry_id: str, reason: str) -> None:
+    def _hold(self, here: _Partition, topic: str, entry_id: str, reason: str, fault: Exception | None = None) -> None:
         here.held.setdefault(topic, entry_id)
         self._metrics.held(reason)
-        self._alarm(topic, "effect_held", reason=reason, topic=topic)
+        of_type = {} if fault is None else {"error_type": type(fault).__name__}
+        self._alarm(topic, "effect_held", reason=reason, topic=topic, **of_type)
 
     def _alarm(self, about: str, event: str, **told: str | int) -> None:
         """Say it once in a while."""
@@ -339,8 +362,10 @@ class Relay:
             raise UnsendableError("seal_broken") from error
         except UndecodableError as error:
             raise UnsendableError("unreadable_prescription") from error
-        except Exception as error:  # one effect must not stop the others: it is held with an alarm
+        except NotInContractError as error:
             raise UnsendableError("not_in_contract") from error
+        except Exception as error:  # one effect must not stop the others: it is held with an alarm
+            raise UnsendableError("not_made", error) from error
         headers = cloud_event_headers(
             event_id=made.effect_id,
             event_type=made.event_type,
@@ -356,15 +381,33 @@ class Relay:
         with self._metrics.sending():
             answers = await self._log.append_many([record for _, _, record in sends])
         broken: set[tuple[int, str]] = set()
+        confirmed: set[str] = set()
+        unconfirmed: dict[str, Exception] = {}
         for (batch, entry_id, record), answer in zip(sends, answers, strict=True):
             if isinstance(answer, RecordTooLarge | UndeclaredTopicError | PartitionCountDiffers):
                 self._hold(batch.here, record.topic, entry_id, "not_taken")
             elif isinstance(answer, Exception):
-                batch.failed = answer
-            elif (batch.partition, record.topic) not in broken:
-                batch.done.add(entry_id)
-                continue
+                batch.here.held.setdefault(record.topic, entry_id)
+                unconfirmed.setdefault(record.topic, answer)
+            else:
+                confirmed.add(record.topic)
+                if (batch.partition, record.topic) not in broken:
+                    batch.done.add(entry_id)
+                    continue
             broken.add((batch.partition, record.topic))
+        if unconfirmed or confirmed:
+            self._judge(batches, confirmed, unconfirmed)
+
+    def _judge(self, batches: Sequence[_Batch], confirmed: set[str], unconfirmed: Mapping[str, Exception]) -> None:
+        """Let the topics rest that the log does not take, or the whole round fail."""
+        verdict = self._refused.judge(confirmed, unconfirmed)
+        batches[0].failed = verdict.failure
+        for topic, (error, is_certain) in verdict.refused.items():
+            reason = "topic_refused" if isinstance(error, TopicRefused) else "not_confirmed"
+            self._metrics.held(reason)
+            if is_certain:  # what failed once may have met a moment in which the log was away
+                error_type = type(error.__cause__ or error).__name__
+                self._alarm(topic, "effect_held", reason=reason, topic=topic, error_type=error_type)
 
     async def _note_progress(self, batches: Sequence[_Batch]) -> None:
         """Note for each partition the last effect before which nothing waits any more, and what is unsent all the same.

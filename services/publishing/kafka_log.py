@@ -13,7 +13,14 @@ from threading import Lock, Thread
 from typing import Any, Final
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, NodeNotReadyError, RetriableError
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    NodeNotReadyError,
+    RetriableError,
+    TopicAuthorizationFailedError,
+)
 
 from schemas.framing import PLAIN, Framing
 from services.health import Trouble, TroubleReason
@@ -29,6 +36,7 @@ from services.publishing.log import (
     PartitionCountDiffers,
     Position,
     RecordTooLarge,
+    TopicRefused,
     record_bytes,
 )
 from services.publishing.partitioning import partition_of
@@ -291,6 +299,10 @@ class KafkaLog:
             self._discard(self._producer)
             batch.give_up()
             answers = await answered
+        if any(isinstance(each, TopicRefused) for each in answers):
+            # Only now, for what is on its way to other topics may come through: where it was told with the topics of the cluster,
+            # the refusal has not ended the producer.
+            self._discard(self._producer)
         self._confirmed.note(batch, answers)
         self._unconfirmed_at = time.monotonic() if any(map(_is_unconfirmed, answers)) else None
         return answers
@@ -320,7 +332,7 @@ class KafkaLog:
             try:
                 sent = self._send(record, batch, checked)
             except Exception as error:  # noqa: BLE001 - whatever it was, the caller is told
-                answer = self._failed(self._producer, error) if isinstance(error, KafkaError) else error
+                answer = self._failed(record.topic, self._producer, error) if isinstance(error, KafkaError) else error
                 batch.answer(number, answer)
                 if isinstance(answer, LogUnavailable):
                     unavailable[record.topic] = answer
@@ -409,18 +421,19 @@ class KafkaLog:
             # moment, and lie before it for good: at once, in this thread, so that nothing more is sent.
             producer._sender.force_close()  # noqa: SLF001 - the library has no other way
             self._discard(producer)
-        batch.answer(number, self._failed(producer, error))
+        batch.answer(number, self._failed(batch.records[number].topic, producer, error))
 
-    def _failed(self, producer: Any, error: Exception) -> Exception:
-        """What the caller is told of a producer's error."""
+    def _failed(self, topic: str, producer: Any, error: Exception) -> Exception:
+        """What the caller is told of a producer's error about a record for a topic."""
         if isinstance(error, MessageSizeTooLargeError):
             return RecordTooLarge("the broker takes no record of this size")
+        # The library ends a producer for one topic's refusal, and all that was on its way to others fails with that error.
+        if isinstance(error, TopicAuthorizationFailedError) and error.args in ((topic,), ({topic},)):
+            return _caused(TopicRefused, error)
         if not isinstance(error, RetriableError) or _looks_no_more(producer):
             # The producer may have given up for good (its identity is fenced, its rights are gone): start a new one.
             self._discard(producer)
-        failed = LogUnavailable(f"the log did not confirm the record ({type(error).__name__})")
-        failed.__cause__ = error
-        return failed
+        return _caused(LogUnavailable, error)
 
     def _discard(self, spent: Any) -> None:
         # Many records tell of the same end, and the first of them is enough.
@@ -439,6 +452,12 @@ class KafkaLog:
             self._thread.submit(replace)
         except RuntimeError:
             return  # closing anyway
+
+
+def _caused(kind: type[LogUnavailable], error: Exception) -> LogUnavailable:
+    failed = kind(f"the log did not confirm the record ({type(error).__name__})")
+    failed.__cause__ = error
+    return failed
 
 
 def _looks_no_more(producer: Any) -> bool:

@@ -49,6 +49,10 @@ class PartitionCountDiffers(LogUnavailable):
         self.found = found
 
 
+class TopicRefused(LogUnavailable):
+    """The log lets this writer not write to this topic; that says nothing of any other."""
+
+
 class RecordTooLarge(Exception):  # noqa: N818 - named for what is wrong
     """The record is larger than the log takes; repeating it does not help."""
 
@@ -60,7 +64,7 @@ class Log(Protocol):
         """Append, and return when all in-sync replicas have the record.
 
         Records that one task appends one after the other to one key keep that order. Raises LogUnavailable (with
-        PartitionCountDiffers), RecordTooLarge, and whatever the declaration raises for a topic that is not declared.
+        PartitionCountDiffers and TopicRefused), RecordTooLarge, and whatever the declaration raises for a topic that is not declared.
         """
         ...
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import redis
 from kafka import KafkaConsumer, TopicPartition
+from structlog.testing import capture_logs
 
 from schemas.codec import decode, encode
 from schemas.events import DispenseOrder, Event, Notice, PrescriptionIssued, RelayProgress
@@ -33,13 +34,13 @@ from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
-from services.publishing.log import Headers, LogUnavailable, Position, RecordTooLarge
+from services.publishing.log import Headers, LogUnavailable, Position, RecordTooLarge, TopicRefused
 from services.publishing.memory_log import MemoryLog
 from services.topics.registry import load
 
 G1 = "g1-aaaaaa"
-PHARMACY, CLINIC = "313000028", "313000044"
-ORDERS, NOTICES = f"dispense-orders.{PHARMACY}", f"notices.{CLINIC}"
+PHARMACY, CLINIC, DEAD = "313000028", "313000044", "313000052"
+ORDERS, NOTICES, TO_DEAD = f"dispense-orders.{PHARMACY}", f"notices.{CLINIC}", f"notices.{DEAD}"
 ANNA = "a" * 32
 SEALER = Sealer(b"k" * 32)
 GOLDEN = Path(__file__).parents[2] / "schemas" / "golden"
@@ -76,7 +77,7 @@ class Place:
         self.store = MemoryStore(self.server, G1)
         self.outbox = MemoryOutbox(self.server)
         self.log = FickleLog()
-        self.topics = MemoryPartyTopics({ORDERS, NOTICES}, systems={"journal"})
+        self.topics = MemoryPartyTopics({ORDERS, NOTICES, TO_DEAD}, systems={"journal"})
         self.clock = ManualClock(1_700_000_000_000)
 
     def relay(self) -> Relay:
@@ -162,21 +163,44 @@ async def test_an_order_is_opened_for_its_own_pharmacy_alone() -> None:
     assert sent.issued.identity is None
 
 
+class FaultySealer(Sealer):
+    """One with a fault of ours."""
+
+    def open(self, sealed: bytes, patient: str) -> SealedIdentityContent:  # noqa: ARG002  it comes to nothing
+        """Fails, in words that must reach no log."""
+        raise KeyError(f"{patient}: 13926900018")
+
+
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "sealer", "told"),
     [
-        pytest.param(order(whose="b" * 32), id="sealed for another patient"),
-        pytest.param(order(signed=b"no prescription"), id="a prescription that cannot be read"),
-        pytest.param(order(bound_at_ms=2**63), id="an instant that the contract cannot hold"),
+        pytest.param(order(whose="b" * 32), SEALER, ("seal_broken",), id="sealed for another patient"),
+        pytest.param(
+            order(signed=b"no prescription"),
+            SEALER,
+            ("unreadable_prescription",),
+            id="a prescription that cannot be read",
+        ),
+        pytest.param(
+            order(bound_at_ms=2**63), SEALER, ("not_in_contract",), id="an instant that the contract cannot hold"
+        ),
+        pytest.param(order(), FaultySealer(b"k" * 32), ("not_made", "KeyError"), id="a fault of ours"),
     ],
 )
-async def test_an_order_that_cannot_be_made_is_held_and_the_others_go(wrong: bytes) -> None:
+async def test_an_order_that_cannot_be_made_is_held_the_alarm_says_why_and_the_others_go(
+    wrong: bytes, sealer: Sealer, told: tuple[str, ...]
+) -> None:
     place = Place()
     place.wait(wrong, notice(4, "next"))
-    await place.relay().step()
+    relay = Relay(place.outbox, place.log, place.topics, sealer, place.clock, 1, place.relayed)
+    with capture_logs() as lines:
+        await relay.step()
     assert place.log.keys(ORDERS) == []
     assert place.log.keys(NOTICES) == ["next"]
     assert place.left() == 1
+    (line,) = (each for each in lines if each["event"] == "effect_held")
+    assert (line["reason"], *([line["error_type"]] if "error_type" in line else [])) == told
+    assert "13926900018" not in str(line)
 
 
 def test_the_outbox_names_the_patient_only_where_an_identity_is_to_be_opened() -> None:
@@ -282,9 +306,7 @@ async def test_a_lost_ack_sends_again_and_nothing_later_is_left_without_what_cam
     place = Place()
     place.wait(notice(1, "a"), notice(2, "b"), notice(3, "c"))
     place.log.loses_acks = {b"b"}
-    relay = place.relay()
-    with pytest.raises(LogUnavailable):
-        await relay.step()
+    assert await place.relay().step() == 1
     assert place.left() == 2
     assert [each.source_offset for each in place.progress()] == [1]
     place.log.loses_acks = set()
@@ -302,6 +324,97 @@ async def test_an_effect_that_the_log_never_takes_is_held_and_the_others_go() ->
     await relay.step()
     assert place.log.keys(NOTICES) == ["a"]
     assert place.left() == 1
+
+
+async def test_a_topic_that_is_not_confirmed_rests_with_all_behind_it_while_the_others_go_and_no_lease_is_lost() -> (
+    None
+):
+    place = Place()
+    place.server.now_ms = place.clock.monotonic_ms
+    place.log.refuses = {TO_DEAD: LogUnavailable("no leader")}
+    place.wait(notice(1, "a"), notice(2, "x", DEAD), notice(3, "b"), notice(4, "y", DEAD))
+    relay = place.relay()
+    assert await relay.step() == 2
+    place.log.refuses = {}
+    place.wait(notice(5, "z", DEAD), notice(6, "c"))
+    assert await relay.step() == 1
+    assert (place.log.keys(NOTICES), place.log.keys(TO_DEAD)) == (["a", "b", "c"], [])
+    assert [each.source_offset for each in place.progress()] == [1]
+    assert place.outbox.lease([0], "another", 1) == []
+    place.clock.advance(2_000)
+    assert await relay.step() == 3
+    assert sorted(place.log.keys(TO_DEAD)) == ["x", "y", "z"]
+    assert place.left() == 0
+
+
+async def test_hundreds_for_a_dead_topic_at_the_head_of_the_outbox_stop_nobody_behind_them() -> None:
+    place = Place()
+    place.server.now_ms = place.clock.monotonic_ms
+    place.log.refuses = {TO_DEAD: LogUnavailable("no leader")}
+    place.wait(*(notice(1, f"x{each}", DEAD) for each in range(600)), notice(2, "a"))
+    relay, pauses = place.relay(), 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        place.clock.advance(round(seconds * 1000))
+        await asyncio.sleep(0)
+
+    running = asyncio.create_task(relay.run(sleep))
+    async with asyncio.timeout(20):
+        for number in range(20):
+            place.wait(notice(3 + number, f"b{number}"))
+            while len(place.log.keys(NOTICES)) < number + 2:  # noqa: ASYNC110  the relay has no event to wait for
+                await asyncio.sleep(0.001)
+            place.clock.advance(1_000)
+        assert await relay.check() == ()
+        place.log.refuses = {}
+        while place.left():
+            place.clock.advance(1_000)
+            await asyncio.sleep(0.001)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert pauses == 1  # the round in which nothing else told the topic from the log
+    assert sorted(place.log.keys(NOTICES)) == sorted(["a", *(f"b{number}" for number in range(20))])
+    sent = [[int(each.key[1:]) for each in place.log.records(TO_DEAD, at)] for at in range(load().partitions(TO_DEAD))]
+    assert all(each == sorted(each) for each in sent)
+    assert sorted(number for each in sent for number in each) == list(range(600))
+
+
+async def test_a_topic_that_the_log_refuses_by_name_is_held_with_an_alarm_though_nothing_else_waits() -> None:
+    place = Place()
+    refused = TopicRefused("no right")
+    refused.__cause__ = PermissionError()
+    place.log.refuses = {NOTICES: refused}
+    place.wait(notice(1, "a"))
+    relay = place.relay()
+    with capture_logs() as lines:
+        assert await relay.step() == 0
+    (line,) = (each for each in lines if each["event"] == "effect_held")
+    assert (line["topic"], line["reason"], line["error_type"]) == (NOTICES, "topic_refused", "PermissionError")
+    place.log.refuses = {}
+    place.clock.advance(2_000)
+    assert await relay.step() == 1
+
+
+async def test_after_an_outage_of_the_log_everything_goes_at_once() -> None:
+    place = Place()
+    place.wait(notice(1, "a"), notice(2, "x", DEAD))
+    relay = place.relay()
+    place.log.is_available = False
+    for _ in range(3):
+        with pytest.raises(LogUnavailable):
+            await rounds_until_it_fails(relay)
+    place.log.is_available = True
+    await place.relay_until(lambda: place.left() == 0, relay, within_ms=100)
+    assert (place.log.keys(NOTICES), place.log.keys(TO_DEAD)) == (["a"], ["x"])
+
+
+async def rounds_until_it_fails(relay: Relay) -> None:
+    """At most three: one that passes over what failed before, and finds that nothing else is there."""
+    for _ in range(3):
+        await relay.step()
 
 
 async def test_an_unreadable_entry_stops_nobody() -> None:

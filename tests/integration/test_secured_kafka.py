@@ -24,7 +24,7 @@ from services.medication_list.store.link import Link
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import CA, CERTIFICATE, Certificates, KafkaAccess
 from services.publishing.kafka_log import KafkaLog
-from services.publishing.log import LogUnavailable
+from services.publishing.log import LogRecord, LogUnavailable, Position, TopicRefused
 from services.simulator.population import Town
 from services.simulator.town import patients_for
 from services.submissions.inbox import Inbox
@@ -122,10 +122,31 @@ async def test_who_has_no_right_writes_nothing_reads_nothing_and_is_told_so(plat
 async def check_that_it_cannot_append(platform: SecuredPlatform, access: KafkaAccess) -> None:
     source = KafkaSourceLog(KafkaAccess(platform.kafka_address))
     log, before = KafkaLog(access, load().partitions), source.ends()
-    with pytest.raises(LogUnavailable, match="TopicAuthorizationFailedError"):
+    with pytest.raises(TopicRefused, match="TopicAuthorizationFailedError"):
         await log.append(EVENTS_TOPIC, b"0" * 32, b"forged")
     await log.close()
     assert source.ends() == before
+
+
+async def test_a_topic_that_one_may_not_write_to_is_refused_by_its_name_alone_and_the_others_go_without_it(
+    platform: SecuredPlatform,
+) -> None:
+    denied, allowed = (f"notices.{each}" for each in sorted(PARTIES.organisations)[:2])
+    user = copy.deepcopy(our_user("relay"))
+    acls = user["spec"]["authorization"]["acls"]
+    (to_all,) = (each for each in acls if each["resource"].get("name") == "notices.")
+    to_one = {"resource": {"type": "topic", "name": allowed}, "operations": ["Write"]}
+    user["spec"]["authorization"]["acls"] = [to_all | {"operations": ["Describe"]}, to_one]
+    log = KafkaLog(platform.bearing("of-one-topic", user), load().partitions, linger_ms=5)
+    for _ in range(3):
+        records = [LogRecord(topic, b"%d" % key, b"") for key in range(50) for topic in (denied, allowed)]
+        answers = await log.append_many(records)
+        assert {type(each) for each in answers[::2]} == {TopicRefused}
+        # The library ends a producer for it, and so what it held for others; the log is not to say that these were refused.
+        assert {type(each) for each in answers[1::2]} <= {Position, LogUnavailable}
+        answers = await log.append_many(records[1::2])
+        assert {type(each) for each in answers} == {Position}
+    await log.close()
 
 
 @pytest.mark.parametrize("name", ["prescriber", "processor", "prescriber-inbox"])
