@@ -63,6 +63,10 @@ class Proxies:
         """From the return on that link is so."""
         self._ask(self._change(self._links[name], condition))
 
+    def lead(self, name: str, target: int) -> None:
+        """From the return on new connections go to another port, as to another server of the same name; standing ones stay."""
+        self._ask(self._turn(self._links[name], target))
+
     def names(self) -> list[str]:
         """Every link."""
         return list(self._links)
@@ -92,6 +96,9 @@ class Proxies:
         link.changed = asyncio.Event()
         if condition.refuses or lost:
             _reset(link)
+
+    async def _turn(self, link: _Link, target: int) -> None:
+        link.target = target
 
     async def _close(self) -> None:
         for server in self._servers:

@@ -5,10 +5,12 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from threading import Barrier
+from typing import Any, Final, NamedTuple
 
 import httpx
 import pytest
@@ -20,9 +22,15 @@ from deploy.local.redis import RedisServer
 from deploy.local.waiting import wait_until
 from services.health import TroubleReason
 from services.identity.national_id import synthetic
+from services.medication_list.store.link import Link, command
+from services.medication_list.store.port import PartitionWrite, PatientChange, StoreUnavailableError, Written
 from services.medication_list.store.redis_check import RedisCheck
+from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.store.roles import Beginning
 from tests.acceptance.translate import ACTORS, instant
 from tests.chain import Chain
+from tests.chaos.proxy import Proxies
 from tests.integration.services_stand import a_prescription
 
 pytestmark = pytest.mark.integration
@@ -181,3 +189,80 @@ async def test_redis_that_is_silent_or_gone_is_said_to_be_unreachable_and_is_fou
         assert [trouble.reason for trouble in await check()] == [TroubleReason.REDIS_UNREACHABLE]
         server.start()
         assert await check() == ()
+
+
+class Pair(NamedTuple):
+    """A primary and its replica, and the name by which clients are led to one of them."""
+
+    name: str
+    link: Proxies
+    first: RedisServer
+    second: RedisServer
+
+    def fail_over(self) -> None:
+        """The replica is the primary from now on, by the same name; nobody's connection is closed for it."""
+        with redis.Redis.from_url(self.first.address) as first, redis.Redis.from_url(self.second.address) as second:
+            wait_until(lambda: has_all(first, second), within_s=WITHIN_S, what="the replica has everything")
+            second.replicaof("NO", "ONE")
+            first.replicaof(LOOPBACK, self.second.port)
+        self.link.lead("redis", self.second.port)
+
+
+def has_all(first: "redis.Redis", second: "redis.Redis") -> bool:
+    told = second.info("replication")
+    is_up = told["role"] == "slave" and told["master_link_status"] == "up"
+    return is_up and bool(told["slave_repl_offset"] >= first.info("replication")["master_repl_offset"])
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    with (
+        RedisServer(tmp_path / "first") as first,
+        RedisServer(tmp_path / "second") as second,
+        closing(Proxies()) as link,
+    ):
+        with redis.Redis.from_url(second.address) as client:
+            client.replicaof(LOOPBACK, first.port)
+        port = choose_port()
+        link.add("redis", port, first.port)
+        yield Pair(f"redis://{LOOPBACK}:{port}/0", link, first, second)
+
+
+def hold_open(link: Link, connections: int) -> None:
+    """Have so many connections in use at once; they are idle afterwards."""
+    together = Barrier(connections)
+
+    def commands() -> Iterator[bytes]:
+        together.wait(WITHIN_S)
+        yield command("PING")
+
+    with ThreadPoolExecutor(connections) as threads:
+        for asked in [threads.submit(link.exchange, commands()) for _ in range(connections)]:
+            assert asked.result(WITHIN_S)
+
+
+def test_what_writes_follows_its_name_to_the_new_primary_after_one_failure(pair: Pair) -> None:
+    with closing(Link(pair.name)) as link:
+        RedisRoles(link).begin({0: Beginning("g1-aaaaaa", 1, 0, 0)})
+        store = RedisStore(link, "g1-aaaaaa")
+        writes = [
+            PartitionWrite(0, at, 0, at + 1, [PatientChange("a" * 32, {"meta": b"%d" % at}, (), {})]) for at in (0, 1)
+        ]
+        assert isinstance(store.write(writes[:1])[0], Written)
+        hold_open(link, 3)
+        pair.fail_over()
+        with pytest.raises(StoreUnavailableError, match="ReadOnly"):
+            store.write(writes[1:])
+        assert isinstance(store.write(writes[1:])[0], Written)
+    with redis.Redis.from_url(pair.second.address) as client:
+        assert client.info("replication")["role"] == "master"
+        assert client.hget("g1-aaaaaa:{0}:offset", "offset") == b"2"
+
+
+async def test_readiness_tells_of_a_demoted_server_once_and_asks_the_new_primary_then(pair: Pair) -> None:
+    check = RedisCheck(pair.name, writes=True)
+    assert await check() == ()
+    pair.fail_over()
+    assert [trouble.reason for trouble in await check()] == [TroubleReason.REDIS_READ_ONLY]
+    assert await check() == ()
+    check.close()

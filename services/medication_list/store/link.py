@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, cast
 import hiredis
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from services.medication_list.store.library import CODE, LIBRARY
@@ -163,6 +163,10 @@ class Link:
             return ValueError("the store function refused arguments that contradict each other")
         if "unction not found" in text:
             self.close()  # the next connection loads it
+        if isinstance(reply, ReadOnlyError):
+            # A server that was made a replica lets its clients stay. The next connection asks the name anew, which may stand
+            # for the new primary by now.
+            self.close()
         # The error's first word only: what follows may quote an argument.
         return StoreUnavailableError(f"redis refused: {type(reply).__name__} {text.split(' ', 1)[0]}")
 

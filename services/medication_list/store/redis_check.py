@@ -66,6 +66,8 @@ class RedisCheck:
             return (Trouble(TroubleReason.REDIS_UNREACHABLE, text),)
         if said is None:
             return ()
+        if said == "READONLY":
+            self.close()  # the next question asks the name anew, which may stand for the new primary by now
         reason, text = _SAID.get(said, (TroubleReason.REDIS_REFUSES, f"Redis takes no writes; it says {said}."))
         return (Trouble(reason, text, stops=self._writes or reason is TroubleReason.REDIS_LOADING),)
 
