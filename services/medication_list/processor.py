@@ -23,6 +23,7 @@ from services.clock import SystemClock
 from services.health import HealthServer, Pulse, Readiness
 from services.interpreter import collect_seldom
 from services.medication_list.driver import (
+    OF_ALL,
     Applied,
     DriverSettings,
     Fetch,
@@ -82,6 +83,8 @@ SWITCH_WITHIN_S: Final = 1.0
 """A switch that a worker has seen undecided for so long is given up: whoever began it is gone, and writes wait."""
 _WAIT_FOR_LEAVE_S: Final = 0.4
 """A switch takes less, as a rule; then no batch need be read again."""
+OF_EVERY_BATCH: Final = (*OF_ALL, SourceLogUnavailableError, GenerationRefusedError)
+"""What `Worker.process` raises before it looks at any batch, too: it enters the generation, and looks around."""
 _log = get_logger()
 
 
@@ -371,7 +374,7 @@ def main() -> NoReturn:
         progress.follow(lambda: status(app))
         worker.metrics.positions.follow(lambda: status(app))
         try:
-            await pump(log, leaving.process)
+            await pump(log, leaving.process, of_all=OF_EVERY_BATCH)
         finally:
             beating.cancel()
 

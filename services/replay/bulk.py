@@ -42,7 +42,7 @@ from services.medication_list.generations import (
     generation_for,
     record_of,
 )
-from services.medication_list.processor import Patience, Worker
+from services.medication_list.processor import OF_EVERY_BATCH, Patience, Worker
 from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import Store, StoreUnavailableError
@@ -180,9 +180,9 @@ class BulkReader(LogReader):
         """See `LogReader.applied`."""
         self._cursors.applied(batch, self._now_s())
 
-    def rewind(self, partition: int, offset: int) -> None:
+    def rewind(self, partition: int, offset: int, rest_s: float = 0.0) -> None:
         """See `LogReader.rewind`."""
-        self._cursors.rewind(partition, offset)
+        self._cursors.rewind(partition, offset, rest_s)
 
     async def _check_store(self) -> None:
         """Notice a store that was restored, and a switch, also while nothing comes."""
@@ -228,7 +228,7 @@ async def replay(
 
     reader = BulkReader(consumer, worker, partitions, declared, pace, clock)
     # Capped is the usual case once it chases: then a long pause would be a long switch.
-    pumping = asyncio.ensure_future(pump(reader, process, Pauses(0.02, 0.2)))
+    pumping = asyncio.ensure_future(pump(reader, process, Pauses(0.02, 0.2), of_all=OF_EVERY_BATCH))
     await asyncio.wait([pumping, gone], return_when=asyncio.FIRST_COMPLETED)
     pumping.cancel()
     for each in (pumping, gone):

@@ -353,6 +353,25 @@ async def test_a_partition_whose_batches_fail_again_and_again_is_stuck_and_raise
         assert worker.stop() == 0
 
 
+async def test_a_partition_that_fails_is_named_and_keeps_no_other_one_from_being_read(stage: Stage) -> None:
+    await stage.send([f"v{n}" for n in range(40)])
+    with stage.worker(stuck_after_s=2.0) as worker:
+        await worker.until(lambda: stage.store.count() == 40)
+        stage.store.client.hset(stage.store.offsets, "1", "no number")
+        for part in "abcde":  # in several fetches, each with one of the partition that fails
+            await stage.send([f"{part}{n}" for n in range(400)])
+        others = {0: 510, 2: 510, 3: 510}
+        await worker.until(lambda: stage.store.next_offsets(others) == others)
+        assert worker.logged("batch_failed", "partition=1", "offset=10", "error_type=ValueError")
+        await worker.until(lambda: worker.logged("partition_stuck"))
+        assert not any(worker.logged("partition_stuck", f"partition={each}") for each in others)
+        assert not any(worker.logged("batch_failed", f"partition={each}") for each in others)
+        stage.store.client.hset(stage.store.offsets, "1", "10")
+        await worker.until(lambda: stage.store.count() == 2_040)
+        assert len(stage.store.counted_once()) == 2_040
+        assert worker.stop() == 0
+
+
 async def test_a_corrupt_batch_is_an_alarm_at_its_offset_and_what_lies_before_it_is_applied(stage: Stage) -> None:
     for part in "abc":
         await stage.send([f"{part}{n}" for n in range(40)])

@@ -31,7 +31,14 @@ from services.medication_list.source_log import MemorySourceLog
 from services.medication_list.store.library import CODE, LIBRARY, RELEASE
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
-from services.medication_list.store.port import PartitionWrite, PatientChange, StoreUnavailableError, Wanted, Written
+from services.medication_list.store.port import (
+    PartitionWrite,
+    PatientChange,
+    StoreUnavailableError,
+    Wanted,
+    Written,
+    WrongTypeError,
+)
 from services.medication_list.store.reading import NotReadyError, ViewReader
 from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_outbox import RedisOutbox
@@ -171,14 +178,16 @@ def test_a_redis_that_became_a_replica_takes_nothing(store: RedisStore, client: 
 
 
 def test_a_key_that_somebody_else_wrote_is_an_error_and_not_an_empty_patient(
-    store: RedisStore, client: redis.Redis
+    store: RedisStore, client: redis.Redis, link: Link
 ) -> None:
+    """And no store that is away: what was written with it to another partition stands."""
+    RedisRoles(link).begin({1: Beginning(G1, 1, 0, 0)})
     client.set(f"{G1}:{{0}}:p:{ANNA}", "not ours")
-    with pytest.raises(StoreUnavailableError, match="WRONGTYPE"):
+    with pytest.raises(WrongTypeError, match="WRONGTYPE"):
         store.read({0: [Wanted(ANNA, ["meta"], [])]})
-    with pytest.raises(StoreUnavailableError, match="WRONGTYPE"):
-        store.write([write(0)])
-    assert store.next_offsets([0]) == {0: 0}
+    with pytest.raises(WrongTypeError, match="WRONGTYPE"):
+        store.write([write(0), PartitionWrite(1, 0, 0, 1)])
+    assert store.next_offsets([0, 1]) == {0: 0, 1: 1}
 
 
 def test_two_releases_run_beside_one_another(store: RedisStore, client: redis.Redis) -> None:

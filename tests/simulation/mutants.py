@@ -149,13 +149,13 @@ def batch_skipped_after_an_error(stack: ExitStack) -> None:
     from services.medication_list.driver import pump as package  # noqa: F401
 
     module = sys.modules["services.medication_list.driver.pump"]
-    original = module._verdicts
+    original = module._answers
 
-    def careless(process: Any, fetch: Any, failures: int) -> Any:
-        verdicts = original(process, fetch, failures)
-        return verdicts or {each.partition: Applied(each.next_offset) for each in fetch.batches}
+    def careless(process: Any, fetch: Any, *more: Any) -> Any:
+        answers = original(process, fetch, *more)
+        return answers or {each.partition: Applied(each.next_offset) for each in fetch.batches}
 
-    _instead(stack, module, "_verdicts", careless)
+    _instead(stack, module, "_answers", careless)
 
 
 @mutant

@@ -16,7 +16,7 @@ from services.medication_list.driver.app import FaustLog
 from services.medication_list.driver.kafka import Intervals, PartitionReader, Plan, look_for_rollback
 from services.medication_list.generations import GenerationRefusedError
 from services.medication_list.mending import Held, Mender, mend_held
-from services.medication_list.processor import LeavingWhenGone, Patience, Worker
+from services.medication_list.processor import OF_EVERY_BATCH, LeavingWhenGone, Patience, Worker
 from services.medication_list.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import Store, StoreUnavailableError
 from services.topics.registry import EVENTS_TOPIC
@@ -83,7 +83,7 @@ async def run_worker(world: World, process: Process, release: Release, group: Gr
     ]
     log = FaustLog(_queued(queue), plan.cursors, loop.time)
     try:
-        await pump(log, seat.process_fetch, Pauses())
+        await pump(log, seat.process_fetch, Pauses(), of_all=OF_EVERY_BATCH)
     finally:
         for each in tasks:
             each.cancel()

@@ -4,12 +4,17 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from services.canonical_log.allowed_keys import ALLOWED
 from services.medication_list.driver import (
+    OF_ALL,
     Applied,
     Cursors,
     Fetch,
@@ -26,7 +31,7 @@ from services.medication_list.driver import (
 )
 from services.medication_list.driver.cursors import rolled_back
 from services.medication_list.last_record import mark_of
-from services.medication_list.store.port import Standing
+from services.medication_list.store.port import Standing, StoreUnavailableError, WrongTypeError
 
 PAUSE = Pauses(first_s=0.0, longest_s=0.0)
 
@@ -61,6 +66,8 @@ class MemoryStore:
     last: dict[int, bytes] = field(default_factory=dict)
     counts: Counter[tuple[int, int]] = field(default_factory=Counter)
     mishaps: list[str] = field(default_factory=list)
+    poisoned: set[int] = field(default_factory=set)
+    """Partitions of which nothing can be written; what is written with them is."""
     refusals: int = 0
 
     def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
@@ -76,9 +83,12 @@ class MemoryStore:
             self.counts.clear()
         if mishap == "fails_before":
             raise ConnectionError
-        verdicts = {batch.partition: self._apply(batch) for batch in fetch.batches}
+        sound = [batch for batch in fetch.batches if batch.partition not in self.poisoned]
+        verdicts = {batch.partition: self._apply(batch) for batch in sound}
         if mishap == "fails_after":
             raise TimeoutError
+        if mishap == "stumbles" or len(sound) < len(fetch.batches):
+            raise ArithmeticError
         return {} if mishap == "silent" else verdicts
 
     def _apply(self, batch: PartitionBatch) -> Verdict:
@@ -112,7 +122,9 @@ DISTURBANCES: tuple[Disturbance, ...] = (
 )
 
 offsets = st.sets(st.integers(0, 60)).map(sorted)
-mishaps = st.lists(st.sampled_from(["none", "fails_before", "fails_after", "silent", "emptied"]), max_size=12)
+mishaps = st.lists(
+    st.sampled_from(["none", "fails_before", "fails_after", "stumbles", "silent", "emptied"]), max_size=12
+)
 
 
 @given(st.tuples(offsets, offsets), mishaps, st.integers(1, 5), st.lists(st.sampled_from(DISTURBANCES), max_size=12))
@@ -269,6 +281,33 @@ def test_a_partition_that_does_not_advance_is_told_once() -> None:
     assert cursors.stuck(now_s=130.0, after_s=60.0) != []
 
 
+def test_a_partition_that_rests_again_and_again_is_told_and_no_other_one() -> None:
+    cursors = Cursors()
+    cursors.assign([0, 1], 0.0)
+    for partition, turn in cursors.unplaced([0, 1]).items():
+        cursors.place(partition, turn, Standing(0))
+    cursors.take_seeks([0, 1])
+    for now_s in range(61):
+        for partition, turn in cursors.readable({0, 1} - cursors.resting(now_s)).items():
+            batch = cursors.take(partition, turn, [LogRecord(now_s)], now_s + 1, 100)
+            if batch is not None and partition == 1:
+                cursors.applied(batch, now_s)
+        cursors.rewind(0, 0, rest_s=3.0)
+    assert [status.partition for status in cursors.stuck(now_s=60.0, after_s=60.0)] == [0]
+    assert [status.is_stuck for status in cursors.status()] == [True, False]
+
+
+def test_a_partition_rests_from_when_the_reader_looks_and_is_read_at_once_where_the_store_went_back() -> None:
+    cursors, _ = placed()
+    cursors.rewind(0, 0, rest_s=2.0)
+    assert cursors.resting(10.0) == {0}
+    assert cursors.resting(11.9) == {0}
+    assert cursors.resting(12.0) == set()
+    cursors.rewind(0, 5, rest_s=2.0)
+    assert rolled_back(cursors, cursors.believed(), {0: 3}) == [0]
+    assert cursors.resting(20.0) == set()
+
+
 def test_a_missing_codec_is_named_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     check_codecs()
     monkeypatch.setattr("aiokafka.codec.cramjam", None)
@@ -343,3 +382,140 @@ def test_no_batch_from_before_sends_a_partition_on_that_has_yet_to_find_what_was
     assert rolled_back(cursors, cursors.believed(), {0: 0}) == [0], "an operator emptied the store"
     assert cursors.take_seeks([0]) == {0: 0}
     assert cursors.readable([0]).keys() == {0}
+
+
+# --- What one partition fails on is that partition's alone -------------------------------------------------------
+
+
+class Worked:
+    """A worker of three partitions; each step of the reader takes a tenth of a second."""
+
+    def __init__(self, poisoned: Collection[int] = ()) -> None:
+        self.store = MemoryStore(poisoned=set(poisoned))
+        self.now_s = 0.0
+        self.asked: list[tuple[float, tuple[int, ...]]] = []
+        self.waited: list[float] = []
+        self.heals: Callable[[], bool] = lambda: True
+
+    def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
+        """As the store does."""
+        self.asked.append((self.now_s, tuple(batch.partition for batch in fetch.batches)))
+        return self.store.process(fetch)
+
+    async def run(self, process: Callable[[Fetch], Mapping[int, Verdict]] | None = None) -> list[Any]:
+        """Read six records of each partition, two at a time; returns what was logged."""
+
+        async def step() -> None:
+            await asyncio.sleep(0)
+            self.now_s += 0.1
+            if self.heals():
+                self.store.poisoned.clear()
+
+        async def sleep(seconds: float) -> None:
+            self.waited.append(seconds)
+
+        log = MemoryLog({partition: list(range(6)) for partition in range(3)})
+        reader = MemoryLogReader(log.read, self.store, max_records=2, now_s=lambda: self.now_s, yielding=step)
+        reader.assign(log.offsets)
+        reader.close()
+        with capture_logs() as lines:
+            async with asyncio.timeout(20):
+                await pump(reader, process or self.process, sleep=sleep)
+        assert self.store.counts == Counter((p, o) for p, offsets in log.offsets.items() for o in offsets)
+        return [line for line in lines if line["event"] == "batch_failed"]
+
+
+async def test_a_partition_that_fails_keeps_no_other_one_from_being_read() -> None:
+    worked = Worked(poisoned=[1])
+    worked.heals = lambda: worked.store.stored == {0: 6, 2: 6}
+    await worked.run()
+    assert worked.waited == [0.1], "for what was written beside it the first time, and then no more"
+
+
+async def test_what_fails_is_told_with_its_partition_and_where_it_stands() -> None:
+    worked = Worked(poisoned=[1])
+    worked.heals = lambda: len(worked.asked) > 20
+    lines = await worked.run()
+    assert len(lines) > 2
+    for number, line in enumerate(lines, 1):
+        assert line == {
+            "event": "batch_failed",
+            "log_level": "error",
+            "partition": 1,
+            "offset": 0,
+            "error_type": "ArithmeticError",
+            "failures": number,
+        }
+        assert all(ALLOWED[key](value) for key, value in line.items() if key not in ("event", "log_level"))
+
+
+async def test_a_partition_that_fails_rests_longer_each_time_and_up_to_a_second() -> None:
+    worked = Worked(poisoned=[1])
+    worked.heals = lambda: worked.now_s > 30.0
+    await worked.run()
+    alone = [at_s for at_s, partitions in worked.asked if partitions == (1,)]
+    gaps = [round(later - earlier, 1) for earlier, later in pairwise(alone)]
+    assert gaps[:4] == sorted(gaps[:4])
+    assert all(1.0 <= gap < 1.5 for gap in gaps[5:-3])
+
+
+async def test_what_was_written_beside_a_failure_is_refused_once_and_the_one_that_fails_is_asked_for_apart_then() -> (
+    None
+):
+    """Refused each time, the others would be fetched anew each time, and never count as having come further."""
+    worked = Worked(poisoned=[1])
+    worked.heals = lambda: worked.now_s > 5.0
+    await worked.run()
+    assert [partitions for _, partitions in worked.asked][:5] == [(0, 1, 2), (0,), (1,), (2,), (0, 2)]
+    assert worked.store.refusals == 2
+    assert (0, 1, 2) not in [partitions for _, partitions in worked.asked[1:-3]]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("away"), TimeoutError(), PermissionError()])
+async def test_a_store_that_is_away_is_asked_once_for_all_partitions(error: Exception) -> None:
+    worked = Worked()
+    errors = [error] * 3
+
+    def process(fetch: Fetch) -> Mapping[int, Verdict]:
+        verdicts = worked.process(fetch)
+        if errors:
+            worked.store.stored.clear()
+            worked.store.counts.clear()
+            raise errors.pop()
+        return verdicts
+
+    lines = await worked.run(process)
+    assert [partitions for _, partitions in worked.asked][:4] == [(0, 1, 2)] * 4
+    assert [(line["partitions"], line["failures"]) for line in lines] == [(3, 1), (3, 2), (3, 3)]
+    assert worked.waited == [0.1, 0.2, 0.4]
+
+
+async def test_a_store_that_goes_away_while_each_is_asked_for_alone_is_asked_no_more() -> None:
+    worked = Worked()
+    errors = [StoreUnavailableError("away"), ArithmeticError()]
+
+    def process(fetch: Fetch) -> Mapping[int, Verdict]:
+        if errors:
+            worked.asked.append((worked.now_s, tuple(batch.partition for batch in fetch.batches)))
+            raise errors.pop()
+        return worked.process(fetch)
+
+    (line,) = await worked.run(process)
+    assert [partitions for _, partitions in worked.asked][:3] == [(0, 1, 2), (0,), (0, 1, 2)]
+    assert (line["error_type"], line["partitions"]) == ("StoreUnavailableError", 3)
+    assert worked.waited == [0.1]
+
+
+def test_a_key_of_another_type_is_an_answer_and_no_store_that_is_away() -> None:
+    """As a StoreUnavailableError it is what readers and the relay take it for; here it is one partition's."""
+    worked = Worked()
+
+    def process(fetch: Fetch) -> Mapping[int, Verdict]:
+        if worked.now_s < 3.0 and any(batch.partition == 2 for batch in fetch.batches):
+            raise WrongTypeError("WRONGTYPE")
+        return worked.process(fetch)
+
+    lines = asyncio.run(worked.run(process))
+    assert issubclass(WrongTypeError, OF_ALL)
+    assert {(line["partition"], line["error_type"]) for line in lines} == {(2, "WrongTypeError")}
+    assert worked.waited == []

@@ -27,10 +27,10 @@ from services.medication_list.driver.batches import (
 from services.medication_list.driver.cursors import Cursors, PartitionStatus, Stop, StopReason
 from services.medication_list.driver.kafka import BatchConsumer, BatchTransport, Intervals, register
 from services.medication_list.driver.memory import MemoryLogReader
-from services.medication_list.driver.pump import Pauses, pump
+from services.medication_list.driver.pump import OF_ALL, Pauses, pump
 
 __all__ = [
-    "Agent", "Applied", "BatchConsumer", "BatchTransport", "CodecMissingError", "Cursors", "DriverSettings", "Fetch",
+    "OF_ALL", "Agent", "Applied", "BatchConsumer", "BatchTransport", "CodecMissingError", "Cursors", "DriverSettings", "Fetch",
     "Intervals", "LogReader", "MemoryLogReader", "PartitionBatch", "PartitionStatus", "Pauses", "Positions", "Process",
     "Record", "Rewind", "Stop", "StopReason", "Verdict", "attach", "check_codecs", "create_app", "pump", "register", "run", "status",
 ]  # fmt: skip

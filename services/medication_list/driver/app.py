@@ -117,9 +117,9 @@ class FaustLog(LogReader):
         """Note that the store has taken the batch."""
         self._cursors.applied(batch, self._now_s())
 
-    def rewind(self, partition: int, offset: int) -> None:
-        """Read the partition again from ``offset``."""
-        self._cursors.rewind(partition, offset)
+    def rewind(self, partition: int, offset: int, rest_s: float = 0.0) -> None:
+        """Read the partition again from ``offset``, after a rest."""
+        self._cursors.rewind(partition, offset, rest_s)
 
 
 def check_codecs() -> None:

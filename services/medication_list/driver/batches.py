@@ -86,7 +86,7 @@ Verdict = Applied | Rewind
 
 Process = Callable[[Fetch], Mapping[int, Verdict]]
 """Folds and stores one fetch and gives one verdict a partition. It may block on the store, and may raise: then every
-batch of the fetch comes again, so it must lean on the store's compare-and-set."""
+batch of the fetch comes again, at once and alone or later, so it must lean on the store's compare-and-set."""
 
 
 class Positions(Protocol):
@@ -115,6 +115,6 @@ class LogReader(Protocol):
         """Note that the store has taken the batch."""
         ...
 
-    def rewind(self, partition: int, offset: int) -> None:
-        """Read the partition again from ``offset``; what is still queued of it is no longer current."""
+    def rewind(self, partition: int, offset: int, rest_s: float = 0.0) -> None:
+        """Read the partition again from ``offset``, after a rest; what is still queued of it is no longer current."""
         ...

@@ -60,6 +60,8 @@ class _Cursor:
     suspect_before: int = 0  # below this offset, read one record at a time
     advanced_at_s: float = 0.0
     alarmed: bool = False
+    rest_s: float = 0.0  # a rest that has yet to begin
+    rests_until_s: float = 0.0
 
 
 class Cursors:
@@ -172,8 +174,8 @@ class Cursors:
                 cursor.advanced_at_s = now_s
                 cursor.alarmed = False
 
-    def rewind(self, partition: int, offset: int) -> None:
-        """Read the partition again from ``offset``. A partition that is no longer assigned is left alone.
+    def rewind(self, partition: int, offset: int, rest_s: float = 0.0) -> None:
+        """Read the partition again from ``offset``, after a rest. A partition that is no longer assigned is left alone.
 
         So is one that has yet to begin where the store stands, or is stopped: a batch from before that cannot send it on.
         """
@@ -182,6 +184,19 @@ class Cursors:
             has_begun = cursor is not None and cursor.next_offset is not None and not cursor.last
             if cursor is not None and has_begun and cursor.stop is None:
                 self._send_to(cursor, offset)
+                cursor.rest_s = rest_s
+
+    def resting(self, now_s: float) -> set[int]:
+        """Return the partitions that are not to be read yet; a rest begins when this is asked first.
+
+        So the clock is that of whoever reads. Nobody else's turn is touched by it, and the alarm for what does not advance
+        goes on counting.
+        """
+        with self._lock:
+            for cursor in self._cursors.values():
+                if cursor.rest_s:
+                    cursor.rests_until_s, cursor.rest_s = now_s + cursor.rest_s, 0.0
+            return {partition for partition, cursor in self._cursors.items() if now_s < cursor.rests_until_s}
 
     def believed(self) -> dict[int, tuple[int, int]]:
         """Return turn and applied offset of each partition that has begun."""
@@ -272,6 +287,7 @@ class Cursors:
         cursor.last = b""
         cursor.must_seek = True
         cursor.stop = None
+        cursor.rest_s = cursor.rests_until_s = 0.0
 
 
 def _status(partition: int, cursor: _Cursor) -> PartitionStatus:

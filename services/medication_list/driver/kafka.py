@@ -129,6 +129,7 @@ class PartitionReader:
         self._gathers = False
         self._sought: dict[int, _Sought] = {}
         self._begun_over: dict[int, object | None] = {}
+        self._resting: set[int] = set()
 
     async def read(self, consumer: AIOKafkaConsumer, max_records: int) -> tuple[PartitionBatch, ...]:
         """Return the next batches, at most one a partition, or none after a moment's wait.
@@ -201,13 +202,19 @@ class PartitionReader:
             # Before they are sought: what comes over a later one is not what was asked for over this.
             self._begun_over.update((each, self._connection(consumer, each)) for each in unplaced)
             await self._ask_store(unplaced)
+        resting = self._cursors.resting(asyncio.get_running_loop().time())
         for partition, offset in self._cursors.take_seeks(assigned).items():
             try:
                 consumer.seek(self._tp(partition), offset)
             except IllegalStateError:
                 continue  # revoked while the store was asked; the next assignment places it again
-            consumer.resume(self._tp(partition))
-        return self._cursors.readable(assigned)
+            # What was fetched of one that rests would hold up the next fetch of all others of its broker.
+            (consumer.pause if partition in resting else consumer.resume)(self._tp(partition))
+        for partition in (self._resting & assigned) - resting:
+            with suppress(IllegalStateError):
+                consumer.resume(self._tp(partition))
+        self._resting = resting
+        return self._cursors.readable(assigned - resting)
 
     async def _ask_store(self, unplaced: Mapping[int, int]) -> None:
         try:

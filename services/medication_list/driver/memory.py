@@ -62,7 +62,7 @@ class MemoryLogReader(LogReader):
             if batches:
                 await self._yielding()
                 yield Fetch(batches)
-            elif self._closed:
+            elif self._closed and not self._cursors.resting(self._now_s()):
                 return
 
     def is_current(self, batch: PartitionBatch) -> bool:
@@ -73,9 +73,9 @@ class MemoryLogReader(LogReader):
         """Note that the store has taken the batch."""
         self._cursors.applied(batch, self._now_s())
 
-    def rewind(self, partition: int, offset: int) -> None:
-        """Read the partition again from ``offset``."""
-        self._cursors.rewind(partition, offset)
+    def rewind(self, partition: int, offset: int, rest_s: float = 0.0) -> None:
+        """Read the partition again from ``offset``, after a rest."""
+        self._cursors.rewind(partition, offset, rest_s)
 
     def _place(self) -> None:
         unplaced = self._cursors.unplaced(self._assigned)
@@ -88,7 +88,8 @@ class MemoryLogReader(LogReader):
 
     def _take(self) -> tuple[PartitionBatch, ...]:
         batches = []
-        for partition, turn in self._cursors.readable(self._assigned).items():
+        awake = set(self._assigned) - self._cursors.resting(self._now_s())
+        for partition, turn in sorted(self._cursors.readable(awake).items()):
             # What was judged last is read once more, and not handed on.
             at_most = self._max_records + self._cursors.is_unproved(partition, turn)
             records = self._read(partition, self._sought[partition], at_most)

@@ -12,7 +12,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from services.medication_list.store.library import CODE, LIBRARY
-from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.port import StoreUnavailableError, WrongTypeError
 
 SOCKET_TIMEOUT_S: Final = 2.0
 """A longer wait would hold up a rebalance of the consumer group."""
@@ -168,7 +168,9 @@ class Link:
             # for the new primary by now.
             self.close()
         # The error's first word only: what follows may quote an argument.
-        return StoreUnavailableError(f"redis refused: {type(reply).__name__} {text.split(' ', 1)[0]}")
+        first = text.split(" ", 1)[0]
+        kind = WrongTypeError if first == "WRONGTYPE" else StoreUnavailableError
+        return kind(f"redis refused: {type(reply).__name__} {first}")
 
     def _take(self) -> _Wire:
         try:

@@ -21,6 +21,10 @@ class ViewLostError(StoreUnavailableError):
         self.partition = partition
 
 
+class WrongTypeError(StoreUnavailableError):
+    """A key holds another type than is ever given to it: somebody else wrote it. Others of the same call were answered."""
+
+
 class Standing(NamedTuple):
     """How far a partition has come. `last` is the mark of the record that was judged last, empty where none is known."""
 
