@@ -63,6 +63,10 @@ class Stage:
         self._world.broker.records[PLACE] += lost
         self._world.broker.ends[PLACE] += len(lost)
 
+    def go(self, *, away: bool) -> None:
+        """The partition has no leader, or has one again."""
+        self._world.broker.is_available = not away
+
     def empty_store(self) -> None:
         """What the runbook says, once nobody has the lost records any more."""
         self._world.server.flush_all()
@@ -187,6 +191,27 @@ def test_a_log_that_lost_the_very_last_record_is_short_at_every_look() -> None:
         assert stage.stands() == (6, None), "it is looked at again"
         await asyncio.sleep(10.0)
         assert stage.stands() == (6, StopReason.OFFSET_OUT_OF_RANGE)
+
+    play(tale)
+
+
+def test_a_leader_has_its_five_seconds_from_its_own_first_answer_on() -> None:
+    """However long there was none before it: it may not show for a moment what it has."""
+
+    async def tale(stage: Stage) -> None:
+        lost = stage.lose(1)
+        await asyncio.sleep(3.0)
+        assert stage.stands() == (6, StopReason.OFFSET_OUT_OF_RANGE)
+        stage.go(away=True)
+        await asyncio.sleep(RETRIED_S + 10.0)
+        assert stage.stands() == (6, None), "looked for, and nobody answers"
+        stage.go(away=False)
+        await asyncio.sleep(3.0)
+        assert stage.stands() == (6, None)
+        stage.restore(lost)
+        stage.append(ANOTHER[:4])
+        await asyncio.sleep(5.0)
+        assert stage.stands() == (10, None)
 
     play(tale)
 

@@ -106,11 +106,15 @@ def register(positions: Positions, *, topic: str, declared_partitions: int, inte
 
 
 class _Sought(NamedTuple):
-    """When a partition was found without the record that was judged last, and when it had been fetched last by then."""
+    """A partition that was found without the record that was judged last.
+
+    ``polled``: when it had been fetched last, at the last look. ``answered_s``: when the first answer was found that came after
+    the first look; None before there is one.
+    """
 
     turn: int
-    at_s: float
     polled: int | None
+    answered_s: float | None = None
 
 
 class PartitionReader:
@@ -307,16 +311,21 @@ class PartitionReader:
     def _lacks_the_last(self, consumer: AIOKafkaConsumer, partition: int, turn: int) -> bool:
         """Tell whether the log ends where the record must be that was judged last: no error says so, and nothing comes.
 
-        A leader that was elected just now may not show for a moment what it has.
+        A leader that was elected just now may not show for a moment what it has. So the time is counted from its own first
+        answer: while there is no leader nothing comes either, and that may last longer.
         """
         if not self._cursors.is_unproved(partition, turn):
             return False
         now_s = asyncio.get_running_loop().time()
         sought, polled = self._sought.get(partition), consumer.last_poll_timestamp(self._tp(partition))
         if sought is None or sought.turn != turn:
-            self._sought[partition] = _Sought(turn, now_s, polled)
+            self._sought[partition] = _Sought(turn, polled)
             return False
-        return polled != sought.polled and now_s - sought.at_s >= _NOTHING_THERE_S
+        if polled == sought.polled:
+            return False
+        answered_s = now_s if sought.answered_s is None else sought.answered_s
+        self._sought[partition] = _Sought(turn, polled, answered_s)
+        return now_s - answered_s >= _NOTHING_THERE_S
 
     def _stop_reading(
         self, consumer: AIOKafkaConsumer, partition: int, turn: int, error: Exception, within: int
