@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 from msgspec.structs import replace
 
-from schemas.codec import UndecodableError, decode, digest_of, name_of
+from schemas.codec import UndecodableError, UnknownSchemaError, decode, digest_of, name_of
 from schemas.events import Event, ParkedRecordClosed, PrescriptionIssued
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason, Reason
@@ -95,7 +95,8 @@ def item_of(record: Record, partition: int, partitions: int, framing: Framing) -
     try:
         return _item_of(record, patient, framing)
     except UndecodableError as error:
-        return Unreadable(record, patient, error.reason, getattr(error, "schema", None))
+        schema = error.schema if isinstance(error, UnknownSchemaError) else None
+        return Unreadable(record, patient, error.reason, schema)
     except RegistryUnavailableError:
         raise
     except Exception as error:  # noqa: BLE001 - as where it is judged

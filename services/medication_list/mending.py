@@ -64,8 +64,9 @@ class Mender:
         for patient in self._mendable(partition):
             try:
                 done = self._refolder.refold(patient)
-            except RefoldRefusedError:
-                _log.warning("patient_not_refolded", partition=partition)
+            except RefoldRefusedError as error:
+                # By its type: not now, which the next look tries again, or not at all, which is for a person.
+                _log.warning("patient_not_refolded", partition=partition, error_type=type(error).__name__)
                 continue
             if done is not None and done.is_needed:
                 mended += 1

@@ -4,15 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from schemas import codec
 from schemas.events import Body, Event
 from schemas.framing import Framing
+from services.canonical_log.allowed_keys import ALLOWED
 from services.medication_list import mending
 from services.medication_list.driver import Applied, Fetch, PartitionBatch
 from services.medication_list.judging import Judge
 from services.medication_list.mending import AGAIN_S, Held, Mender, mend_held
+from services.medication_list.store.memory_store import MemoryRoles
 from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.roles import RoleState
 from tests.unit.fold_world import ACTORS, at, id_of, issued
 from tests.unit.refold_world import RefoldWorld, Stored
 
@@ -82,6 +86,38 @@ def test_each_patient_is_refolded_once_the_schema_is_there_and_then_never_again(
     assert all(
         f"t:{id_of(f'T{n}')}" in parked.world.store.read_whole(0, each).fields for n, each in enumerate(parked.patients)
     )
+
+
+def not_refolded(parked: Parked) -> list[str]:
+    with capture_logs() as lines:
+        assert parked.mender().mend(0) == 0
+    told = [each for each in lines if each["event"] == "patient_not_refolded"]
+    assert all(ALLOWED["error_type"](each["error_type"]) for each in told)
+    return [each["error_type"] for each in told]
+
+
+def test_a_patient_that_is_not_refolded_is_told_with_whether_it_may_be_another_time() -> None:
+    parked = Parked(1)
+    parked.registry.learn()
+    roles = MemoryRoles(parked.world.server)
+    (live,) = roles.roles([0]).values()
+    assert live is not None
+    frozen = live._replace(state=RoleState.FROZEN)
+    assert roles.turn(0, live, frozen)
+    assert not_refolded(parked) == ["RefoldNotNowError"]
+    assert roles.turn(0, frozen, live)
+    # A later record of the patient, which the log lost.
+    later: Event[Body] = Event(
+        event_id=id_of("lost"),
+        patient=parked.patients[0],
+        occurred_at_ms=at(0),
+        received_at_ms=at(0),
+        source=ACTORS["A"],
+        body=issued("R9", "T9").body,
+    )
+    parked.world.append(later, at(0))
+    del parked.world.records[0, 1]
+    assert not_refolded(parked) == ["RefoldRefusedError"]
 
 
 def test_one_look_is_bounded_and_what_is_left_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
