@@ -26,7 +26,7 @@ from services.medication_list.generations import refuse_another_log
 from services.medication_list.log_side import LogAsker
 from services.medication_list.outgoing import effect_id_of, outgoing, topic_of
 from services.medication_list.overview import overview
-from services.medication_list.overview_metrics import Overlooking
+from services.medication_list.overview_metrics import OverviewCollector
 from services.medication_list.packing import WaitingEffect, unpack_effect
 from services.medication_list.party_topics import KafkaPartyTopics, PartyTopics
 from services.medication_list.refused_topics import RefusedTopics
@@ -553,11 +553,11 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
     if traces is not None:
         traces.tell(registry)
     asker = LogAsker(settings.kafka)
-    overlooking = Overlooking(lambda: overview(asker, link, topics), registry)
+    collector = OverviewCollector(lambda: overview(asker, link, topics), registry)
     more = [metrics_routes(lambda _: (registry,))]
     health = HealthServer(readiness, pulse, host=settings.host, port=settings.port, more=more)
     health.start()
-    overlooking.start()
+    collector.start()
     tasks = [asyncio.create_task(relay.run(), name="relay"), asyncio.create_task(pulse.keep(), name="pulse")]
     get_logger().info("relay_started")
     await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -571,7 +571,7 @@ async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> N
     await log.close()
     if traces is not None:
         await asyncio.to_thread(traces.close)
-    overlooking.stop()
+    collector.stop()
     asker.close()
     link.close()
     health.stop()

@@ -20,7 +20,7 @@ OLD_AFTER_S: Final = 60.0
 _ENDS_WITHIN_S: Final = 5.0
 
 
-class Overlooking(Collector):
+class OverviewCollector(Collector):
     """Looks until it is stopped. `look` may block."""
 
     def __init__(self, look: Callable[[], Overview], registry: Registry, every_s: float = LOOKS_EVERY_S) -> None:

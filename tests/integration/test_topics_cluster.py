@@ -89,7 +89,7 @@ def test_other_partitions_and_undeclared_topics_are_named(cluster: str, admin: K
         expect(cluster, [])
 
 
-def test_a_party_without_its_topics_is_missed_until_they_are_created(cluster: str, admin: KafkaAdminClient) -> None:
+def test_a_party_without_its_topics_is_reported_until_they_are_created(cluster: str, admin: KafkaAdminClient) -> None:
     missing = differences(KafkaAccess(cluster), load(), ANOTHER, one_broker=True)
     assert {each.what for each in missing} == {"missing"}
     names = {each.topic for each in missing}

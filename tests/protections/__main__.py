@@ -1,4 +1,4 @@
-"""Takes one protection out after the other, and runs the test that must miss it: `python -m tests.protections [mutant ...]`.
+"""Takes one protection out after the other, and runs the test that must catch it: `python -m tests.protections [mutant ...]`.
 
 The tests are collected once; each mutant has a process of its own, forked from there, since it changes the code for good.
 The first is without any. Each says in a line how it ended, after the failure that it brought about.
@@ -16,7 +16,7 @@ from tests.protections import MUTANTS
 
 SOUND: Final = "nothing"
 """In the place of a mutant's name: all protections stand."""
-HOW: Final = {0: "passed", 1: "missed"}
+HOW: Final = {0: "passed", 1: "caught"}
 """How it ended, by the exit code of its process; anything else is `broken`: a test that could not even begin, say."""
 
 
@@ -79,8 +79,8 @@ class OneByOne:
 
 
 def tests_of(names: Sequence[str]) -> set[str]:
-    """The tests that miss these."""
-    return {MUTANTS[name].missed_by for name in names}
+    """The tests that catch these."""
+    return {MUTANTS[name].caught_by for name in names}
 
 
 def main() -> None:

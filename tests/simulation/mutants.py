@@ -27,7 +27,7 @@ MUTANTS: dict[str, Change] = dict(REPLAY_MUTANTS)
 
 
 def kind_of(name: str) -> str | None:
-    """The kind of schedules that must miss it; None: any."""
+    """The kind of schedules that must catch it; None: any."""
     kinds = {
         rebuilt_view_judges_what_was_parked: "parked",
         refold_forgets_what_it_released: "released",

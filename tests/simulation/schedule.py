@@ -253,7 +253,7 @@ def command_for(seed: int, mutant: str | None = None) -> str:
 
 
 def run(seed: int, mutant: str | None = None) -> Result:
-    """Run one schedule; `mutant`: without this protection, and of the kind that must miss it, where it is of one.
+    """Run one schedule; `mutant`: without this protection, and of the kind that must catch it, where there is one.
 
     The same seed gives the same history in every process, whatever ran there before.
     """

@@ -52,16 +52,16 @@ def test_every_mutant_that_is_named_is_there(promise: str) -> None:
 
 
 @pytest.mark.parametrize("promise", PROMISES)
-def test_every_promise_has_a_protection_that_is_missed(promise: str) -> None:
+def test_every_promise_has_a_mutant_that_is_caught(promise: str) -> None:
     assert mutants_in(ROWS[promise])
 
 
 @pytest.mark.parametrize("name", sorted(protections.MUTANTS))
-def test_a_mutant_stands_beside_the_test_that_misses_it(name: str) -> None:
+def test_a_mutant_stands_beside_the_test_that_catches_it(name: str) -> None:
     mutant = protections.MUTANTS[name]
     row = ROWS[mutant.promise]
     assert name in mutants_in(row)
-    assert mutant.missed_by in {"::".join(each) for each in named_in(row)}
+    assert mutant.caught_by in {"::".join(each) for each in named_in(row)}
 
 
 def test_no_mutant_is_left_out() -> None:

@@ -1,4 +1,4 @@
-"""Schedules by chance keep every promise, one seed tells one history, and each protection that is taken out is missed."""
+"""Schedules by chance keep every promise, one seed tells one history, and the loss of each protection is caught."""
 
 import gc
 import os
@@ -107,9 +107,9 @@ def _played(arguments: Sequence[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
-def test_a_protection_that_is_taken_out_is_missed(name: str) -> None:
+def test_a_protection_that_is_taken_out_is_caught(name: str) -> None:
     seeds = (CAUGHT_BEFORE.get(name, 1), *range(1, TRIES + 1))
     caught = next((result for seed in seeds if (result := run(seed, name)).violations), None)
     assert caught is not None, f"{name} survived {TRIES} schedules"
-    assert caught.violations[0].invariant != "crash", "it was not the protection that was missed"
+    assert caught.violations[0].invariant != "crash", "the process crashed, and the loss of the protection was not caught"
     assert "again, from the beginning" in explain(caught)

@@ -15,7 +15,7 @@ from services.health import Readiness, Trouble, TroubleReason
 from services.medication_list.driver import Applied, Fetch, PartitionBatch, PartitionStatus, Rewind, Stop, StopReason
 from services.medication_list.judging import Judged
 from services.medication_list.overview import GenerationOverview, Overview, PartitionOverview, RedisOverview
-from services.medication_list.overview_metrics import Overlooking
+from services.medication_list.overview_metrics import OverviewCollector
 from services.medication_list.processor_metrics import Positions, ProcessorMetrics
 from services.medication_list.read_api.read_metrics import ReadMetrics
 from services.medication_list.relay_metrics import RelayMetrics
@@ -67,7 +67,7 @@ def everything() -> Registry:
     processor.positions.follow(lambda: (status(0, 3, 5, StopReason.CORRUPT_BATCH),))
     relay.held("topic_missing")
     inbox.rejected("invalid")
-    Overlooking(lambda: overview_of(1), registry).look()
+    OverviewCollector(lambda: overview_of(1), registry).look()
     TroubleMetrics(Readiness({}), registry)
     traces = Traces("a_service", 0.0, InMemorySpanExporter())
     traces.tell(registry)
@@ -201,9 +201,9 @@ def test_an_overview_that_fails_ends_nothing_and_tells_nothing_old() -> None:
             raise RuntimeError
         return overview_of(3)
 
-    overlooking = Overlooking(look, registry)
+    collector = OverviewCollector(look, registry)
     assert series(registry) == {}
-    overlooking.look()
+    collector.look()
     broken[0] = True
-    overlooking.look()
+    collector.look()
     assert series(registry)["medchain_view_lag_events,partition=0"] == 3
