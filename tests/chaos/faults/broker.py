@@ -20,7 +20,7 @@ def broker_sigkill(stand: Stand, _dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=BROKER_MS, holds_s=(0.0, 3.0))
 def broker_sigterm(stand: Stand, _dice: random.Random) -> Iterator[None]:
-    """The broker is ended cleanly and started again."""
+    """The broker is stopped cleanly and started again."""
     stand.broker.stop()
     try:
         yield
@@ -30,7 +30,7 @@ def broker_sigterm(stand: Stand, _dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=BROKER_MS, holds_s=(6.0, 6.0))
 def started_without_broker(stand: Stand, _dice: random.Random) -> Iterator[None]:
-    """Every process is killed and starts again while the broker is away."""
+    """Every process is killed and started again while the broker is away."""
     stand.broker.kill()
     for name in stand.names():
         stand.send_signal(name, signal.SIGKILL)

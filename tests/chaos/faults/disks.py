@@ -17,14 +17,14 @@ from tests.chaos.stand import Stand
 
 @fault(bound_ms=PROCESSOR_MS, holds_s=(5.0, 5.0))
 def redis_disk_full(stand: Stand, _dice: random.Random) -> Iterator[None]:
-    """The disk of Redis' file is full for a while: Redis refuses writes."""
+    """The disk with Redis' file is full for a while: Redis refuses writes."""
     with _full(stand.redis.directory):
         yield
 
 
 @fault(bound_ms=BROKER_MS, holds_s=(5.0, 5.0))
 def broker_disk_full(stand: Stand, _dice: random.Random) -> Iterator[None]:
-    """The disk of the log is full: the broker gives up; there is room again, and it is started."""
+    """The disk of the log is full: the broker gives up; space is freed, and it is started."""
     try:
         with _full(stand.broker.directory):
             yield

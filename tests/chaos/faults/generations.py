@@ -39,7 +39,7 @@ _FROZEN_AT_MOST_S: Final = 60.0
 
 @fault(bound_ms=PROCESSOR_MS, weight=2)
 def switched_under_load(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """A second generation is built, made live, and now and then the first one again, while everybody writes and reads."""
+    """A second generation is built and made live, and now and then the first one again, while all clients write and read."""
     with _roles(stand) as roles:
         before = _pointer(roles)
         record = GenerationRecord(VERSION, RELEASE, time.time_ns() // 1_000_000)
@@ -63,7 +63,7 @@ def switched_under_load(stand: Stand, dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=PROCESSOR_MS, weight=2)
 def replayed_under_load(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """An operator replays amid the load; a bulk reader, or the command, is killed; what was made is switched to, and now and then back."""
+    """An operator replays under load; a bulk reader, or the command, is killed; the new view is switched to, and now and then back."""
     with _roles(stand) as roles:
         before = _pointer(roles)
         stand.supervisor.start(stand.operator("replay", "replay"))
@@ -80,7 +80,7 @@ def replayed_under_load(stand: Stand, dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=PROCESSOR_MS)
 def switch_abandoned(stand: Stand, _dice: random.Random) -> Iterator[None]:
-    """Somebody freezes the partitions and goes away; somebody else gives the switch up."""
+    """A switch freezes the partitions and is abandoned; somebody else gives it up."""
     with _roles(stand) as roles:
         announced = freeze(roles, stand.partitions)
         let_pass(2.0)

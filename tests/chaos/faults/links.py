@@ -14,25 +14,25 @@ LINK_S: Final = (2.0, 8.0)
 
 @fault(bound_ms=PROCESSOR_MS, weight=3, holds_s=LINK_S)
 def link_cut(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """A process cannot reach Redis or the broker: what stands is reset, what is new is refused."""
+    """A process cannot reach Redis or the broker: open connections are reset, new ones refused."""
     yield from _link_is(stand, dice, Condition(refuses=True))
 
 
 @fault(bound_ms=PROCESSOR_MS, weight=2, holds_s=LINK_S)
 def link_silent(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """Nothing passes between a process and Redis or the broker, and nobody is told."""
+    """Nothing passes between a process and Redis or the broker, and neither side is told."""
     yield from _link_is(stand, dice, Condition(silent=True))
 
 
 @fault(bound_ms=PROCESSOR_MS, weight=3, holds_s=LINK_S)
 def link_loses_answers(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """What a process sends arrives, and what it is answered does not: writes happen that it takes for failed."""
+    """Requests of a process arrive, their answers do not: writes happen that it takes for failed."""
     yield from _link_is(stand, dice, Condition(loses_answers=True))
 
 
 @fault(bound_ms=PROCESSOR_MS, weight=2, holds_s=LINK_S)
 def link_slow(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """The link is late and narrow."""
+    """The link has high latency and little bandwidth."""
     yield from _link_is(stand, dice, Condition(delay_ms=150, bytes_per_s=200_000))
 
 

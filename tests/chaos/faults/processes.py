@@ -95,7 +95,7 @@ def service_sigkill(stand: Stand, dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=PROCESSOR_MS, weight=3, holds_s=PAST_THE_SESSION, measured_inside=True)
 def processor_sigstop(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """SIGSTOP of a processor past its session, then SIGCONT: a worker that does not know that it is none any more."""
+    """SIGSTOP of a processor past its session, then SIGCONT: a worker that does not know that it has lost its partitions."""
     yield from _stopped(stand, dice.choice(stand.names("processor")))
 
 

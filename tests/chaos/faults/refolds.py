@@ -38,7 +38,7 @@ Between = Callable[[Stand, random.Random, str], None]
 
 @fault(bound_ms=PROCESSOR_MS)
 def refolded_under_load(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """An operator folds patients anew, sound ones and some whose view has too much; in between an event of theirs comes, or a processor is killed."""
+    """An operator refolds patients, sound ones and some whose view has too much; in between an event of theirs arrives, or a processor is killed."""
     generation = stand.view.hget("live", "generation").decode()
     patients = _some_patients(stand, dice, generation)
     with (

@@ -28,7 +28,7 @@ def redis_sigkill(stand: Stand, _dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=None)
 def redis_aof_truncated(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """SIGKILL of Redis, and the end of its append-only file is gone: offset and state go back together."""
+    """SIGKILL of Redis, and the end of its append-only file is lost: offset and state go back together."""
     stand.redis.kill()
     file = max((stand.redis.directory / "appendonlydir").glob("*.incr.aof"), key=lambda path: path.stat().st_mtime)
     with file.open("r+b") as open_file:
@@ -48,7 +48,7 @@ def redis_flushed(stand: Stand, dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=None, weight=2)
 def redis_flushed_and_a_worker_dies(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """FLUSHALL, and a processor is killed as it begins anew: what it had of the log stays half built until another comes."""
+    """FLUSHALL, and a processor is killed as it begins anew: its partitions stay half built until another takes over."""
     name = dice.choice(stand.names("processor"))
     point = dice.choice((*POINTS["beginning"], "after_store_write"))
     stand.order(name, point)
@@ -67,7 +67,7 @@ def redis_functions_flushed(stand: Stand, _dice: random.Random) -> Iterator[None
 
 @fault(bound_ms=None, weight=2)
 def redis_restored_older(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """Redis comes back with a copy of some seconds ago, older than what Kafka's committed offsets say."""
+    """Redis comes back with a copy some seconds old, older than Kafka's committed offsets."""
     data, copy = stand.redis.directory / "appendonlydir", stand.folder / "redis-copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(data, copy)
@@ -81,7 +81,7 @@ def redis_restored_older(stand: Stand, dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=REDIS_MS, holds_s=(2.0, 5.0))
 def redis_read_only(stand: Stand, _dice: random.Random) -> Iterator[None]:
-    """Redis is the replica of nobody: it answers reads and refuses writes."""
+    """Redis is a replica without a master: it answers reads and refuses writes."""
     stand.tell_redis("REPLICAOF", "127.0.0.1", "1")
     try:
         yield
@@ -91,7 +91,7 @@ def redis_read_only(stand: Stand, _dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=REDIS_MS, holds_s=(2.0, 5.0))
 def redis_out_of_memory(stand: Stand, _dice: random.Random) -> Iterator[None]:
-    """Redis is at its limit and, as it must, refuses writes instead of evicting."""
+    """Redis is at its memory limit and, as configured, refuses writes instead of evicting."""
     used = int(stand.view.info("memory")["used_memory"])
     stand.view.config_set("maxmemory", used // 2)
     try:
@@ -102,7 +102,7 @@ def redis_out_of_memory(stand: Stand, _dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=REDIS_MS)
 def redis_slow(stand: Stand, _dice: random.Random) -> Iterator[None]:
-    """Redis answers nobody for longer than anybody waits."""
+    """Redis answers nobody for longer than any client waits."""
     for _ in range(3):
         with contextlib.suppress(redis.RedisError):
             stand.tell_redis("CLIENT", "PAUSE", "2500", "ALL")
@@ -112,7 +112,7 @@ def redis_slow(stand: Stand, _dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=REDIS_MS)
 def redis_loading(stand: Stand, _dice: random.Random) -> Iterator[None]:
-    """Redis reads its file slowly: connections stand and every command is told that it loads."""
+    """Redis reads its file slowly: connections are accepted and every command is answered that it is loading."""
     stand.redis.kill()
     stand.redis_settings.write_text("key-load-delay 100\nloading-process-events-interval-bytes 1024\n")
     try:

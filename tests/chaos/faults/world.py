@@ -14,7 +14,7 @@ from tests.chaos.stand import Stand
 
 @fault(bound_ms=REDIS_MS)
 def clocks_jump(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """Clocks of single processes stand still an hour ahead, then an hour behind, then go right again."""
+    """Clocks of single processes stand still an hour ahead, then an hour behind, then are right again."""
     names = dice.sample(stand.names(), 4)
     try:
         for by_ms in (HOUR_MS, -HOUR_MS):
@@ -59,13 +59,13 @@ def another_fold(stand: Stand, _dice: random.Random) -> Iterator[None]:
 
 @fault(bound_ms=REDIS_MS, weight=2)
 def records_doubled(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """A producer that believes itself unheard appends again what is in the log: the latest, and what lies far back."""
+    """A producer that believes its appends failed repeats records: the latest, and some far back in the log."""
     records.append_again(stand, dice)
     yield
 
 
 @fault(bound_ms=REDIS_MS, weight=2)
 def records_unreadable(stand: Stand, dice: random.Random) -> Iterator[None]:
-    """Records that nobody can read, of every kind, among those of living patients."""
+    """Unreadable records of every kind, among those of patients in use."""
     records.append_unreadable(stand, dice)
     yield
