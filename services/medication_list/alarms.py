@@ -1,4 +1,4 @@
-"""The alarms that what was said raises for a person to look into, told by whoever finds out."""
+"""Alarms about what events say: a number under two patients, an id reported again with other content."""
 
 from schemas.codec import name_of
 from services.canonical_log import get_logger
@@ -13,7 +13,7 @@ def tell_number_conflict(partition: int, name: str) -> None:
 
 
 def tell_conflicting(partition: int, entry: LogEntry) -> None:
-    """Raise the alarm that an event says otherwise what was said before: refused(conflicting_duplicate)."""
+    """Raise the alarm that an event contradicts an earlier one of its id: refused(conflicting_duplicate)."""
     event = entry.event
     _log.error(
         "conflicting_duplicate",

@@ -1,6 +1,6 @@
-"""What was answered and proved otherwise: kept beside a patient's fields when the patient is folded anew.
+"""Outcomes that have changed since they were answered: kept beside a patient's fields when the patient is folded anew.
 
-It is the one thing of a patient that the log does not tell, so the fold neither writes nor reads it.
+It is the only field of a patient that is not derived from the log, so the fold neither writes nor reads it.
 """
 
 from collections.abc import Mapping

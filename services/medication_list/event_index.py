@@ -1,4 +1,4 @@
-"""A patient's event index, read: which records of the log are the patient's, and what became of each."""
+"""Reads a patient's event index: which records of the log are the patient's, and the outcome of each."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""Generations of the view: begun where nothing stands, refused where they do not fit, and switched at once."""
+"""Generations of the view: begun where nothing is stored, refused if they do not fit, and switched in one step."""
 
 import re
 import secrets
@@ -23,11 +23,11 @@ class GenerationRefusedError(Exception):
 
 
 class GenerationGoneError(GenerationRefusedError):
-    """What this process worked on was retired, and there is nothing else for its release: it may end."""
+    """The generation that this process fed was retired, and its release has no other: it may end."""
 
 
 class GenerationState(StrEnum):
-    """How far a generation is, apart from being live, which the pointer alone says."""
+    """How far a generation is; whether it is live, only the pointer says."""
 
     FILLING = "filling"
     """A replay makes it: it is fed by that replay alone, and cannot become live."""
@@ -38,7 +38,7 @@ class GenerationState(StrEnum):
 
 
 class GenerationRecord(msgspec.Struct, frozen=True):
-    """What is known of a generation: which fold made it, of which release, when, and how far it is."""
+    """What is known of a generation: which fold of which release made it, when, and how far it is."""
 
     fold_version: int
     release: str

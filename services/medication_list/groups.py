@@ -1,4 +1,4 @@
-"""The consumer groups of processors: releases that fold otherwise must not share partitions, nor who feeds one generation."""
+"""The consumer groups of processors: one for each version of the fold, and for each generation named by a setting."""
 
 
 def group_of_release(fold_version: int) -> str:

@@ -1,4 +1,4 @@
-"""What a processor says of the partitions that it works on."""
+"""What a processor reports of its partitions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from services.medication_list.driver import PartitionStatus
 
 
 class Progress:
-    """Looks at how far each partition of a worker has come, once there is a worker."""
+    """Reports how far each partition of a worker has come, once there is a worker."""
 
     def __init__(self) -> None:
         self._status: Callable[[], Sequence[PartitionStatus]] | None = None

@@ -1,6 +1,6 @@
 """One pass over a fetch: decode all, read what they touch, fold in memory, write each partition in one step.
 
-The entry function is `Judge.process`. It knows no Kafka and no Redis: the same code runs under a simulation.
+The entry function is `Judge.process`. It uses neither Kafka nor Redis directly: a simulation runs the same code.
 """
 
 import time
@@ -49,7 +49,7 @@ _log = get_logger()
 
 
 class ParkedNote(msgspec.Struct, frozen=True, array_like=True):
-    """What the parked records of a partition are listed by: why, whose (None: nobody can tell), and since when."""
+    """How a parked record is listed: why, whose (None: unknown), and since when."""
 
     reason: ParkReason
     patient: str | None
@@ -68,7 +68,7 @@ class Readable(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unreadable(msgspec.Struct, frozen=True, gc=False):
-    """A record that cannot be judged, and the patient that it belongs to as far as anybody can tell."""
+    """A record that cannot be judged, and the patient that it belongs to, if known."""
 
     record: Record
     patient: str | None
@@ -202,7 +202,7 @@ class PartitionWork:
 
 @dataclass(slots=True)
 class Judged:
-    """What became of a fetch, for whoever counts: only what the store took, and the time by stage.
+    """The outcome of a fetch, for metrics: only what the store accepted, and the time by stage.
 
     `outcomes`, `parked` (by reason): records. `conflicts`: ids that belong to another patient. `conflicting`: events that say
     otherwise what was said before. `seconds`: by stage.
@@ -223,7 +223,7 @@ def nobody_counts(_: Judged) -> None:
 
 
 class StaleReadError(Exception):
-    """The store moved between two reads of one pass: what was read does not belong together."""
+    """The store changed between two reads of one pass: they do not belong together."""
 
     def __init__(self, partition: int, offset: int) -> None:
         super().__init__(f"partition {partition} moved to {offset} while it was read")
@@ -232,7 +232,7 @@ class StaleReadError(Exception):
 
 
 class Judge:
-    """Folds fetches into the store. Raises what the store raises; the driver then brings the fetch again."""
+    """Folds fetches into the store. Raises what the store raises; the driver then delivers the fetch again."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a record is known again by: whether the log still holds the one that the view judged last, at its offset."""
+"""The mark by which a worker checks that the log still holds, at its offset, the record judged last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DIGEST_BYTES = 8
 
 
 def mark_of(record: Record) -> bytes:
-    """Offset, the broker's time, and a digest of key and value: what took its place at the same offset has another one."""
+    """Offset, the broker's time, and a digest of key and value: another record at the same offset has another mark."""
     digest = blake2b(record.key or b"", digest_size=_DIGEST_BYTES)
     digest.update(b"\0")
     digest.update(record.value or b"")
@@ -20,10 +20,10 @@ def mark_of(record: Record) -> bytes:
 
 
 def offset_in(mark: bytes) -> int:
-    """The offset of the record that a mark is of."""
+    """The offset of a mark's record."""
     return int(mark.partition(b" ")[0])
 
 
 def recorded_at_ms_in(mark: bytes) -> int:
-    """When the broker took the record that a mark is of."""
+    """When the broker took a mark's record."""
     return int(mark.split(b" ", 2)[1])

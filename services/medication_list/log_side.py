@@ -1,6 +1,6 @@
-"""What the brokers say of the log, for the overview: ends, owners, and since when records wait; over connections that are kept.
+"""What the brokers say of the log, for the overview: ends, owners, and since when records wait; connections are kept.
 
-Looked at every five seconds, a client made for each look took two thirds of what the look cost, and the broker's part besides.
+At one look every five seconds, creating a client each time took two thirds of the look's cost, and work of the broker.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Refolds, by itself, whatever was parked for a schema that this release has: when a worker starts, or gets a partition.
+"""Refolds automatically what was parked for a schema that this release has: on getting a partition, and every minute.
 
-The entry function is `Mender.mend`. What was parked for another reason waits for an operator.
+The entry function is `Mender.mend`. Records parked for other reasons wait for an operator.
 """
 
 import threading
@@ -32,7 +32,7 @@ _log = get_logger()
 
 
 class Mender:
-    """Looks through what is parked. Several may, of one release or of several: each refold is decided by the epoch rule."""
+    """Looks through parked records. Several may, of one release or of several: the epoch rule decides each refold."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ def _is_hopeful(note: ParkedNote) -> bool:
 
 
 class Held:
-    """The partitions that a worker was asked about of late, by the clock that never goes back."""
+    """The partitions that a worker was asked about recently, by the monotonic clock."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s

@@ -1,4 +1,4 @@
-"""The relay: takes what waits in the outbox, sends it, awaits the ack, notes the progress, deletes; it keeps no cursor.
+"""The relay: takes effects from the outbox, sends them, awaits the acks, notes the progress, deletes; it keeps no cursor.
 
 At least once by the relay, once by the effects' ids. `python -m services.medication_list.outbox` runs it.
 """
@@ -87,7 +87,7 @@ _FAILURES: Final = (StoreUnavailableError, LogUnavailable, SourceLogUnavailableE
 
 
 class UnsendableError(Exception):
-    """An effect that cannot be sent as things are; `reason` names why for the log, with the `fault` of ours if it is one."""
+    """An effect that cannot be sent at present; `reason` says why, for the log, with our `fault` if it is one."""
 
     def __init__(self, reason: str, fault: Exception | None = None) -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""Effects as they leave: from what the fold says is due to a record of the contract, for one recipient's own topic."""
+"""Effects as they are sent: turns an effect due by the fold into a record of the contract, for the recipient's topic."""
 
 from collections.abc import Callable
 from typing import NamedTuple

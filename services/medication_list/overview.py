@@ -1,6 +1,6 @@
-"""How log and view stand, seen from outside: each partition's owner and lag, what waits, what is parked, Redis, generations.
+"""The state of log and view, seen from outside: owner and lag of each partition, what waits or is parked, Redis, generations.
 
-For metrics, `medchain status` and `medchain doctor`. It asks; it changes nothing.
+For metrics, `medchain status` and `medchain doctor`. It changes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from services.topics.registry import EVENTS_TOPIC, Topics
 
 
 class PartitionOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """One partition; None where it could not be found out, or where nothing is.
+    """One partition; None where it could not be determined, or where there is nothing.
 
     `owner`: the consumer that works on it. `offset`: of the live view, `end`: of the log; `lag_seconds`: how long ago the
     broker took the first record that waits. `outbox`: effects that wait, `outbox_seconds`: since when the first one does.

@@ -1,4 +1,4 @@
-"""The overview as metrics: looked at every five seconds in a thread of its own, told when somebody asks."""
+"""The overview as metrics: taken every five seconds in its own thread, exported when scraped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.telemetry import Registry
 
 LOOKS_EVERY_S: Final = 5.0
 OLD_AFTER_S: Final = 60.0
-"""What was seen longer ago is not told any more: an alert on something that is missing is better than an old number."""
+"""Older values are no longer exported: an alert on a missing metric is better than an old number."""
 _ENDS_WITHIN_S: Final = 5.0
 
 
@@ -41,14 +41,14 @@ class OverviewCollector(Collector):
         self._thread.join(_ENDS_WITHIN_S)
 
     def look(self) -> None:
-        """Look once. What fails is told in the log, and by what is then missing."""
+        """Look once. A failure shows in the log, and by missing metrics."""
         try:
             self._seen = (time.monotonic(), self._look())
         except Exception:  # noqa: BLE001 - an overview that fails must not end the process that it is about
             get_logger().exception("overview_failed")
 
     def describe(self) -> Iterator[Metric]:
-        """Names and labels are those of what was seen; nothing is asked here."""
+        """Names and labels are those of the last look; nothing is asked here."""
         yield from ()
 
     def collect(self) -> Iterator[Metric]:

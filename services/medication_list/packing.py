@@ -43,7 +43,7 @@ class _PackedWaiting(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WaitingEffect(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An effect as it waits in the outbox; the relay makes of it what is sent.
+    """An effect as it waits in the outbox; the relay makes the record to send from it.
 
     `source_offset` stands first: the store reads it to leave out what was relayed before a loss. `patient` is the
     pseudonym that the sealed identity of an order is bound to, else None; it goes no further than the relay.

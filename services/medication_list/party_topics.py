@@ -1,4 +1,4 @@
-"""Which topics of outside parties the log has, so that an effect for a topic that is missing is never sent into a wait."""
+"""Which topics of outside parties exist, so that sending an effect never waits for a missing topic."""
 
 import asyncio
 from collections.abc import Collection
@@ -34,7 +34,7 @@ class PartyTopics(Protocol):
 class KafkaPartyTopics:
     """Those of a cluster, as last seen: one list answers for every topic that was ever asked for, until it is to be looked at again.
 
-    A topic that nobody has asked for before is looked for at once: a receipt whose topic is missing may be dropped by rule.
+    A topic asked for the first time is looked for at once: a receipt whose topic is missing may be dropped by rule.
     """
 
     def __init__(self, kafka: KafkaAccess, topics: Topics, *, create_missing: bool) -> None:

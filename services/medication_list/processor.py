@@ -1,4 +1,4 @@
-"""The processor: takes fetches from the driver, judges them into the store, one or many workers.
+"""The processor: takes fetches from the driver and judges them into the store; one or many workers.
 
 `python -m services.medication_list.processor` runs one worker. What a fetch means is in `judging.py`.
 """
@@ -90,7 +90,7 @@ _log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a worker waits inside `process` for leave to write, in seconds; not at all unless said.
+    """How long a worker waits inside `process` for permission to write, in seconds; by default not at all.
 
     It blocks: the driver's heartbeats have a thread of their own. Shorter than any timeout of the driver.
     """
@@ -308,7 +308,7 @@ def _rest(batch: PartitionBatch, offset: int) -> PartitionBatch:
 
 
 class Tally:
-    """Counts what was done, and tells it in one line every ten seconds."""
+    """Counts what was done, and logs it in one line every ten seconds."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -384,7 +384,7 @@ def main() -> NoReturn:
 
 
 class LeavingWhenGone:
-    """Ends the process in order, as an operator would, when there is nothing to feed any more."""
+    """Ends the process in order, as an operator would, when there is nothing left to feed."""
 
     def __init__(self, worker: Worker, leave: Callable[[], None]) -> None:
         """`leave`: how the process is asked to end."""

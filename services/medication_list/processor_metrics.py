@@ -1,4 +1,4 @@
-"""What a processor counts: once a fetch, never once an event, so that it costs nothing that can be measured."""
+"""A processor's metrics: counted once a fetch, never once an event, so that their cost cannot be measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
 
 
 class ProcessorMetrics:
-    """Counts fetches and what became of their records; how far it has come is looked up when it is asked for."""
+    """Counts fetches and the outcomes of their records; progress is looked up on request."""
 
     def __init__(self, registry: Registry) -> None:
         self._outcomes = Counter(

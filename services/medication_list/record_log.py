@@ -1,4 +1,4 @@
-"""Reads single records of the log by their places; the real one from Kafka, and one in memory beside it."""
+"""Reads single records of the log by their places: from Kafka, and from memory for tests."""
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ class LogLookupError(Exception):
 
 
 class AnotherLogError(LogLookupError):
-    """The log does not hold what the view was made of: it lost records, and others may have taken their places."""
+    """The log does not hold what the view was made from: it lost records, and others may have taken their places."""
 
 
 class StoredRecord(Protocol):
@@ -108,7 +108,7 @@ class MemoryRecordLog:
 
 
 class KafkaRecordLog:
-    """The real one: consumers that are kept, each used by one reading at a time."""
+    """The real one: consumers that are kept, each used by one read at a time."""
 
     def __init__(self, kafka: KafkaAccess, topic: str = EVENTS_TOPIC) -> None:
         self._kafka = kafka

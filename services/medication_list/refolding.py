@@ -1,4 +1,4 @@
-"""Folds one patient anew, in log order, and puts the result in the place of what stands, while traffic runs.
+"""Folds one patient anew, in log order, and replaces the stored state with the result, while traffic runs.
 
 The entry function is `Refolder.refold`. Once a schema or a fault is mended, what had been parked takes effect in its own
 place. What comes of it is what a fold of the whole log gives, and nothing else, but for `answered.py`: outcomes that had
@@ -75,7 +75,7 @@ class RefoldRefusedError(Exception):
 
 
 class RefoldNotNowError(RefoldRefusedError):
-    """This patient cannot be folded anew at this moment; the same again may be."""
+    """This patient cannot be folded anew at this moment; trying again may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class AnswerChange:
 
 @dataclass(frozen=True, slots=True)
 class Refold:
-    """What folding one patient anew gives, and what it changes. Offsets are of the patient's partition.
+    """The result of folding one patient anew, and what it changes. Offsets are of the patient's partition.
 
     `unparked` are judged now, `parked` still cannot be. `effects` go out, corrections among them.
     """
@@ -193,7 +193,7 @@ class Refolder:
 
 @dataclass(slots=True)
 class PatientFold:
-    """One fold of the patient's records: where it has come to, and what became of each."""
+    """One fold of the patient's records: how far it has come, and the outcome of each."""
 
     patient: Patient
     verdicts: dict[int, Remembered] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a relay counts of the effects that it sends."""
+"""A relay's metrics of the effects that it sends."""
 
 from __future__ import annotations
 

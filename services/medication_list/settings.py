@@ -1,4 +1,4 @@
-"""What the processes of the medication list must be told by their environment."""
+"""What the processes of the medication list read from their environment."""
 
 from pydantic import SecretStr
 
@@ -10,7 +10,7 @@ from services.telemetry.traces import TracedSettings
 class MedicationListSettings(TracedSettings):
     """Where log and view are, which generation to work on, and the keys that a process has use for.
 
-    One object for the API, the processor and the relay; what a process is not told stays None.
+    One object for the API, the processor and the relay; what is not set stays None.
     """
 
     kafka: KafkaSetting

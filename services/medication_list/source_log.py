@@ -1,4 +1,4 @@
-"""What a generation must know of the log that it is made from: which log it is, where it ends, what was relayed of it."""
+"""What a generation must know of its log: which log it is, where it ends, and up to where effects were relayed."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class SourceLogUnavailableError(Exception):
 
 
 class LogIdentity(NamedTuple):
-    """Which log it is: a topic that was deleted and made again has the same name and another id."""
+    """Which log it is: a topic deleted and created again has the same name and another id."""
 
     cluster: str
     topic: str

@@ -1,4 +1,4 @@
-"""What the relay and the read API look at before they start: whether their log and their store belong together."""
+"""What the relay and the read API check before they start: whether their log and their store belong together."""
 
 from services.canonical_log import get_logger
 from services.medication_list.generations import GenerationRefusedError, refuse_another_log

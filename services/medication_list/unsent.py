@@ -1,6 +1,6 @@
-"""What the relay notes as unsent beside its progress: records that are parked, or were, and whose effects are still to come.
+"""What the relay notes as unsent beside its progress: records parked, or released, whose effects are still due.
 
-A view that is made anew after a loss parks them again (`generations.enter`), so that a refold sends what they owe.
+A view made anew after a loss parks them again (`generations.enter`), so that a refold sends their effects.
 """
 
 from typing import Final
@@ -23,7 +23,7 @@ class _Note(msgspec.Struct, frozen=True, array_like=True):
 
 
 def unsent_records(found: Unsent) -> tuple[UnsentRecord, ...]:
-    """By offset. What belongs to nobody is left out: it marks no list, is judged by nobody, and owes nothing."""
+    """By offset. Ownerless records are left out: they mark no list, are never judged, and have no effects due."""
     reasons = dict(found.withheld)
     for offset, packed in found.notes.items():
         note = _note_in(packed)
@@ -35,7 +35,7 @@ def unsent_records(found: Unsent) -> tuple[UnsentRecord, ...]:
 
 
 def _note_in(packed: bytes) -> _Note:
-    """A note that cannot be read may be of anybody's record: it counts."""
+    """An unreadable note may concern any patient's record: it counts."""
     try:
         return msgspec.msgpack.decode(packed, type=_Note)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""Whether a pharmacy may hand out, and what it must know before it does."""
+"""Whether a pharmacy may hand out, and what it must know first."""
 
 from schemas.reasons import Flag, Reason
 from services.medication_list.fold.calendar import is_later

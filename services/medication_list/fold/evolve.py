@@ -65,7 +65,7 @@ Memory = Remembered | bytes
 
 
 class Patient(Struct, gc=False):
-    """A patient as far as read from the store. fields: None where nothing stands; complete: every field is here."""
+    """A patient as far as read from the store. fields: None where nothing is stored; complete: every field is here."""
 
     fields: dict[str, State | None]
     memory: dict[bytes, Memory | None]
@@ -73,7 +73,7 @@ class Patient(Struct, gc=False):
 
 
 class LogEntry(Struct, frozen=True, gc=False):
-    """One event as it lies in the log. digest: of its content, NFC; raw: the record's bytes.
+    """One event as it is in the log. digest: of its content, NFC; raw: the record's bytes.
 
     own_key, natural_key: where it, and what it makes known, are remembered (`remembering.py`).
     """
@@ -92,7 +92,7 @@ def entry_of(event: Event[Body], offset: int, digest: bytes, raw: bytes) -> LogE
 
 
 class Judgement(Struct, frozen=True, gc=False):
-    """What one event changes: fields (None removes), memory, effects. `first`: what a duplicate was the first time."""
+    """What one event changes: fields (None removes), memory, effects. `first`: a duplicate's first outcome."""
 
     verdict: Verdict
     puts: dict[str, State | None]

@@ -69,7 +69,7 @@ APPLIED = Verdict("applied")
 
 
 class NoticeDue(Struct, frozen=True, array_like=True, tag="n", gc=False):
-    """Something an organisation must be told. The relay makes its id out of source event, kind, recipient, subject."""
+    """Something an organisation must be told. The relay derives its id from source event, kind, recipient, subject."""
 
     kind: NoticeKind
     organisation: str
@@ -82,7 +82,7 @@ class NoticeDue(Struct, frozen=True, array_like=True, tag="n", gc=False):
     by: str | None = None
     outcome: str | None = None
     change: int = 0
-    """Of a changed outcome that a refold tells: the how manyth of its event, so that each is another effect."""
+    """For an outcome changed by a refold: which change of its event this is (1, 2, ...), so that each is a separate effect."""
 
 
 class OrderDue(Struct, frozen=True, array_like=True, tag="o", gc=False):
@@ -123,7 +123,7 @@ class Rejudged(Struct, frozen=True, gc=False):
 
 
 class Draft(Struct, gc=False):
-    """The patient as far as loaded, with what the event at hand changes: reads fall through to what stood before.
+    """The patient as far as loaded, with what this event changes: reads fall through to the state before it.
 
     A draft is made for one judgement and thrown away; what it read is never changed.
     """

@@ -1,4 +1,4 @@
-"""Which fields of a patient an event is judged by: what to read first, and what a first read points at."""
+"""Which of a patient's fields an event is judged by: what to read first, and what a first read points to."""
 
 from schemas.events import (
     AllergyRecorded,

@@ -1,4 +1,4 @@
-"""Policy: the named values that a ministry or a vendor may want otherwise, each with its reason."""
+"""Policy: the named values that a ministry or a vendor may want changed, each with its reason."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""Prescriptions: issued, replacing what was signed before them, and recalled."""
+"""Prescriptions: issued, replacing earlier ones, and recalled."""
 
 from collections.abc import Iterable, Mapping
 from typing import cast

@@ -1,4 +1,4 @@
-"""The memory of events: each is known for ever by a short id, in constant space; the same for what it names."""
+"""The memory of events: each is remembered for ever by a short id, in constant space; likewise what it names."""
 
 from hashlib import blake2b
 

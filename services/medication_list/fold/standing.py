@@ -1,4 +1,4 @@
-"""Where a prescription stands: its status is computed from holder, hand-outs and recalls, never stepped."""
+"""A prescription's status: computed from holder, hand-outs and recalls, never stored."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -17,7 +17,7 @@ _when_it_happened: Final = attrgetter("occurred_at_ms", "dispense")
 
 
 class Usage(NamedTuple):
-    """What the standing hand-outs have used: periods, amount in the counting unit, and which of them completed."""
+    """What the hand-outs that stand have used: periods, amount in the counting unit, and which of them completed."""
 
     periods: int
     amount: Decimal

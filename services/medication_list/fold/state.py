@@ -90,7 +90,7 @@ class By(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Claim(Struct, frozen=True, array_like=True, gc=False):
-    """A standing claim. `place` is its offset: a holder's completion counts from there."""
+    """A claim in force. `place` is its offset: a holder's completion counts from there."""
 
     claim: str
     pharmacy: str
@@ -98,7 +98,7 @@ class Claim(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Dispatch(Struct, frozen=True, array_like=True, gc=False):
-    """A dispatch that stands. Bound once no claim is in its way; its order goes out then."""
+    """A dispatch in force. Bound once no claim is in its way; then its order is sent."""
 
     dispatch: str
     pharmacy: str
@@ -191,7 +191,7 @@ class Stop(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Pause(Struct, frozen=True, array_like=True, gc=False):
-    """A pause from a day, until and with another, or open; or until it was resumed."""
+    """A pause from one day to another inclusive, or open-ended; or until it was resumed."""
 
     start: date
     until: date | None
@@ -208,7 +208,7 @@ class Reservation(Struct, frozen=True, array_like=True, gc=False):
 
 
 class UseOfTreatment(Struct, frozen=True, array_like=True, gc=False):
-    """How the patient really takes it, by whose word."""
+    """How the patient really takes it, and who says so."""
 
     use: str
     reported_by: str
@@ -255,7 +255,7 @@ class TreatmentState(Struct, frozen=True, array_like=True, gc=False):
 
 
 class HandOutPointer(Struct, frozen=True, array_like=True, gc=False):
-    """From a hand-out to its prescription, with what a reversal is judged by."""
+    """From a hand-out to its prescription, with what is needed to judge a reversal."""
 
     prescription: str
     pharmacy: str
@@ -285,7 +285,7 @@ class RenewalState(Struct, frozen=True, array_like=True, gc=False):
 
 
 class WaitingFact(Struct, frozen=True, gc=False):
-    """A fact that waits for what it names: judged anew, in its own place, when that comes."""
+    """A fact that waits for what it names: judged again, at its own place, when that arrives."""
 
     event: Event[Body]
     offset: int
@@ -317,7 +317,7 @@ class Superseded(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Allergies(Struct, frozen=True, gc=False):
-    """All that is recorded about allergies: few enough that each order can carry them."""
+    """All recorded allergies: few enough that each order can carry them."""
 
     entries: tuple[AllergyState, ...] = ()
     superseded: tuple[Superseded, ...] = ()
@@ -336,7 +336,7 @@ class Multidose(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Death(Struct, frozen=True, array_like=True, gc=False):
-    """A death: a recall of whatever is dispensable, for as long as it is not retracted."""
+    """A death: a recall of whatever is dispensable, until it is retracted."""
 
     on: date
     place: int
@@ -361,7 +361,7 @@ class ParkedPlace(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Meta(Struct, frozen=True, array_like=True, gc=False):
-    """What concerns the patient as a whole. `version` is the offset of the last event that moved what the list shows.
+    """What concerns the patient as a whole. `version` is the offset of the last event that changed what the list shows.
 
     position: the offset after the patient's last event. parked: what the list waits for, in log order.
     """
@@ -373,12 +373,12 @@ class Meta(Struct, frozen=True, array_like=True, gc=False):
     multidose: Multidose | None = None
     reconciled: Reconciliation | None = None
     moved_otherwise: int = -1
-    """The version at which something moved that no longer stands: a multi-dose ended, a death retracted."""
+    """The version at which something changed that no longer exists: a multi-dose ended, a death retracted."""
     parked: tuple[ParkedPlace, ...] = ()
 
 
 class Remembered(Struct, frozen=True, array_like=True, gc=False):
-    """What stays known of an event for ever: where it is, a digest of its content, and what became of it."""
+    """What is remembered of an event for ever: where it is, a digest of its content, and its outcome."""
 
     offset: int
     digest: bytes

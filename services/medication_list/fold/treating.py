@@ -1,4 +1,4 @@
-"""Treatments: recorded, changed, paused, stopped, taken up again, and how they are really used."""
+"""Treatments: recorded, changed, paused, stopped, resumed, and how they are really used."""
 
 from msgspec.structs import replace
 
@@ -87,7 +87,7 @@ def treatment_changed(draft: Draft, event: Event[TreatmentChanged]) -> Verdict:
 
 
 def treatment_paused(draft: Draft, event: Event[TreatmentPaused]) -> Verdict:
-    """A second pause moves nothing: one of what is paused now, or from a day that is. Any other is one of its own."""
+    """A second pause changes nothing: one reported while paused, or from a day already paused. Any other is separate."""
     body = event.body
     treatment = draft.treatment(body.treatment)
     if treatment is None:

@@ -1,4 +1,4 @@
-"""The one function that makes text from structured dosing. Structure is never made from text."""
+"""The only function that makes text from structured dosing. Structure is never made from text."""
 
 from collections.abc import Iterable
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Remembers for two days where the events lie that came over HTTP, so that a bare event id leads to its outcome."""
+"""Remembers for two days where events that came over HTTP are in the log, so that a bare event id leads to its outcome."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A patient's events in log order, page by page: what was reported, by whom, and what became of it."""
+"""A patient's events in log order, page by page: what was reported, by whom, and its outcome."""
 
 from itertools import islice
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""What a reader is answered: the list or one prescription, and what it shows of the log."""
+"""The answers to readers: the list or one prescription, and which position of the log it shows."""
 
 from datetime import date
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What a pharmacy is not shown: a locked prescription, unless it came to it by the prescription's own number."""
+"""What a pharmacy is not shown: locked prescriptions that it does not hold, was not sent and has not dispensed."""
 
 from collections.abc import Collection, Iterable
 
@@ -15,12 +15,12 @@ PHARMACISTS = frozenset({"pharmacist"})
 
 
 class Withheld(Struct, frozen=True):
-    """What is not shown: prescriptions, the treatments of which nothing is left to show, and single events."""
+    """What is not shown: prescriptions, treatments of which nothing is left to show, and single events."""
 
     prescriptions: frozenset[str] = frozenset()
     treatments: frozenset[str] = frozenset()
     offsets: frozenset[int] = frozenset()
-    """Of the history: where a prescription came whose number is another patient's."""
+    """In the history: where a prescription came whose number is another patient's."""
 
     def is_about(self, body: Body) -> bool:
         """Whether an event names any of it."""
@@ -29,7 +29,7 @@ class Withheld(Struct, frozen=True):
 
 
 def withheld_from(shown: MedicationList, pharmacy: str) -> Withheld:
-    """What a pharmacy does not see of a list: the patient locked it, and this pharmacy has nothing to do with it.
+    """What a pharmacy does not see of a list: what the patient locked, unless this pharmacy is involved.
 
     An entry stands for what is prescribed now: where that is locked, the older ones do not show it.
     """
@@ -46,18 +46,18 @@ def withheld_from(shown: MedicationList, pharmacy: str) -> Withheld:
 
 
 def is_withheld(prescription: ShownPrescription, pharmacy: str) -> bool:
-    """Whether the patient locked it, and this pharmacy has nothing to do with it."""
+    """Whether the patient locked it, and this pharmacy is not involved."""
     return prescription.issued.locked and not _knows(pharmacy, prescription)
 
 
 def _knows(pharmacy: str, prescription: ShownPrescription) -> bool:
-    """Whether it was sent there, is held there, or something was handed out there."""
+    """Whether it was sent there, is held there, or was dispensed there."""
     parties = (prescription.holder, prescription.dispatched_to)
     return pharmacy in parties or any(each.pharmacy == pharmacy for each in prescription.hand_outs)
 
 
 def withheld_of_all(fields: Fields, at_ms: int, pharmacy: str, offsets: frozenset[int] = frozenset()) -> Withheld:
-    """The same of everything that was ever prescribed, for the history: a treatment is withheld with any of its prescriptions."""
+    """The same for everything ever prescribed, for the history: a treatment is withheld with any of its prescriptions."""
     found: dict[str, str] = {}
     for name, state in fields.items():
         if not isinstance(state, PrescriptionState):
@@ -70,7 +70,7 @@ def withheld_of_all(fields: Fields, at_ms: int, pharmacy: str, offsets: frozense
 
 
 def without(shown: MedicationList, withheld: Withheld) -> MedicationList:
-    """The list as far as it is shown; all else of it stays as it is."""
+    """The list as far as it is shown; the rest of it is unchanged."""
     if not withheld.prescriptions:
         return shown
     return replace(

@@ -1,4 +1,4 @@
-"""Brings single records of the log to the API's loop: what an outcome is about, a patient's history, the past."""
+"""Reads single records of the log for the API's loop: for an outcome's content, a patient's history, the past."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ _READERS: Final = 4
 
 
 class LogLookup:
-    """Some threads that read `records`, each value in single-object encoding. `close` it, and with it the records."""
+    """Some threads that read `records`, each value in single-object encoding. `close` it, which closes `records` too."""
 
     def __init__(self, records: RecordLog, framing: Framing = PLAIN) -> None:
         self._records = records

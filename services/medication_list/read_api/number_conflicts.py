@@ -59,7 +59,7 @@ class _Issue(NamedTuple):
 
 
 class NumberConflicts:
-    """Finds out whose a number is, and hides what came second. Each conflict is an alarm, once a process."""
+    """Finds out whose a number is, and hides what came second. Each conflict raises an alarm, once a process."""
 
     def __init__(self, reader: ViewReader, log: LogLookup, told: Callable[[], None] = lambda: None) -> None:
         """`told`: hears of each alarm."""

@@ -1,4 +1,4 @@
-"""What became of one record of the log: its outcome, as the view remembers it, and what it is about, as it is now."""
+"""The outcome of one record of the log, as the view remembers it, and the resource that it is about, as it is now."""
 
 from collections.abc import Callable
 from typing import Any, Final, cast

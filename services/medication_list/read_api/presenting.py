@@ -1,4 +1,4 @@
-"""How the contract's types look at the HTTP edge: JSON, instants as RFC 3339 under names without `_ms`, exact numbers."""
+"""How the contract's types look over HTTP: JSON, instants as RFC 3339 under names without `_ms`, exact numbers."""
 
 import re
 from typing import Any, Final

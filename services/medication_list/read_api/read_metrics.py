@@ -1,4 +1,4 @@
-"""What the read API measures of its waits (readers and writers who ask for no less than a position), and finds beside."""
+"""The read API's metrics: waits of readers and writers that ask for at least a position, and what is found on the way."""
 
 from __future__ import annotations
 

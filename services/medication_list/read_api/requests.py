@@ -1,4 +1,4 @@
-"""What the read API is asked: checked as the door checks a write, all errors at once."""
+"""Requests to the read API: checked as the door checks a write, all errors at once."""
 
 from collections.abc import Iterator
 from typing import TypeVar

@@ -16,7 +16,7 @@ _PREFIX: Final = "rx:"
 
 
 class Search(NamedTuple):
-    """What is looked for. `every`: recalled, completed and expired ones too."""
+    """What to look for. `every`: recalled, completed and expired ones too."""
 
     patient: str | None
     reference_number: str | None

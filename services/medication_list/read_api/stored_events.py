@@ -1,4 +1,4 @@
-"""A patient's events read back: what the view knows of each, and what the log's records say."""
+"""Reads a patient's events back: what the view knows of each, and what the log's records say."""
 
 from collections.abc import Mapping
 from typing import Final

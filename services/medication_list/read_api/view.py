@@ -1,4 +1,4 @@
-"""The list as a reader sees it: made from a patient's fields, whole, for the reader's clock; pure like the fold.
+"""The list as a reader sees it: built from a patient's fields, whole, by the reader's clock; pure like the fold.
 
 What depends on time (status, expiry, courses that end, entries that leave after 90 days) is computed here, when it is
 read; nobody has to send anything for it.

@@ -1,4 +1,4 @@
-"""What the store knows of an outbox entry: which record of the log it comes from. The rest is the fold's and the relay's."""
+"""What the store knows of an outbox entry: its record of the log. The rest concerns the fold and the relay."""
 
 import msgspec
 

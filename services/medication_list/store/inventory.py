@@ -1,4 +1,4 @@
-"""What lies in the store, generation by generation: for operators who count, compare and clear it away."""
+"""What is in the store, generation by generation: for operators who count, compare and delete it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol

@@ -1,4 +1,4 @@
-"""The names of everything in Redis; the hash tag is the partition, so that what changes together lies on one node."""
+"""The names of all keys in Redis; the hash tag is the partition, so that what changes together is on one node."""
 
 LIVE = "live"
 """The commit point of switches, the identity of the log, and one record per generation."""

@@ -104,7 +104,7 @@ class Found(NamedTuple):
 
 
 class Owners(NamedTuple):
-    """Under whom numbers came, in the partitions that could be asked.
+    """The patients under whom numbers came, in the partitions that could be asked.
 
     `patients`: by number, every patient under whom it came. `not_asked`: one of the partitions that cannot be shown now,
     where more may be known; None: all were asked, and a number that is not here is nobody's.
@@ -186,9 +186,9 @@ class ViewReader:
     async def await_offset(self, partition: int, offset: int, timeout_ms: int) -> bool:
         """Wait until the live generation has come to `offset` (its next one), at most so long; tell whether it has.
 
-        Whoever waits is subscribed first and reads then, again when the subscription was renewed, and each second: an
-        announcement can be lost, a stored offset cannot. One that came is believed: what is read next tells its own
-        offset.
+        A waiting reader first subscribes, then reads, and reads again after each reconnect and every second: an
+        announcement can be lost, a stored offset cannot. An announcement that came is believed: what is read next has
+        its own offset.
         """
         began = time.monotonic()
         reached = await self._reached(partition, offset, timeout_ms)
@@ -215,8 +215,8 @@ class ViewReader:
         """A patient's whole hash and those of these entries of the event index that are there, both of one moment.
 
         It is one at which the live generation has come to `offset`; that is waited for as `await_offset` does, and None
-        says that it did not come. Whoever asks has appended just now: the announcement is waited for a moment before the first look, which would
-        come too early as a rule. One that came may have been overtaken by a loss: what was looked at tells.
+        says that it did not come. The caller has just appended, and an immediate look would usually be too early, so the
+        announcement is awaited briefly first. A loss may have followed the announcement: the look itself decides.
         """
         began = time.monotonic()
         shown = await self._shown_from(patient, entries, offset, timeout_ms)

@@ -1,4 +1,4 @@
-"""Whether Redis can be read and takes writes: asked of Redis itself, in its own words, without writing anything."""
+"""Whether Redis can be read and takes writes: asked of Redis itself, without writing anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inventory of a Redis: everything in slices, so that nobody waits for it."""
+"""The inventory of a Redis: read in slices, so that nobody waits for it."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The outboxes in Redis: one stream a partition, one lease beside it."""
+"""The outboxes in Redis: one stream a partition, with its lease."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final

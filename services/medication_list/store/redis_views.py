@@ -1,4 +1,4 @@
-"""Where readers look, in Redis: one read-only function call a look, and the channels of the announced offsets."""
+"""The readers' side of Redis: one read-only function call a look, and the channels of the announced offsets."""
 
 import math
 from collections.abc import AsyncGenerator, Collection, Sequence

@@ -1,4 +1,4 @@
-"""Who may write a partition, and which generation is live: the few words that a bootstrap and a switch change."""
+"""Who may write a partition, and which generation is live: the few values that a bootstrap and a switch change."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 
 class RoleState(StrEnum):
-    """What a partition's role lets the live generation do."""
+    """What a partition's role permits the live generation to do."""
 
     BUILDING = "building"
     """It writes, and nobody reads yet: what it has is less than what was lost."""

@@ -12,7 +12,7 @@ class WaitingEntry(NamedTuple):
 
 
 class Unsent(NamedTuple):
-    """What of a partition is unsent at one moment: records that are parked, and such as were and whose effects wait.
+    """What is unsent in a partition at one moment: parked records, and released ones whose effects wait.
 
     `offset`: how far the live generation has come. `waits`: whether the entry that was asked for is in the outbox still.
     `notes`: of what is parked, or was, the packed note by offset. `withheld`: what it has yet to park while it is building,
