@@ -1,1 +1,1 @@
-"""The processes of the chain, and the capabilities that they share."""
+"""The platform's processes, and the capabilities that they share."""

@@ -1,1 +1,1 @@
-"""The door: judges from the message alone what comes in, all errors at once, and makes it the contract's types."""
+"""The door: judges each message by itself alone, reports all errors at once, and converts it to the contract's types."""

@@ -1,4 +1,4 @@
-"""Judges one message from itself alone: the entry point of the door, the same for HTTP and for submissions."""
+"""Judges one message by itself alone: the entry point of the door, the same for HTTP and for submissions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Person(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """What surrounds every write over HTTP: whom it is about, and when it happened (left out: now)."""
+    """The envelope of every write over HTTP: whom it is about, and when it happened (default: now)."""
 
     patient: Person
     occurred_at_ms: Instant | None = None

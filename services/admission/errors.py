@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 class Findings:
-    """What is wrong with a message, each thing once, and no more than one answer holds: the rest is not even looked for."""
+    """What is wrong with a message, each error once, and no more than one answer holds: further ones are not looked for."""
 
     def __init__(self, found: Iterable[Finding] = ()) -> None:
         self._found: dict[Finding, None] = {}

@@ -1,4 +1,4 @@
-"""The contract's kinds of field as pydantic types: what each accepts at the door, and the one form that it leaves in."""
+"""The contract's kinds of field as pydantic types: what each accepts at the door, and the one form in which it is passed on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A contract type in the form that it has as JSON outside, so that a submission goes through the very same door."""
+"""A contract type in its outside JSON form, so that a submission goes through the same door."""
 
 from __future__ import annotations
 

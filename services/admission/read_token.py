@@ -1,4 +1,4 @@
-"""The read token: what the medication list signs when it is read, and a doctor sends back to confirm that very list."""
+"""The read token: signed by the medication list on reading, and sent back by a doctor to confirm exactly that list."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The door rules that look at more than one field: each one function, with its rule in the docstring.
 
-A rule names in its parameters the fields that it reads, as the contract calls them. It is asked whenever all of those
-are in order, whatever else is wrong with the message, so that all errors are told at once. `received_at_ms` and
+A rule names in its parameters the fields that it reads, as the contract calls them. It runs whenever all of those
+are valid, whatever else is wrong with the message, so that all errors are reported at once. `received_at_ms` and
 `occurred_at_ms` are those of the envelope.
 """
 

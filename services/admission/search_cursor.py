@@ -1,4 +1,4 @@
-"""The cursor of a pharmacy's search: the medication list makes it, and the door knows one that was never made."""
+"""The cursor of a pharmacy's search: the medication list makes it, and the door rejects a malformed one."""
 
 from __future__ import annotations
 

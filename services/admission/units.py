@@ -1,4 +1,4 @@
-"""Which units fit which form of medicine, and each other, as far as it can be decided: what may be right passes."""
+"""Which units fit which form of medicine, and each other, as far as it can be decided: in doubt, a unit passes."""
 
 from __future__ import annotations
 

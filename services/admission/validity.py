@@ -1,4 +1,4 @@
-"""How long a prescription holds when its prescriber did not say: the policy for each kind of medicine."""
+"""How long a prescription is valid if its prescriber did not say: the policy for each kind of medicine."""
 
 from __future__ import annotations
 

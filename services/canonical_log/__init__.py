@@ -1,4 +1,4 @@
-"""One line for each thing worth telling, from an allow-list of keys: no patient, no medicine, no name reaches a log."""
+"""One line for each noteworthy event, from an allow-list of keys: no patient, no medicine, no name reaches a log."""
 
 from services.canonical_log.configuration import configure, get_logger
 

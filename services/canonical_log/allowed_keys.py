@@ -1,7 +1,7 @@
 """The keys that a log line may have, each with the form that its value must have; anything else is dropped.
 
-A form is as narrow as the key allows, since a value goes astray more easily than a key: a name in `topic`, a number
-of identity in `offset`. Add a key here when a line needs one; never one whose values a sender chooses freely.
+A form is as narrow as the key allows, since a value is misplaced more easily than a key: a name in `topic`, an
+identity number in `offset`. Add a key here when a line needs one; never one whose values a sender chooses freely.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines of libraries, brought into the canonical form: where in their code, never with the values, and not too many."""
+"""Converts log lines of libraries to the canonical form: with the place in their code, without values, and limited in number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LibraryHandler(logging.Handler):
     """Writes each record of the standard library's logging as an event `library_message`.
 
     The record's text is shown only where it is a literal of the library's source (before any value is put into it),
-    since only then it cannot hold what a sender sent. A logger has at most LINES_PER_WINDOW lines in WINDOW_MS; the
+    since only then can it hold nothing from a sender. A logger has at most LINES_PER_WINDOW lines in WINDOW_MS; the
     next line after that tells how many were left out (`suppressed`): a broker that is away would flood the log.
     """
 

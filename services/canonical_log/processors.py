@@ -1,4 +1,4 @@
-"""What happens to a log line before it is written: keys and values outside the allow-list go, errors lose their texts."""
+"""What happens to a log line before it is written: keys and values outside the allow-list are dropped, errors lose their texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Closes a parked record that will never be judged: by an event in the patient's own order, or, where nobody can tell whose it is, by a note."""
+"""Closes a parked record that will never be judged: by an event in the patient's own order, or, if its patient is unknown, by a note."""
 
 import time
 from typing import Final
@@ -31,7 +31,7 @@ _MENDABLE: Final = frozenset({ParkReason.UNKNOWN_SCHEMA, ParkReason.NOT_JUDGED})
 
 
 class Closing(Struct, frozen=True, omit_defaults=True):
-    """What closing a record would do, or did. `by_event`: in the log, so that it survives a replay; else by a note."""
+    """What closing a record would do, or did. `by_event`: in the log, so that it survives a replay; otherwise by a note."""
 
     position: str
     park_reason: str

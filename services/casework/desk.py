@@ -39,19 +39,19 @@ _STEP_S: Final = 0.05
 
 
 class CaseRefusedError(Exception):
-    """What was asked for is not done; the text is the one sentence that the operator needs."""
+    """The command is refused; the text is the one sentence that the operator needs."""
 
 
 class NotCurrentError(Exception):
-    """The view is behind the log, so that what it shows could be less than is known."""
+    """The view is behind the log, so that it could show less than is known."""
 
 
 class NotThereError(Exception):
-    """What was asked for is not there; it may yet come, as an event does that was appended a moment ago."""
+    """What was asked for does not exist; it may yet arrive, like an event appended a moment ago."""
 
 
 class NotNowError(Exception):
-    """What was asked for cannot be done at this moment, and the same again may be."""
+    """The command cannot be done at this moment; trying again may help."""
 
 
 class CaseworkSettings(BaseSettings):
@@ -69,7 +69,7 @@ class CaseworkSettings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """One generation of the view, the live one, and the log that it is made of."""
+    """The live generation of the view, and the log that it is made from."""
 
     store: Store
     generation: str

@@ -1,4 +1,4 @@
-"""What could be an identity number in a text, however its digits are written apart."""
+"""Finds what could be an identity number in a text, however its digits are separated."""
 
 import re
 from typing import Final

@@ -1,4 +1,4 @@
-"""`medchain parked`: what could not be judged, by reason, sender, schema and age; shown, and refolded once it is mended."""
+"""`medchain parked`: records that could not be judged, by reason, sender, schema and age; shown, and refolded once mended."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ OlderThan = Annotated[int, typer.Option("--older-than", min=0, help="At least so
 
 
 class ParkedList(Struct, frozen=True):
-    """What is parked: counted, and one by one."""
+    """Parked records: counted, and one by one."""
 
     total: int
     mendable: int

@@ -1,4 +1,4 @@
-"""What is parked, as an operator sees it: where, why, since when, from whom; and one record as far as it can be read."""
+"""Parked records, as an operator sees them: where, why, since when, from whom; and one record as far as it can be read."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ _NATIVE: Final = (date, Decimal)
 
 
 class ParkedRecord(Struct, frozen=True, omit_defaults=True):
-    """One parked record. `sender` and `type` are what its headers say; `schema` is what its writer wrote it with.
+    """One parked record. `sender` and `type` are what its headers say; `schema` is its writer's schema.
 
     `mendable`: whether this release can judge it, so that a refold would.
     """

@@ -1,4 +1,4 @@
-"""A patient's list for an operator: as it stands, or as the records that the broker had at an earlier time tell."""
+"""A patient's list for an operator: as it is now, or folded from the records that the broker had at an earlier time."""
 
 from services.casework.desk import Desk
 from services.casework.timeline import unpacked

@@ -1,4 +1,4 @@
-"""What a refold would do, or has done, as an operator is told it before and after."""
+"""What a refold would do, or has done, as shown to an operator before and after."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from services.medication_list.refolding import Refold
 
 
 class AnswerTold(Struct, frozen=True):
-    """One answer that changes. `corrected`: its sender gets a notice outcome_changed; else only flags differ."""
+    """One answer that changes. `corrected`: its sender gets a notice outcome_changed; otherwise only flags differ."""
 
     position: str
     event_id: str
@@ -32,7 +32,7 @@ class AnswerTold(Struct, frozen=True):
 
 
 class RefoldTold(Struct, frozen=True):
-    """One patient folded anew. `done` is false for what is only shown; `needed` false where nothing would change."""
+    """One patient folded anew. `done` is false if it is only shown; `needed` is false if nothing would change."""
 
     done: bool
     needed: bool

@@ -1,4 +1,4 @@
-"""What an operator's case ends with: an exit code that a script can use, and one sentence for whatever is expected to go wrong."""
+"""How an operator's command ends: with an exit code for scripts, and one sentence for each expected error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

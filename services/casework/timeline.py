@@ -1,4 +1,4 @@
-"""A patient's events in log order: when, who, what, what became of each, and what it changed in the list."""
+"""A patient's events in log order: when, who, what, the outcome of each, and what it changed in the list."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date

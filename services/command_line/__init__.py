@@ -1,1 +1,1 @@
-"""The `medchain` command: every part of the chain that a person drives from a terminal."""
+"""The `medchain` command: every part of the platform that a person operates from a terminal."""

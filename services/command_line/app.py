@@ -43,7 +43,7 @@ def command_of(part: str) -> Any:
 
 
 class Parts(TyperGroup):
-    """Hands a call, and the completion of one, to the part that it names; the others are not loaded."""
+    """Passes a call, or its completion, to the part that it names; the others are not loaded."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """See click: the part's own command, so that its sub-commands and options are known too."""

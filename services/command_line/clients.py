@@ -1,4 +1,4 @@
-"""Clients that write and read, and hold the platform to what it answered them: nothing lost, nothing doubled, never back."""
+"""Clients that write and read, and check the platform against its answers: nothing lost, nothing doubled, no older list."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ _HTTP_ANSWERED: Final = (HTTPStatus.OK, HTTPStatus.CREATED)
 
 
 class NeverReadError(RuntimeError):
-    """Some lists could not be read at the end, so that nobody knows whether what was written is in them."""
+    """Some lists could not be read at the end, so it is unknown whether all writes are in them."""
 
 
 class _Answer(NamedTuple):

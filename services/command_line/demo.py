@@ -1,4 +1,4 @@
-"""`medchain demo`: the whole chain at work: started, lived in by a town, followed for one patient, checked, measured."""
+"""`medchain demo`: the whole platform at work: started, a town played through it, one patient followed, checked, measured."""
 
 import asyncio
 import json
@@ -67,7 +67,7 @@ out = Console()
 
 
 class DemoFailedError(RuntimeError):
-    """It was played, and came to nothing that could be reported; the text says why."""
+    """The demo ran, but gave no result to report; the text says why."""
 
 
 class CheckNotMadeError(RuntimeError):
@@ -75,7 +75,7 @@ class CheckNotMadeError(RuntimeError):
 
 
 class Checked(Struct, frozen=True):
-    """What the oracle came to, as `medchain check --json` tells it."""
+    """The oracle's result, as given by `medchain check --json`."""
 
     accepted: int
     applied: int

@@ -1,4 +1,4 @@
-"""`medchain drill`: the view made again beside a live one under load, a switch and the way back, all of it checked and measured."""
+"""`medchain drill`: rehearses a replay under load, a switch and the way back, all checked and measured."""
 
 import asyncio
 import json
@@ -98,7 +98,7 @@ def drill(
 
 
 class DrillFailedError(RuntimeError):
-    """It was played, and came to nothing that could be reported; the text says why."""
+    """The drill ran, but gave no result to report; the text says why."""
 
 
 class Drill:

@@ -1,4 +1,4 @@
-"""Follows one patient through the chain over real HTTP, and tells in text what happened, its outcome and the list after it."""
+"""Follows one patient through the platform over real HTTP, and prints what happened, its outcome and the list after it."""
 
 import uuid
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How whoever runs a command is answered: one JSON document or a page for people, and one sentence where it came to nothing."""
+"""How a command answers: with one JSON document or a page for people, and with one sentence if it failed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

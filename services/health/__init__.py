@@ -1,4 +1,4 @@
-"""What a process says of itself on its port: whether it runs, whether it can do its work, and in words what is wrong."""
+"""What a process reports on its port: whether it runs, whether it can do its work, and in words what is wrong."""
 
 from services.health.pulse import Pulse
 from services.health.readiness import Check, Readiness

@@ -1,4 +1,4 @@
-"""Whether the work of a process still moves: a beat from its own loop, looked at from another thread."""
+"""Whether the work of a process still makes progress: a beat from its own loop, checked from another thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ timeout again and again, a broker that lets a starting process wait."""
 
 
 class Pulse:
-    """Beats while the loop runs that does the work. It begins when the process does."""
+    """Beats while the loop that does the work runs. It begins with the process."""
 
     def __init__(self, silent_after_s: float = SILENT_AFTER_S) -> None:
         self._silent_after_s = silent_after_s

@@ -1,4 +1,4 @@
-"""Asks every check of a process at once, within a bound, and tells in the log when a trouble begins and when it ends."""
+"""Runs all checks of a process at once, within a bound, and logs when a trouble begins and when it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The port of a process that serves nobody else over HTTP: health in a thread of its own, beside the work."""
+"""The port of a process that serves nothing else over HTTP: health in its own thread, beside the work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENDS_WITHIN_S: Final = 5.0
 
 
 class HealthServer:
-    """Answers on host:port until stopped. Its own thread and loop: it answers also while the work stands still."""
+    """Answers on host:port until stopped. It has its own thread and loop, and so answers even while the work stands still."""
 
     def __init__(
         self, readiness: Readiness, pulse: Pulse, *, host: str, port: int | None, more: Iterable[APIRouter] = ()

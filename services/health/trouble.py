@@ -11,7 +11,7 @@ from schemas.reasons import DoorReason
 
 
 class TroubleReason(StrEnum):
-    """Why a process is not ready. Each stands in a runbook."""
+    """Why a process is not ready. Each reason is in a runbook."""
 
     BROKER_UNREACHABLE = "broker_unreachable"
     """No broker answers, or it answers nothing in time."""
@@ -80,7 +80,7 @@ _OF_THE_LIST: Final = frozenset(
 class Trouble(NamedTuple):
     """One thing that is wrong. `text` is a sentence for people, without addresses' passwords, patients or contents.
 
-    `stops`: whether the process cannot do its main work; if not, it is ready all the same and tells of it.
+    `stops`: whether the process cannot do its main work; if not, it is still ready and reports the trouble.
     `named`: what belongs to the problem as data, such as partitions and their progress.
     """
 

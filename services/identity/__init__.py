@@ -1,1 +1,1 @@
-"""Who a patient, a person of health care and an organisation are: numbers checked, pseudonyms made, identities sealed."""
+"""Identities of patients, health professionals and organisations: numbers checked, pseudonyms made, identities sealed."""

@@ -1,4 +1,4 @@
-"""Norwegian national identity numbers of all kinds: told apart, checked with today's and the 2032 checksum, never shown.
+"""Norwegian national identity numbers of all kinds: distinguished, checked with today's and the 2032 checksum, never shown.
 
 A number has two forms in this module: the text that came from outside, which is judged by `NationalId.parse`, and a
 `NationalId`, which is valid. Neither is ever part of an error's text or of a `repr`.

@@ -17,7 +17,7 @@ _KEY_BYTES: Final = range(32, 65)
 
 
 class Pseudonymiser:
-    """Makes pseudonyms with one secret key. Another key gives other pseudonyms, so the key lives as long as the log."""
+    """Makes pseudonyms with one secret key. Another key gives other pseudonyms, so the key must be kept as long as the log."""
 
     __slots__ = ("_key",)
 

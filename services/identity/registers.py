@@ -1,4 +1,4 @@
-"""Identifiers that public registers give to people of health care, organisations and medicines: checked, in one form."""
+"""Identifiers from public registers for health professionals, organisations and medicines: checked, in one form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEN: Final = 10  # modulo 11: ten has no digit
 
 
 class InvalidIdentifier(ValueError):  # noqa: N818 - named for what is wrong
-    """A text is not what its field asks for. The text itself is nowhere in the error: it may be a mistyped person.
+    """A text is not what its field requires. The text itself is nowhere in the error: it may be a mistyped person.
 
     field: the name of the kind of identifier. reason: for the answer's `errors[]`.
     """

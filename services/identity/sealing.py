@@ -2,7 +2,7 @@
 
 AES-256-GCM, bound to the patient's pseudonym: bytes moved to another patient's event do not open. The same identity
 seals to the same bytes (the nonce is derived from key, patient and content), because a sender that repeats an event
-must repeat its content; what equal bytes tell, the pseudonym beside them tells already.
+must repeat its content; equal bytes reveal no more than the pseudonym beside them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a process that runs for long sets its interpreter: when garbage is looked for, and how long a thread may keep it."""
+"""Python's settings in a long-running process: when garbage is collected, and how long a thread may keep the interpreter."""
 
 import gc
 import sys

@@ -1,1 +1,1 @@
-"""Whether the platform is well, and whether it is installed as it must be: what an operator looks at first."""
+"""Whether the platform is well, and correctly installed: what an operator looks at first."""

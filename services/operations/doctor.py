@@ -1,4 +1,4 @@
-"""`medchain doctor`: looks an installation over, and says of each thing that is not as it must be what to do about it."""
+"""`medchain doctor`: examines an installation, and says for each defect what to do about it."""
 
 import asyncio
 from collections import Counter

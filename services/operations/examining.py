@@ -1,4 +1,4 @@
-"""What can be examined without asking anybody: Python, the packages, the keys."""
+"""What can be examined locally: Python, the packages, the keys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Seriousness(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What one check found, and what to do about it ("" where nothing need be done)."""
+    """What one check found, and what to do about it ("" if nothing need be done)."""
 
     check: str
     is_: Seriousness = msgspec.field(name="is")

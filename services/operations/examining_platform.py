@@ -1,4 +1,4 @@
-"""What broker, Redis and processes are asked when an installation is examined. Nothing is changed."""
+"""The checks of broker, Redis and processes when an installation is examined. Nothing is changed."""
 
 from __future__ import annotations
 

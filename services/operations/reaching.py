@@ -1,4 +1,4 @@
-"""Where the platform is that an operator asks about: the environment says it, else the one that runs on this machine."""
+"""Which platform an operator asks about: the environment's, or else the one that runs on this machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OperationsSettings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A platform: broker, Redis, the URL of each process, and the keys (by their variables) that stand here."""
+    """A platform: broker, Redis, the URL of each process, and the keys (by their variables) known here."""
 
     kafka: KafkaAccess
     redis: str
@@ -46,7 +46,7 @@ class Reached:
 
 
 class ServiceStatus(Struct, frozen=True):
-    """What one process says of itself: ready, degraded, not_ready, or silent; why; and by how much its clock differs."""
+    """What one process reports: ready, degraded, not_ready, or silent; why; and by how much its clock differs."""
 
     name: str
     url: str

@@ -1,1 +1,1 @@
-"""What pharmacies talk to."""
+"""The service that pharmacies use."""

@@ -1,4 +1,4 @@
-"""The resources of the pharmacy service: each row is one of them, and the event that it records; and the search."""
+"""The resources of the pharmacy service: a table of resources with the event that each records; and the search."""
 
 from __future__ import annotations
 

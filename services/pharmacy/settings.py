@@ -1,4 +1,4 @@
-"""What the pharmacy service must be told by its environment."""
+"""What the pharmacy service reads from its environment."""
 
 from services.recording.settings import RecordingSettings
 

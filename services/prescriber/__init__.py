@@ -1,1 +1,1 @@
-"""What prescribing systems talk to."""
+"""The service that prescribing systems use."""

@@ -1,4 +1,4 @@
-"""The resources of the prescriber service: each row is one of them, and the event that it records."""
+"""The resources of the prescriber service: a table of resources with the event that each records."""
 
 from __future__ import annotations
 

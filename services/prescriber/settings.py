@@ -1,4 +1,4 @@
-"""What the prescriber service must be told by its environment."""
+"""What the prescriber service reads from its environment."""
 
 from services.recording.settings import RecordingSettings
 

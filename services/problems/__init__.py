@@ -1,4 +1,4 @@
-"""How a message is told what is wrong with it: JSON read strictly, and answers as problem details (RFC 9457)."""
+"""How errors of a message are answered: JSON read strictly, and answers as problem details (RFC 9457)."""
 
 from services.problems.http import install
 from services.problems.json_text import FieldError, MessageInvalid, MessageUnreadable, parse_json, pointer

@@ -1,4 +1,4 @@
-"""What stands before every handler that reads a body: it lets JSON through that is well formed, and nothing else."""
+"""Precedes every handler that reads a body: only well-formed JSON passes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Given(NamedTuple):
-    """What a body says, and the faults of its texts and numbers: with any of these it is turned away."""
+    """The content of a body, and the faults of its texts and numbers: with any fault it is turned away."""
 
     value: object
     faults: tuple[FieldError, ...] = ()

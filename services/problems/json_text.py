@@ -1,6 +1,6 @@
-"""JSON from strangers, read strictly: what is no JSON is refused as a whole, what no text or number may be is named.
+"""Untrusted JSON, read strictly: invalid JSON is refused as a whole, invalid texts and numbers are named.
 
-Both ways in use this: the HTTP edge and the inbox of submissions.
+Both entrances use this: HTTP and the inbox of submissions.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class MessageUnreadable(ValueError):  # noqa: N818 - named for what is wrong
 class MessageInvalid(ValueError):  # noqa: N818 - named for what is wrong
     """The message can be read, and has these faults: all of them, or the first 200.
 
-    value: what was read, faults and all, for whoever tells what else is wrong with it.
+    value: the message as read, faults included, so that further errors can be reported.
     """
 
     def __init__(self, errors: Iterable[FieldError], value: object = None) -> None:

@@ -1,4 +1,4 @@
-"""A problem as it is answered: what kind, which status, what a person reads, and which fields are at fault."""
+"""A problem as it is answered: its kind, its status, its text, and the fields at fault."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The log port for everyone who writes: append a record, and know when it is safe and where it lies."""
+"""The log port for all writers: append a record, and know when it is safe and at which position."""

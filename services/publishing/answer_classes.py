@@ -1,16 +1,16 @@
-"""Makes kafka-python's classes of answers while one thread alone runs: two that make one at once can break every client.
+"""Builds kafka-python's response classes in a single thread: two threads building one at once can break every client of the process.
 
-The library makes a class for each version of an answer when it first reads one, and knows it by a weak reference: the one that
-was made last, of whichever thread. Where another thread's was kept instead, the known one is collected, and from then on no client
-of the process reads such an answer (`ReferenceError`, seen in a relay that was started amid load) until it is started again.
+The library builds a class for each version of a response when it first reads one, and keeps a weak reference to the class
+built last, by whichever thread. If another thread's class is in use, the referenced one is collected, and from then on no client
+of the process can read such a response (`ReferenceError`, seen in a relay started under load) until the process is restarted.
 """
 
-import kafka  # noqa: F401  brings every answer that the library knows
+import kafka  # noqa: F401  imports every response that the library knows
 from kafka.protocol.api_header import ResponseClassRegistry
 
 
 def make_answer_classes() -> None:
-    """Each version of each answer, some 260 in a hundredth of a second. To be called where modules are imported."""
+    """Build each version of each response, some 260 in a hundredth of a second. To be called on import, before any thread."""
     for known in list(ResponseClassRegistry._response_class_registry.values()):  # noqa: SLF001  it is nowhere else
         for version in range(known.valid_versions[1] + 1):
             known[version]

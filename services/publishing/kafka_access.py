@@ -1,4 +1,4 @@
-"""Where the brokers are and by which certificate a process speaks with them: what every client of Kafka is made from."""
+"""Where the brokers are and which certificate a process uses: what every Kafka client is made from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOLD_WITHIN_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """PEM files: who may be a broker, who this process is, and the key to that."""
+    """PEM files: the authority for brokers, this process' certificate, and its key."""
 
     ca: Path
     certificate: Path

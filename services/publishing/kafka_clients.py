@@ -1,4 +1,4 @@
-"""Where every client of kafka-python is made: one that cannot connect leaves nothing behind, and no handshake is waited for without end."""
+"""Makes every kafka-python client: one that cannot connect leaks nothing, and every handshake is bounded in time."""
 
 from __future__ import annotations
 

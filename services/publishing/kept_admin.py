@@ -1,4 +1,4 @@
-"""One client by which a process asks the brokers about themselves, kept open from one question to the next."""
+"""A client with which a process asks the brokers about themselves, kept open from one request to the next."""
 
 from __future__ import annotations
 

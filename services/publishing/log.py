@@ -15,7 +15,7 @@ LARGEST_RECORD_BYTES: Final = 1_000_000
 
 
 class Position(NamedTuple):
-    """Where a record lies. `broker_time_ms`: when the broker took it, milliseconds since the epoch."""
+    """Where a record is. `broker_time_ms`: when the broker took it, milliseconds since the epoch."""
 
     partition: int
     offset: int
@@ -32,15 +32,15 @@ class LogRecord(NamedTuple):
 
 
 class LogUnavailable(Exception):  # noqa: N818 - named for what is wrong
-    """The log did not confirm the record in time. It may have come through all the same: repeat it with the same id."""
+    """The log did not confirm the record in time. It may have arrived all the same: repeat it with the same id."""
 
 
 class LogOverloaded(LogUnavailable):
-    """More waits for the log than is taken on, or it has confirmed nothing for long: nothing of this was sent."""
+    """Too many records wait for the log, or it has confirmed nothing for long: this one was not sent."""
 
 
 class PartitionCountDiffers(LogUnavailable):
-    """The broker has another number of partitions than declared: keys would land where nobody looks for them."""
+    """The broker has another number of partitions than declared: keys would go where nobody looks for them."""
 
     def __init__(self, topic: str, declared: int, found: int) -> None:
         super().__init__(f"topic {topic} has {found} partitions, but {declared} are declared")

@@ -1,4 +1,4 @@
-"""The log in memory: the same promises as the real one, for tests of what writes to it and for simulations."""
+"""The log in memory: the same promises as the real one, for tests of its writers and for simulations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.publishing.partitioning import partition_of
 
 
 class StoredRecord(NamedTuple):
-    """A record as it lies in the log."""
+    """A record as it is in the log."""
 
     position: Position
     key: bytes
@@ -29,7 +29,7 @@ class StoredRecord(NamedTuple):
 
 
 class MemoryLog:
-    """Keeps every record. While `is_available` is false it takes nothing, as a broker that is away."""
+    """Keeps every record. While `is_available` is false it takes nothing, like a broker that is away."""
 
     def __init__(self, partitions: Callable[[str], int], clock: Clock) -> None:
         """`partitions`: the declared number for a topic; raises for one that is not declared."""

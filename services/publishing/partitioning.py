@@ -1,4 +1,4 @@
-"""In which partition a key belongs: murmur2 over the declared partition count, bit for bit as Kafka's Java clients do.
+"""The partition to which a key belongs: murmur2 over the declared partition count, bit for bit as Kafka's Java clients do.
 
 Written here and not taken from the Kafka library, because the processor checks each record with it and the library's
 goes byte by byte (three times slower for a patient's key); a test holds the two equal.

@@ -1,4 +1,4 @@
-"""A log whose sampled records leave as spans, and name them in their headers to whoever reads them."""
+"""A log whose sampled records are exported as spans, named in the records' headers for their readers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEADER_BYTES: Final = 80
 class TracedLog:
     """See `Log` for what each method promises; a record is appended the same, traced or not.
 
-    The span's parent is the one under way in the task, else the one that the record's own header names.
+    The span's parent is the task's current span, or else the one that the record's own header names.
     """
 
     def __init__(self, log: Log, traces: Traces) -> None:

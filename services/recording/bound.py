@@ -1,4 +1,4 @@
-"""So many requests at a time and no more: whoever comes then is told at once to come again, instead of waiting in vain."""
+"""Limits the requests in progress: further ones are told at once to try again, instead of waiting in vain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RETRY_AFTER_S: Final = 1
 
 
 class Bound:
-    """ASGI middleware: of the requests with POST so many are under way at most, and 503 with Retry-After for the rest."""
+    """ASGI middleware: a bounded number of POST requests is in progress; the rest get 503 with Retry-After."""
 
     def __init__(self, app: ASGIApp, at_most: int = AT_MOST, reason: DoorReason = DoorReason.LOG_UNAVAILABLE) -> None:
         """`reason`: what the caller is told to be out of reach."""

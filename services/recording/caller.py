@@ -1,4 +1,4 @@
-"""Who calls, as one dependency: the one place that access control will replace."""
+"""The caller, as one dependency: the one place that access control will replace."""
 
 from __future__ import annotations
 

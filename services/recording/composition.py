@@ -1,4 +1,4 @@
-"""Makes events of what the door admitted, and appends them to the log: the same for HTTP and for submissions."""
+"""Makes events from what the door admitted, and appends them to the log: the same for HTTP and for submissions."""
 
 from __future__ import annotations
 

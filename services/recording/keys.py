@@ -1,4 +1,4 @@
-"""Remembers what was sent under each idempotency key of late, so that a repetition becomes the same event again."""
+"""Remembers what was recently sent under each idempotency key, so that a repetition becomes the same event again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KeyMemory:
     """The last keys of this process. What it has forgotten, or never saw, the fold judges by event id and content.
 
     It also keeps the time that was filled in for a sender who gave none: in a prescription without `issued_at` and a
-    discontinuation without `at` that time is content. Where it is not known here, the log knows it (`Recorder`).
+    discontinuation without `at` that time is content. If it is not known here, it is taken from the log (`Recorder`).
     """
 
     def __init__(self, remembered: int = KEYS_REMEMBERED) -> None:

@@ -1,4 +1,4 @@
-"""Where a service takes connections: one port, at which a busy loop takes many at a time."""
+"""Where a service accepts connections: one port, on which a busy loop accepts many at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A courtesy at the door: what is known to belong to another patient is turned away before it reaches the log."""
+"""A courtesy at the door: a write about what is known to belong to another patient is turned away before it reaches the log."""
 
 from __future__ import annotations
 

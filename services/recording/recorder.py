@@ -1,4 +1,4 @@
-"""One write from admitted to judged: events into the log, then the wait for their outcomes, within the answer's bound."""
+"""One write from admission to judgement: events into the log, then the wait for their outcomes, within the answer's bound."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WAITING_AT_MOST: Final = 150
 
 
 class Asked(NamedTuple):
-    """How a write was asked for: by whom, under which key, in which trace, and whether to wait for the outcome."""
+    """How a write was requested: by whom, under which key, in which trace, and whether to wait for the outcome."""
 
     caller: Caller
     key: str

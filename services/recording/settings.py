@@ -1,4 +1,4 @@
-"""What a service that takes writes must be told by its environment."""
+"""What a service that takes writes reads from its environment."""
 
 from __future__ import annotations
 

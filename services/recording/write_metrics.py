@@ -1,4 +1,4 @@
-"""What a service measures of its writes: how long the log takes to confirm, and how long outcomes are waited for."""
+"""A service's metrics of its writes: how long the log takes to confirm, and how long outcomes are waited for."""
 
 from __future__ import annotations
 

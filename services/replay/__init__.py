@@ -1,1 +1,1 @@
-"""Makes the view again beside the live one, compares the two, and switches: for the operator on duty."""
+"""Builds a second view beside the live one, compares the two, and switches: for the operator on duty."""

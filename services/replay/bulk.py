@@ -1,8 +1,8 @@
 """One bulk reader: its partitions of the log, read without a consumer group, judged as the processor does.
 
-`python -m services.replay.bulk` is started by `medchain replay`, which tells it its share on standard input and hears on
-standard output how it goes. It keeps nothing: where it goes on lies in the store, so it may be killed at any time. When
-its input ends, whoever started it is gone, and it ends too.
+`python -m services.replay.bulk` is started by `medchain replay`, which gives it its share on standard input and reads its
+progress on standard output. It keeps nothing: where it continues is in the store, so it may be killed at any time. When
+its input ends, the process that started it is gone, and it ends too.
 """
 
 import asyncio
@@ -66,9 +66,9 @@ _log = get_logger()
 
 
 class ReplayWorker(Worker):
-    """Fills the generation that a replay makes; from then on feeds whatever generation of its fold nobody else feeds.
+    """Fills the generation that a replay makes; from then on feeds the generation of its fold that nobody else feeds.
 
-    So after a switch between generations of one fold, when the processors go to the live one, it chases with the other,
+    So after a switch between generations of one fold, when the processors move to the live one, it keeps up the other,
     and the way back stays open.
     """
 
@@ -146,7 +146,7 @@ class Bounded:
 
 
 class BulkReader(LogReader):
-    """The log by the driver's own reader, for partitions that no group gives: see `driver.kafka.PartitionReader`."""
+    """The log through the driver's own reader, for partitions that no group assigns: see `driver.kafka.PartitionReader`."""
 
     def __init__(
         self, consumer: Any, positions: Positions, partitions: Collection[int], declared: int, pace: Pace, clock: Clock

@@ -1,6 +1,6 @@
-"""A bulk reader as a process of its own: ordered on its command line, told and heard through its pipes.
+"""A bulk reader as its own process: given its order on the command line, and controlled through its pipes.
 
-What it logs is kept without a name for as long as it runs, and shown if it dies: nothing is left behind.
+Its log is kept in an unnamed file while it runs, and shown if it dies: nothing is left behind.
 """
 
 import os

@@ -1,9 +1,9 @@
 """Compares two generations patient by patient, in bounded memory, while both go on.
 
-The two sides of a patient are read in one step. They are compared where both generations have judged the patient's last
-event that either knows; who is not there yet is looked at again, and counted as behind if that does not help. Who has
-another event sooner than the later side comes to the last one is never there: what the live side had of such a patient is
-kept until the other one comes to the same place, and compared there.
+The two sides of a patient are read in one step. They are compared once both generations have judged the patient's last
+event that either knows; until then the patient is looked at again, and finally counted as behind. A patient whose next
+event always comes before the later side has judged the last would never be comparable; so the live side's copy is kept
+until the other reaches the same event.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""The bulk readers of a replay: started, told their share, started again when they die, and gone when this process is."""
+"""The bulk readers of a replay: started, told their share, restarted if they die, and ended with this process."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class _Member:
 
 
 class Crew:
-    """So many bulk readers of one generation, each with its share of the partitions."""
+    """The bulk readers of one generation, each with its share of the partitions."""
 
     def __init__(
         self,

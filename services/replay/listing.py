@@ -1,4 +1,4 @@
-"""`medchain generations`: what stands in the store, which one is live, how far each is, and who works on it."""
+"""`medchain generations`: the generations in the store, which one is live, how far each is, and who works on it."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

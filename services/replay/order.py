@@ -28,7 +28,7 @@ class Pacing(msgspec.Struct, frozen=True):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """How a bulk reader is doing. `records`: judged since it was started; `cpu_s`: processor time that it took."""
+    """A bulk reader's progress. `records`: judged since it was started; `cpu_s`: CPU time that it used."""
 
     records: int = 0
     cpu_s: float = 0.0

@@ -1,4 +1,4 @@
-"""How much of its time a replay works: a share of one core, lowered while the live view lags, nothing while there is no room."""
+"""How much of its time a replay works: a share of one core, lowered while the live view lags, zero while there is no room."""
 
 import asyncio
 import time
@@ -14,9 +14,9 @@ _DOWN: Final = 0.5
 
 
 class Pace:
-    """A worker's duty cycle: after work it rests, so that its processor time is at most `share` of all time.
+    """A worker's duty cycle: after work it rests, so that its CPU time is at most `share` of all time.
 
-    What counts is the processor's time: on a busy machine work takes longer, and resting for that too would be for nothing.
+    CPU time counts, not elapsed time: on a busy machine work takes longer, and resting for that too would be pointless.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where the operator works: the log, the store, and what stands in them."""
+"""Where the operator works: the log, the store, and their contents."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager

@@ -1,4 +1,4 @@
-"""Takes a generation away: first nobody reads or writes it any more, then its memory is given back slice by slice."""
+"""Removes a generation: first nobody reads or writes it any more, then its memory is freed slice by slice."""
 
 import time
 from collections.abc import Callable, Iterator

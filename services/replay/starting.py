@@ -1,4 +1,4 @@
-"""What a replay would do as things stand: begin, go on, or be told why not, in one sentence that names what to do."""
+"""What a replay would do now: begin, continue, or refuse in one sentence that says what to do."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,7 +34,7 @@ class Doing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What there is for a second view, in bytes. `needed` is estimated from the live one."""
+    """The memory for a second view, in bytes. `needed` is estimated from the live one."""
 
     used: int
     limit: int

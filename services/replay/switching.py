@@ -1,4 +1,4 @@
-"""Makes another generation live, and the one before it again: looked at first, then within a second or not at all."""
+"""Makes another generation live, or the one before it again: checked first, then within a second or not at all."""
 
 import time
 from collections.abc import Callable

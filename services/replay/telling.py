@@ -1,4 +1,4 @@
-"""What an operator's command on generations ends with: one sentence where something is refused, exit codes for scripts."""
+"""How an operator's command on generations ends: with one sentence if something is refused, and exit codes for scripts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Watches over a replay: how far it is, what share its workers may take, whether there is room, and when it is whole."""
+"""Watches a replay: how far it is, what share its workers may take, whether there is room, and when it is whole."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -41,7 +41,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at a replay saw. Rates are events a second; `left_s` is None where nobody can tell."""
+    """What a look at a replay saw. Rates are events a second; `left_s` is None if it cannot be estimated."""
 
     generation: str
     phase: Phase
@@ -66,7 +66,7 @@ class Tail(Protocol):
 
 
 class Watch:
-    """Looks again and again. It holds nothing that matters: another one can watch from where this one was killed."""
+    """Looks repeatedly. It holds no lasting state: another one can continue where this one was killed."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The schema registry, where one is configured: registers what we released, and knows what a record's number stands for."""
+"""The schema registry, if one is configured: registers our released schemas, and resolves the ids in records."""
 
 from services.schema_registry.client import RegistryClient, RegistryRefusedError
 from services.schema_registry.registering import framing_at_start, registered

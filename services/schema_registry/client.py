@@ -1,4 +1,4 @@
-"""The few calls of a Confluent-compatible registry that the chain needs, each bounded in time and told apart by outcome.
+"""The few calls of a Confluent-compatible registry that the chain needs, each bounded in time and distinguished by outcome.
 
 Confluent's own client would bring a second Kafka library and its own retries, which sleep in the caller's thread.
 """
@@ -34,7 +34,7 @@ _LATER: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 class RegistryRefusedError(Exception):
-    """The registry answers, and does not take what we release; the text is one sentence for whoever runs us."""
+    """The registry answers, but refuses our release; the text is one sentence for the operator."""
 
 
 class RegistryClient:

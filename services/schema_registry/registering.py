@@ -1,4 +1,4 @@
-"""What a process does before it reads or writes a topic: registers every released schema, and learns their numbers."""
+"""What a process does before it reads or writes a topic: registers every released schema, and learns their ids."""
 
 import time
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""What every HTTP application of ours does alike: it answers HEAD where it answers GET, and tells nothing by itself."""
+"""What all our HTTP applications share: HEAD is answered wherever GET is, and no telemetry is sent by the framework."""
 
 from __future__ import annotations
 

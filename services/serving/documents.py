@@ -1,4 +1,4 @@
-"""What all OpenAPI documents of ours are made of: how a type is described, and the headers that come and go."""
+"""What all our OpenAPI documents share: how a type is described, and the request and response headers."""
 
 from __future__ import annotations
 

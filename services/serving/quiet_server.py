@@ -1,4 +1,4 @@
-"""uvicorn's server without its ten looks a second whether it is to end: they were half of what an idle service cost."""
+"""uvicorn's server without its ten checks a second whether to end: they were half the cost of an idle service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DATE_EVERY_S: Final = 1.0
 
 
 class QuietServer(uvicorn.Server):
-    """Ends at once when it is told to, by a signal or by `end`."""
+    """Ends at once when told to, by a signal or by `end`."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

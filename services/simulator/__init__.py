@@ -1,1 +1,1 @@
-"""A town that never was: its people, their medicines and what happens to them, from a seed, sent through real channels."""
+"""A fictitious town: its people, their medicines and what happens to them, from a seed, sent through real channels."""

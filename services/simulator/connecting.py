@@ -1,4 +1,4 @@
-"""Finds the platform that is to be played with, and opens channels into it."""
+"""Finds the platform to play the town through, and opens channels into it."""
 
 from enum import StrEnum
 from typing import Final
@@ -22,7 +22,7 @@ SERVICES: Final = ("prescriber", "pharmacy", "medication-list")
 
 
 class Via(StrEnum):
-    """Which way the town's actions go in."""
+    """The channel through which the town's actions enter."""
 
     LOG = "log"
     HTTP = "http"
@@ -41,7 +41,7 @@ _SHARES: Final[dict[Via, dict[Via, int]]] = {
 
 
 class Where(Struct, frozen=True):
-    """A platform as the town needs to know it. Keys are hexadecimal, needed by the log channel alone."""
+    """A platform as the town needs to know it. Keys are hexadecimal, needed only by the log channel."""
 
     kafka: KafkaAccess
     urls: dict[str, str]
@@ -68,7 +68,7 @@ class SimulatorSettings(BaseSettings):
 
 
 class NoPlatformError(RuntimeError):
-    """There is nothing to play with."""
+    """There is no platform to play through."""
 
 
 def from_environment(settings: SimulatorSettings) -> Where | None:

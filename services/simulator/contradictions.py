@@ -1,4 +1,4 @@
-"""How a report can contradict one that was made before under the same natural id."""
+"""How a report can contradict an earlier one under the same natural id."""
 
 from decimal import Decimal
 from typing import Final

@@ -1,4 +1,4 @@
-"""How a record becomes one that nobody can read."""
+"""How a record is made unreadable."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The town's diary: what is to happen when, what somebody has sent by then, and in what order it arrives."""
+"""The town's diary: what is to happen when, what was sent by then, and in what order it arrives."""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -24,8 +24,8 @@ DAMAGES: Final = ("truncated", "unknown_schema", "wrong_magic", "left_over", "em
 class Planned(Struct, frozen=True, gc=False):
     """One action of somebody in the town, as the log would hold it.
 
-    together: sent in the same moment as the action before it. irregularity: the rate that made it so, or empty.
-    damage: one of DAMAGES when the record is to be unreadable, else empty.
+    together: sent in the same moment as the action before it. irregularity: the rate that caused it, or empty.
+    damage: one of DAMAGES if the record is to be unreadable, otherwise empty.
     """
 
     event_id: str
@@ -43,7 +43,7 @@ Step = Callable[..., None]
 
 
 class Diary:
-    """The town's clock and diary: what is to happen when, and what somebody has sent by then."""
+    """The town's clock and diary: what is to happen when, and what was sent by then."""
 
     def __init__(self, town: Town, seed: int, rates: Rates) -> None:
         self.town = town

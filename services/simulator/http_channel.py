@@ -25,7 +25,7 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class Resource(NamedTuple):
-    """Where an event is reported: service, path, and the field whose value stands in the path."""
+    """Where an event is reported: service, path, and the field whose value is in the path."""
 
     service: str
     path: str
@@ -65,7 +65,7 @@ RESOURCES: Final[dict[type, Resource]] = {
 
 
 class Request(NamedTuple):
-    """One request as it is sent, and sent again in the same words."""
+    """One request as it is sent, and repeated unchanged."""
 
     url: str
     headers: dict[str, str]

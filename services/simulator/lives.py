@@ -1,4 +1,4 @@
-"""What people of the town live through, besides their treatments: asked, confirmed, vaccinated, packed for, dead."""
+"""What happens to people of the town besides treatments: allergies, confirmed lists, vaccinations, multi-dose, death."""
 
 from dataclasses import dataclass, field
 from typing import Final

@@ -1,4 +1,4 @@
-"""Writes the town's events into the log itself, as the services would: for load, for a backlog, and for its years."""
+"""Writes the town's events directly into the log, as the services would: for load, for a backlog, and for simulated years."""
 
 import asyncio
 import threading
@@ -62,7 +62,7 @@ _LEAVE_THE_LIST = (
 
 
 class LogChannel:
-    """One producer, batched for load. A patient's events leave in the order in which they are taken."""
+    """One producer, batched for load. A patient's events are sent in the order in which they are taken."""
 
     name = "log"
 

@@ -1,4 +1,4 @@
-"""One visit to a pharmacy: claimed, perhaps fought over, handed out, now and then given back, reversed or reported late."""
+"""One visit to a pharmacy: claimed, perhaps contested, handed out, now and then given back, reversed or reported late."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,7 +25,7 @@ _NOWHERE: Final = "00000000-0000-4000-a000-0000000000ff"
 
 
 class Customer(Protocol):
-    """Whoever comes to the pharmacy, as far as it needs to know."""
+    """A customer, as far as the pharmacy needs to know."""
 
     @property
     def patient(self) -> Patient: ...  # noqa: D102

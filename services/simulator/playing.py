@@ -1,4 +1,4 @@
-"""Plays planned actions through channels: each patient always through the same one, paced or as fast as it goes."""
+"""Plays planned actions through channels: each patient always through the same one, paced or as fast as possible."""
 
 import asyncio
 import time

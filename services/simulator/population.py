@@ -1,4 +1,4 @@
-"""Who lives and works in the town: made from numbers alone, so that the same number is always the same person."""
+"""Who lives and works in the town: derived from numbers alone, so that the same number is always the same person."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,7 +81,7 @@ class Actor(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Patient:
-    """One citizen. `age` at the town's beginning; the number stays out of every repr."""
+    """One citizen. `age` at the town's beginning; the number is in no repr."""
 
     index: int
     national_id: NationalId

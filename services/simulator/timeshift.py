@@ -1,4 +1,4 @@
-"""Plays a planned action now: what it says of dates and times moves with it, as services take nothing from the future."""
+"""Moves a planned action to the present: its dates and times move with it, as services accept nothing from the future."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal

@@ -1,6 +1,6 @@
 """What happens in the town: a pure generator of planned actions, the same for the same seed, in the order of arrival.
 
-The entry is `events`. It knows no channel: an action says who does what to whom and when, and a channel sends it.
+The entry function is `events`. It is independent of channels: an action says who does what to whom and when, and a channel sends it.
 """
 
 from collections.abc import Iterator

@@ -48,7 +48,7 @@ _USES: Final = (
 
 
 class Taker(Protocol):
-    """Whoever takes it, as far as a treatment needs to know."""
+    """The patient, as far as a treatment needs to know."""
 
     patient: Patient
     doctor: Actor

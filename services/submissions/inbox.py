@@ -1,8 +1,8 @@
 """Reads the submissions topics of all systems: in each sender's order, committed only when the answer is safe.
 
 At most one record of an ordering key is under way at a time; other keys go on beside it. What is committed was
-answered: its events are in the log, or the receipt of its rejection is. Everything else is read again, but by the process
-that took it not taken again: while one record is held back, those behind it would come into the log each second.
+answered: its events are in the log, or the receipt of its rejection is. Everything else is read again. The process skips
+what it already took; otherwise each retry of a held record would append everything behind it again.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Taken(NamedTuple):
 
 
 class TakenBehind:
-    """What was taken behind a record that is held back. It is read again with that one each time, and is not taken again.
+    """What was taken behind a held record. It is read again with that record each time, but not taken again.
 
-    Of a partition never more than one round reads, since every round begins at the held record. A record is known by its
-    content and time too: a topic that was deleted and made again gives the same offsets to others.
+    It never covers more than one round's read of a partition, since every round begins at the held record. A record is
+    identified by content and time too: a topic deleted and created again gives the same offsets to other records.
     """
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class _Stopped(NamedTuple):
 
 
 class Inbox:
-    """Consumes the topics `<kind>.<system>` of every system, those that come later included."""
+    """Consumes the topics `<kind>.<system>` of every system, including those created later."""
 
     def __init__(
         self,

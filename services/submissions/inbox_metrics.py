@@ -1,4 +1,4 @@
-"""What an inbox counts of the submissions that it takes."""
+"""An inbox' metrics of the submissions that it takes."""
 
 from __future__ import annotations
 

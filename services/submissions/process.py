@@ -1,4 +1,4 @@
-"""An inbox as a process of its own: it can fall behind, stop and start without the service beside it noticing."""
+"""An inbox as its own process: it can fall behind, stop and start without affecting the service beside it."""
 
 from __future__ import annotations
 

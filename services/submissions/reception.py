@@ -54,7 +54,7 @@ class Received(NamedTuple):
 
 
 class Rejected(Exception):  # noqa: N818 - named for what happened
-    """A submission does not get past the door: why as a whole, and every error."""
+    """A submission that the door rejects: why as a whole, and every error."""
 
     def __init__(self, reason: DoorReason, errors: Iterable[ReceiptError] = ()) -> None:
         super().__init__(reason.value)
@@ -63,7 +63,7 @@ class Rejected(Exception):  # noqa: N818 - named for what happened
 
 
 class Reception:
-    """Receives submissions. One that is received again makes the same events, which the fold knows as duplicates."""
+    """Receives submissions. One received again makes the same events, which the fold recognises as duplicates."""
 
     def __init__(
         self,

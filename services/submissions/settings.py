@@ -1,9 +1,9 @@
-"""What an inbox must be told by its environment."""
+"""What an inbox reads from its environment."""
 
 from services.recording.settings import RecordingSettings
 
 
 class InboxSettings(RecordingSettings):
-    """See `RecordingSettings`; on `port` it tells how it is, if it is given one."""
+    """See `RecordingSettings`; it reports its health on `port`, if one is given."""
 
     port: int | None = None

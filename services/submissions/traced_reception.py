@@ -1,4 +1,4 @@
-"""The span of each submission: from when its turn came until its events, or the receipt of its rejection, are safe."""
+"""The span of each submission: from its turn until its events, or the receipt of its rejection, are safe."""
 
 from __future__ import annotations
 

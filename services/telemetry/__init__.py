@@ -1,4 +1,4 @@
-"""What a process counts, in the form that Prometheus reads, and the traces that it makes; never anything of a patient."""
+"""A process' metrics, in the format that Prometheus reads, and its traces; never anything about a patient."""
 
 from services.telemetry.exposition import Registry, metrics_routes, new_registry
 from services.telemetry.requests import RequestMetrics

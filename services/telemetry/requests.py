@@ -1,4 +1,4 @@
-"""What a service counts of the requests that it answers: by route template, never by address."""
+"""A service's metrics of the requests that it answers: by route template, never by address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server span of each request: its route template, never its URL, nothing of what was sent."""
+"""The server span of each request: its route template, never its URL, and nothing of its content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces: one message's way through the processes, as spans that a collector shows; never anything of a patient."""
+"""Traces: one message's way through the processes, as spans that a collector shows; never anything about a patient."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _collector(url: str) -> str:
 
 
 class TracedSettings(BaseSettings):
-    """What a process is told of traces, among its other settings."""
+    """The settings for traces, among a process' other settings."""
 
     model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True, env_ignore_empty=True)
 
@@ -58,7 +58,7 @@ class TracedSettings(BaseSettings):
 
 
 class Traces:
-    """Makes the spans of one process. They leave in a thread of their own, in bounded number; what is too much is dropped."""
+    """Makes the spans of one process. They are sent by their own thread, in bounded number; excess ones are dropped."""
 
     def __init__(self, service: str, ratio: float, exporter: SpanExporter) -> None:
         """`ratio`: the share of traces begun here that are sampled; one that has come keeps its own flag."""

@@ -1,4 +1,4 @@
-"""What a process says of its readiness, as metrics: one series for each reason, 1 while it stands."""
+"""A process' readiness as metrics: one series for each reason, 1 while it applies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.telemetry.exposition import Registry
 
 
 class TroubleMetrics(Collector):
-    """Tells what stood at the last look (some seconds ago, see `Readiness.watch`): scraping asks nobody."""
+    """Exports the troubles of the last look (some seconds ago, see `Readiness.watch`): scraping runs no checks."""
 
     def __init__(self, readiness: Readiness, registry: Registry) -> None:
         self._standing: Callable[[], frozenset[TroubleReason]] = lambda: readiness.standing

@@ -1,1 +1,1 @@
-"""The topics as declared in schemas/topics.yaml: read them, make them, compare a cluster with them."""
+"""The topics as declared in schemas/topics.yaml: read them, create them, compare a cluster with them."""

@@ -1,4 +1,4 @@
-"""`medchain topics`: make the declared topics, and compare a cluster with the declaration."""
+"""`medchain topics`: create the declared topics, and compare a cluster with the declaration."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -27,7 +27,7 @@ class NoClusterError(Exception):
 
 
 class Settings(BaseSettings):
-    """Where the cluster is, if the command line does not say it."""
+    """Where the cluster is, if the command line does not say."""
 
     model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
 

@@ -1,4 +1,4 @@
-"""Topics on a cluster: make those that are missing, and name every difference from what is declared."""
+"""Topics on a cluster: create the missing ones, and name every difference from the declaration."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +16,7 @@ _ANSWERS_WITHIN_MS: Final = 10_000
 
 
 class ClusterAwayError(Exception):
-    """The cluster does not do what it was asked for; the text is the one sentence that says why."""
+    """The cluster does not do what was requested; the text is the one sentence that says why."""
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def asked(kafka: KafkaAccess) -> Iterator[None]:
 
 
 class Difference(NamedTuple):
-    """One way in which a cluster differs: of which topic, in what, what is declared and what is there ("" = nothing)."""
+    """One difference of a cluster: in which topic, in what, what is declared and what exists ("" = nothing)."""
 
     topic: str
     what: str

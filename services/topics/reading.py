@@ -1,4 +1,4 @@
-"""A topic as somebody finds it who is about to read it: its partitions, and whether a reader has come to their ends."""
+"""A topic for a reader: its partitions, and whether they have been read to their ends."""
 
 from collections.abc import Mapping
 from contextlib import closing

@@ -21,7 +21,7 @@ class InvalidPartyError(ValueError):
 
 
 class UndeclaredTopicError(KeyError):
-    """A topic that topics.yaml does not know."""
+    """A topic that topics.yaml does not declare."""
 
 
 class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,14 +39,14 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OneBroker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a cluster of one node has instead of production's replication and settings."""
+    """What a single-node cluster uses instead of production's replication and settings."""
 
     replication: int
     settings: dict[str, str]
 
 
 class Parties(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The outside parties that have topics of their own.
+    """The outside parties with their own topics.
 
     Raises:
         InvalidPartyError: one of the names has characters that a topic's name cannot have.
