@@ -21,10 +21,10 @@ def contract() -> dict[str, dict[str, Any]]:
     """Name -> Avro schema, for every event, every submission and everything that goes out."""
     schemas: dict[str, dict[str, Any]] = {}
     for body in EVERY_BODY:
-        schemas[body.__name__] = _named(Event[body], body.__name__, {"body": f"{body.__name__}Body"})  # type: ignore[valid-type]
+        schemas[body.__name__] = _named(Event[body], body.__name__, {"body": f"{body.__name__}Body"})  # type: ignore[valid-type]  # a type known only at run time
     for body in BODIES:
         name = f"Submission{body.__name__}"
-        schemas[name] = _named(Submission[body], name, {"bodies": f"{body.__name__}Body"})  # type: ignore[valid-type]
+        schemas[name] = _named(Submission[body], name, {"bodies": f"{body.__name__}Body"})  # type: ignore[valid-type]  # a type known only at run time
     for effect in EFFECTS:
         schemas[effect.__name__] = _named(effect, effect.__name__, {"issued": "PrescriptionIssuedBody"})
     return schemas
@@ -51,7 +51,7 @@ def _record(struct: Any, name: str, seen: set[str], renamed: dict[str, str]) -> 
     for field in msgspec.structs.fields(origin):
         hint = hints[field.name]
         if get_origin(hint) is tuple and get_args(hint)[0] in parameters:
-            hint = tuple[parameters[get_args(hint)[0]], ...]  # type: ignore[misc]
+            hint = tuple[parameters[get_args(hint)[0]], ...]  # type: ignore[misc]  # as above
         described = _type(parameters.get(hint, hint), seen, renamed.get(field.name))
         fields.append({"name": field.name, "type": described} | _default(field))
     return {"type": "record", "name": name, "doc": (origin.__doc__ or "").strip().split("\n")[0], "fields": fields}

@@ -127,7 +127,7 @@ def _k1(text: str, rest: int) -> str:
     digit = 11 + rest - _weighted_sum(text, _K1_WEIGHTS) % 11
     if digit > 10:  # noqa: PLR2004 - modulo 11: ten has no digit
         digit -= 11
-    return str(digit) if digit < 10 else ""  # noqa: PLR2004
+    return str(digit) if digit < 10 else ""  # noqa: PLR2004 - modulo 11: ten has no digit
 
 
 def _k2(text: str) -> str:

@@ -72,7 +72,7 @@ def _move_in(at_ms: int, diary: Diary, person: Person) -> None:
 
 def _chronic(at_ms: int, diary: Diary, person: Person) -> None:
     kinds = ("chronic", "chronic", "chronic", "as_needed", "contraceptive", "controlled", "nutrition", "consumable")
-    weights = (20, 20, 20, 12, 4 if person.patient.age < 50 else 0, 3, 1, 1)  # noqa: PLR2004
+    weights = (20, 20, 20, 12, 4 if person.patient.age < 50 else 0, 3, 1, 1)  # noqa: PLR2004 - an age, and no constant of the town
     kind = diary.random.choices(kinds, weights)[0]
     begin(at_ms, diary, person, diary.random.choice(of_kind(kind)))
 

@@ -28,16 +28,16 @@ class Customer(Protocol):
     """A customer, as far as the pharmacy needs to know."""
 
     @property
-    def patient(self) -> Patient: ...  # noqa: D102
+    def patient(self) -> Patient: ...  # noqa: D102 - the name says it
 
     @property
-    def pharmacy(self) -> Actor: ...  # noqa: D102
+    def pharmacy(self) -> Actor: ...  # noqa: D102 - the name says it
 
     @property
-    def dead(self) -> bool: ...  # noqa: D102
+    def dead(self) -> bool: ...  # noqa: D102 - the name says it
 
     @property
-    def multidose(self) -> bool: ...  # noqa: D102
+    def multidose(self) -> bool: ...  # noqa: D102 - the name says it
 
 
 class Course(Protocol):
@@ -50,7 +50,7 @@ class Course(Protocol):
     dispatched_to: Actor | None
 
     @property
-    def taker(self) -> Customer: ...  # noqa: D102
+    def taker(self) -> Customer: ...  # noqa: D102 - the name says it
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def traces_of(settings: TracedSettings, service: str) -> Traces | None:
     if settings.traces is None:
         return None
     # It brings 5 MiB of libraries along, which a process without traces need not have.
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - loaded only where traces are on
 
     exporter = OTLPSpanExporter(f"{settings.traces.rstrip('/')}/v1/traces", timeout=_SENT_WITHIN_S)
     return Traces(service, settings.traces_ratio, exporter)

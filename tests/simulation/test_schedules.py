@@ -111,5 +111,5 @@ def test_a_protection_that_is_taken_out_is_caught(name: str) -> None:
     seeds = (CAUGHT_BEFORE.get(name, 1), *range(1, TRIES + 1))
     caught = next((result for seed in seeds if (result := run(seed, name)).violations), None)
     assert caught is not None, f"{name} survived {TRIES} schedules"
-    assert caught.violations[0].invariant != "crash", "the process crashed, and the loss of the protection was not caught"
+    assert caught.violations[0].invariant != "crash", "it crashed: the loss of the protection was not what was caught"
     assert "again, from the beginning" in explain(caught)

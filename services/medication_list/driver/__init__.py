@@ -1,6 +1,6 @@
 """The batch driver: Kafka's log through Faust, one fetch at a time, each partition from the offset that the store holds.
 
-It knows nothing of what the records mean. The processor gives ``pump`` a ``Process``; the store is its ``Positions``.
+It does not interpret the records. The processor gives `pump` a `Process`; the store is its `Positions`.
 """
 
 from services.medication_list.driver.app import (

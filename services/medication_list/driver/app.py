@@ -1,4 +1,4 @@
-"""The Faust app around the driver: every setting that the driver's promises rest on, and the worker process."""
+"""The Faust app around the driver: every setting on which the driver's promises depend, and the worker process."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from typing import Any, NoReturn, cast
 
 import faust
 import structlog
-from aiokafka import codec  # type: ignore[import-untyped]
+from aiokafka import codec  # type: ignore[import-untyped]  # the library has no types
 from faust import SSLCredentials
 from yarl import URL
 
@@ -26,8 +26,8 @@ heartbeats and receives records, needs the interpreter often and briefly: Python
 events take 114 ms instead of 46 at 2,000 a second."""
 
 _LEAVE_WITHIN_S = 10.0
-"""How long a worker may take to leave after SIGTERM. Leaving asks the broker, who may be away; and since nothing that a
-worker holds is needed by the next one, being killed costs no more than the session timeout."""
+"""How long a worker may take to leave after SIGTERM. Leaving asks the broker, which may be away; and since the next
+worker needs nothing from this one, being killed costs no more than the session timeout."""
 
 _PROBE = b"a batch that must come back as it was" * 8
 
@@ -39,7 +39,7 @@ _CODECS: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = 
 }
 
 Agent = Callable[[LogReader], Awaitable[None]]
-"""What reads the log for as long as the worker lives: ``pump`` with its process, as a rule."""
+"""What reads the log for as long as the worker lives: usually `pump` with its process."""
 
 
 class CodecMissingError(Exception):
@@ -50,7 +50,7 @@ class CodecMissingError(Exception):
 class DriverSettings:
     """What differs between workers.
 
-    ``group`` is the consumer group and so the Faust app's id.
+    `group` is the consumer group and so the Faust app's id.
     """
 
     group: str
@@ -65,12 +65,12 @@ class DriverSettings:
 class FetchSchema(faust.Schema[None, Fetch]):
     """Passes a fetch through Faust as it is: decoding is the processor's, record by record."""
 
-    def loads_key(self, app: Any, message: Any, **_: Any) -> None:  # noqa: ARG002 — Faust's signature
-        """Return nothing: a fetch has many keys."""
+    def loads_key(self, app: Any, message: Any, **_: Any) -> None:  # noqa: ARG002 - Faust's signature
+        """Nothing: a fetch has many keys."""
         return
 
-    def loads_value(self, app: Any, message: Any, **_: Any) -> Fetch:  # noqa: ARG002 — Faust's signature
-        """Return the fetch."""
+    def loads_value(self, app: Any, message: Any, **_: Any) -> Fetch:  # noqa: ARG002 - Faust's signature
+        """The fetch."""
         return cast("Fetch", message.value)
 
 
@@ -82,7 +82,7 @@ class BatchApp(faust.App):
 
 
 class BatchWorker(faust.Worker):
-    """The worker process, with an end to leaving."""
+    """The worker process, with a bound on how long leaving may take."""
 
     def _schedule_shutdown(self, signal: Any) -> None:
         leaving = threading.Timer(_LEAVE_WITHIN_S, _leave_at_once)
@@ -110,7 +110,7 @@ class FaustLog(LogReader):
             yield fetch
 
     def is_current(self, batch: PartitionBatch) -> bool:
-        """Tell whether no rewind and no new assignment came after the batch was read."""
+        """Whether no rewind and no new assignment came after the batch was read."""
         return self._cursors.is_current(batch)
 
     def applied(self, batch: PartitionBatch) -> None:
@@ -118,7 +118,7 @@ class FaustLog(LogReader):
         self._cursors.applied(batch, self._now_s())
 
     def rewind(self, partition: int, offset: int, rest_s: float = 0.0) -> None:
-        """Read the partition again from ``offset``, after a rest."""
+        """Read the partition again from `offset`, after a rest."""
         self._cursors.rewind(partition, offset, rest_s)
 
 
@@ -136,12 +136,12 @@ def check_codecs() -> None:
 def _works(encode: Callable[[bytes], bytes], decode: Callable[[bytes], bytes]) -> bool:
     try:
         return bytes(decode(encode(_PROBE))) == _PROBE
-    except Exception:  # noqa: BLE001 — a missing library shows as whatever its absence breaks
+    except Exception:  # noqa: BLE001 - a missing library shows as whatever its absence breaks
         return False
 
 
 def create_app(settings: DriverSettings, positions: Positions) -> faust.App:
-    """Return the Faust app of one worker; give it to ``run``.
+    """The Faust app of one worker; give it to `run`.
 
     Raises:
         CodecMissingError: some batches could not be read.
@@ -188,7 +188,7 @@ def create_app(settings: DriverSettings, positions: Positions) -> faust.App:
 def run(app: faust.App, agent: Agent, *, on_ready: Callable[[], None] | None = None) -> NoReturn:
     """Run the worker in this process until SIGTERM or SIGINT; exit with 0 then, and with 1 if Faust itself fails.
 
-    ``on_ready`` is called once the app has started. Logging is left as it is.
+    `on_ready` is called once the app has started. Logging is left as it is.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     attach(app, agent)
@@ -204,7 +204,7 @@ def run(app: faust.App, agent: Agent, *, on_ready: Callable[[], None] | None = N
 
 
 def attach(app: faust.App, agent: Agent) -> None:
-    """Let ``agent`` read the app's log, one fetch at a time."""
+    """Let `agent` read the app's log, one fetch at a time."""
     plan = cast("BatchTransport", app.transport).plan
     topic = app.topic(plan.topic, schema=FetchSchema(), acks=False)
 
@@ -214,5 +214,5 @@ def attach(app: faust.App, agent: Agent) -> None:
 
 
 def status(app: faust.App) -> tuple[PartitionStatus, ...]:
-    """Return how far each partition of the worker has come, for health, metrics and lag."""
+    """How far each partition of the worker has come, for health, metrics and lag."""
     return cast("BatchTransport", app.transport).plan.cursors.status()

@@ -17,13 +17,13 @@ class StopReason(StrEnum):
     OFFSET_OUT_OF_RANGE = "offset_out_of_range"
     """The log no longer holds, or does not yet hold, the offset that the store expects, or the record before it."""
     LOG_REWRITTEN = "log_rewritten"
-    """Where the record was that was judged last, the log holds another one: it lost its newest records, and others came."""
+    """The log holds another record in the place of the one judged last: it lost its newest records, and others came."""
     CORRUPT_BATCH = "corrupt_batch"
     """The bytes at this offset are not a readable record batch."""
     NOT_READABLE = "not_readable"
     """The broker does not let this worker read the partition."""
     PARTITION_COUNT = "partition_count"
-    """The topic has another number of partitions than was declared, so keys lie elsewhere."""
+    """The topic has another number of partitions than was declared, so keys belong elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Cursors:
             self._cursors = {p: _Cursor(next(self._turns), advanced_at_s=now_s) for p in partitions}
 
     def unplaced(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the turn of each of these partitions whose offset the store has yet to tell."""
+        """The turn of each of these partitions whose offset is not yet known from the store."""
         with self._lock:
             return {
                 p: c.turn
@@ -92,7 +92,7 @@ class Cursors:
             }
 
     def place(self, partition: int, turn: int, stands: Standing) -> None:
-        """Begin the partition where the store stands: with the record that was judged last, which is not handed on."""
+        """Begin the partition at the store's offset: with the record judged last, which is not handed on."""
         with self._lock:
             if (cursor := self._at(partition, turn)) is not None:
                 cursor.next_offset = cursor.applied = stands.offset
@@ -100,19 +100,19 @@ class Cursors:
                 cursor.must_seek = True
 
     def begin_again(self, partition: int, turn: int) -> None:
-        """Have the partition begin where the store stands, as if it had been assigned just now."""
+        """Have the partition begin at the store's offset, as if it had just been assigned."""
         with self._lock:
             if (cursor := self._at(partition, turn)) is not None:
                 self._begin_again(partition, cursor, cursor.advanced_at_s)
 
     def is_unproved(self, partition: int, turn: int) -> bool:
-        """Tell whether the record that was judged last has yet to be found in the log."""
+        """Whether the record judged last has yet to be found in the log."""
         with self._lock:
             cursor = self._at(partition, turn)
             return cursor is not None and bool(cursor.last) and not cursor.must_seek
 
     def is_another(self, partition: int, turn: int, records: Sequence[Record], position: int) -> bool:
-        """Tell whether what was read first is not the record that was judged last. Once that was found it is asked no more."""
+        """Whether the first record read is another than the one judged last. Once that was found, this is no longer checked."""
         with self._lock:
             cursor = self._at(partition, turn)
             if cursor is None or not cursor.last or cursor.must_seek:
@@ -125,7 +125,7 @@ class Cursors:
             return False
 
     def readable(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the turn of each of these partitions that can be read."""
+        """The turn of each of these partitions that can be read."""
         with self._lock:
             return {
                 p: c.turn
@@ -134,7 +134,7 @@ class Cursors:
             }
 
     def take_seeks(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the offset of each of these partitions that must be sought, once."""
+        """The offset of each of these partitions that must be sought, once."""
         with self._lock:
             seeks = {}
             for partition in partitions:
@@ -147,7 +147,7 @@ class Cursors:
     def take(
         self, partition: int, turn: int, records: Sequence[Record], position: int, end: int | None
     ) -> PartitionBatch | None:
-        """Make a batch of what was read in that turn up to ``position``; None if it is stale or brings nothing."""
+        """Make a batch of what was read in that turn up to `position`; None if it is stale or brings nothing."""
         with self._lock:
             cursor = self._at(partition, turn)
             if cursor is None or cursor.next_offset is None:
@@ -162,7 +162,7 @@ class Cursors:
             return batch
 
     def is_current(self, batch: PartitionBatch) -> bool:
-        """Tell whether nothing has sent the partition elsewhere since the batch was read."""
+        """Whether nothing has sent the partition elsewhere since the batch was read."""
         with self._lock:
             return self._at(batch.partition, batch.turn) is not None
 
@@ -175,9 +175,9 @@ class Cursors:
                 cursor.alarmed = False
 
     def rewind(self, partition: int, offset: int, rest_s: float = 0.0) -> None:
-        """Read the partition again from ``offset``, after a rest. A partition that is no longer assigned is left alone.
+        """Read the partition again from `offset`, after a rest. A partition that is no longer assigned is left alone.
 
-        So is one that has yet to begin where the store stands, or is stopped: a batch from before that cannot send it on.
+        So is one that has yet to begin at the store's offset, or is stopped: a batch from before that cannot move it.
         """
         with self._lock:
             cursor = self._cursors.get(partition)
@@ -187,10 +187,10 @@ class Cursors:
                 cursor.rest_s = rest_s
 
     def resting(self, now_s: float) -> set[int]:
-        """Return the partitions that are not to be read yet; a rest begins when this is asked first.
+        """The partitions that are not to be read yet; a rest begins when this is asked first.
 
-        So the clock is that of whoever reads. Nobody else's turn is touched by it, and the alarm for what does not advance
-        goes on counting.
+        So the clock is the reader's. No other partition's turn is affected, and the alarm for a partition that does not
+        advance keeps counting.
         """
         with self._lock:
             for cursor in self._cursors.values():
@@ -199,12 +199,12 @@ class Cursors:
             return {partition for partition, cursor in self._cursors.items() if now_s < cursor.rests_until_s}
 
     def believed(self) -> dict[int, tuple[int, int]]:
-        """Return turn and applied offset of each partition that has begun."""
+        """Turn and applied offset of each partition that has begun."""
         with self._lock:
             return {p: (c.turn, c.applied) for p, c in self._cursors.items() if c.applied is not None}
 
     def roll_back(self, partition: int, turn: int, believed: int, offset: int) -> bool:
-        """Rewind to the store's offset if it is lower than what was believed when it was asked; tell whether it was.
+        """Rewind to the store's offset if it is lower than what was believed when it was asked. Returns whether it was.
 
         What has been applied since does not count: the answer may be older than that.
         """
@@ -216,7 +216,7 @@ class Cursors:
             return True
 
     def room(self, partition: int, at_most: int) -> int:
-        """Return how many records to read at once: one, while a corrupt batch is being found."""
+        """How many records to read at once: one, while a corrupt batch is being located."""
         with self._lock:
             cursor = self._cursors.get(partition)
             suspect = (
@@ -225,9 +225,9 @@ class Cursors:
             return 1 if suspect else at_most
 
     def suspect(self, partition: int, turn: int, within: int) -> bool:
-        """Read the next ``within`` offsets one record at a time, to hand on what lies before a corrupt batch.
+        """Read the next `within` offsets one record at a time, to hand on what lies before a corrupt batch.
 
-        Return False if that was being done already: then the corrupt batch begins at the cursor.
+        Returns False if that was being done already: then the corrupt batch begins at the cursor.
         """
         with self._lock:
             cursor = self._at(partition, turn)
@@ -240,7 +240,7 @@ class Cursors:
             return True
 
     def stop(self, partition: int, turn: int, reason: StopReason, retry_at_s: float) -> Stop | None:
-        """Stop reading the partition until ``retry_at_s``; None if it was sent elsewhere meanwhile."""
+        """Stop reading the partition until `retry_at_s`; None if it was sent elsewhere meanwhile."""
         with self._lock:
             cursor = self._at(partition, turn)
             if cursor is None:
@@ -250,14 +250,14 @@ class Cursors:
             return cursor.stop
 
     def retry_stopped(self, now_s: float) -> None:
-        """Let partitions whose time has come begin again at the store's offset; what still stops them stops them anew."""
+        """Let partitions whose time has come begin again at the store's offset; a cause that persists stops them again."""
         with self._lock:
             for partition, cursor in self._cursors.items():
                 if cursor.stop is not None and cursor.retry_at_s <= now_s:
                     self._begin_again(partition, cursor, now_s)
 
     def stuck(self, now_s: float, after_s: float) -> list[PartitionStatus]:
-        """Return the partitions that have records to read and have not advanced for so long; each once until it does."""
+        """The partitions that have records to read and have not advanced for so long; each once until it does."""
         with self._lock:
             found = []
             for partition, cursor in self._cursors.items():
@@ -270,7 +270,7 @@ class Cursors:
             return found
 
     def status(self) -> tuple[PartitionStatus, ...]:
-        """Return how far each assigned partition has come, in order of partition."""
+        """How far each assigned partition has come, in order of partition."""
         with self._lock:
             return tuple(_status(p, c) for p, c in sorted(self._cursors.items()))
 
@@ -300,7 +300,7 @@ def rolled_back(
     """Rewind every partition whose stored offset is below what was applied, and return those.
 
     A store that was restored or emptied while a partition was idle refuses nothing, since nothing is written: only
-    reading its offsets shows it. ``believed`` must have been taken before ``stored`` was read; the other way round, an
+    reading its offsets shows it. `believed` must have been taken before `stored` was read; the other way round, an
     ordinary write between the two would look like a rollback.
     """
     return [

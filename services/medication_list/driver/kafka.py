@@ -1,7 +1,7 @@
 """Kafka's side of the driver: reads one fetch of all partitions through aiokafka and hands it to Faust as one message.
 
 Everything that touches aiokafka's consumer runs in the consumer's own thread; the rest of the worker reaches it through
-``Cursors`` alone.
+`Cursors` alone.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from itertools import count
 from typing import Any, ClassVar, NamedTuple, cast
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
-from aiokafka.client import ConnectionGroup  # type: ignore[import-untyped]
-from aiokafka.errors import (  # type: ignore[import-untyped]
+from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # the library has no types
+from aiokafka.client import ConnectionGroup  # type: ignore[import-untyped]  # the library has no types
+from aiokafka.errors import (  # type: ignore[import-untyped]  # the library has no types
     ConsumerStoppedError,
     CorruptRecordException,
     IllegalStateError,
@@ -25,7 +25,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
     RecordTooLargeError,
     TopicAuthorizationFailedError,
 )
-from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]  # the library has no types
 from faust.transport.consumer import RecordMap
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
@@ -45,10 +45,10 @@ _GATHER_MS = 10
 costs about the same for one record as for ten: at 150 a second that came one by one they took a fifth of two cores."""
 
 _FEW_RECORDS = 50
-"""What a fetch may bring and still be followed by one that gathers."""
+"""How many records a fetch may bring and still be followed by one that gathers."""
 
 _GATHERED_BYTES = 64 << 10
-"""With so much of it the broker answers a gathering fetch before its time."""
+"""With this much the broker answers a gathering fetch early."""
 
 _IDLE_S = 0.25
 """How long one round waits for records, and so how soon a rewind on a quiet log is noticed."""
@@ -59,7 +59,7 @@ for the agent it bounds what a worker holds while its store is slow or silent: 4
 aiokafka fetched ahead (`consumer_max_fetch_size`). Records of usual size reach the bound of their number long before."""
 
 _NOTHING_THERE_S = 5.0
-"""How long a broker may answer that there is nothing where the record must be that was judged last."""
+"""How long a broker may answer that there is nothing where the record judged last must be."""
 
 _REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
     (OffsetOutOfRangeError, StopReason.OFFSET_OUT_OF_RANGE),
@@ -70,7 +70,7 @@ _REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """How often the driver looks around, in seconds."""
+    """How often the driver checks, in seconds."""
 
     rollback_check_s: float = 2.0
     partition_count_check_s: float = 30.0
@@ -81,7 +81,7 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one registered driver reads, and who knows its offsets."""
+    """What one registered driver reads, and where its offsets come from."""
 
     positions: Positions
     topic: str
@@ -95,7 +95,7 @@ _scheme_numbers = count(1)
 
 
 def register(positions: Positions, *, topic: str, declared_partitions: int, intervals: Intervals | None = None) -> str:
-    """Make the driver known to Faust for this topic and this store; return the scheme of its URLs.
+    """Register the driver with Faust for this topic and this store. Returns the scheme of its URLs.
 
     Faust builds a transport from the broker's URL alone, so the scheme is what leads from there to the store.
     """
@@ -106,9 +106,9 @@ def register(positions: Positions, *, topic: str, declared_partitions: int, inte
 
 
 class _Sought(NamedTuple):
-    """A partition that was found without the record that was judged last.
+    """A partition that was found without the record judged last.
 
-    ``polled``: when it had been fetched last, at the last look. ``answered_s``: when the first answer was found that came after
+    `polled`: when it had been fetched last, at the last look. `answered_s`: when the first answer was found that came after
     the first look; None before there is one.
     """
 
@@ -120,7 +120,7 @@ class _Sought(NamedTuple):
 class PartitionReader:
     """Reads the assigned partitions of one topic with aiokafka, from the store's offsets.
 
-    Its coroutines run in the consumer's thread. It seeks nowhere else than at the beginning of ``read``.
+    Its coroutines run in the consumer's thread. It seeks nowhere else than at the beginning of `read`.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -136,13 +136,13 @@ class PartitionReader:
         self._resting: set[int] = set()
 
     async def read(self, consumer: AIOKafkaConsumer, max_records: int) -> tuple[PartitionBatch, ...]:
-        """Return the next batches, at most one a partition, or none after a moment's wait.
+        """The next batches, at most one a partition, or none after a short wait.
 
         Raises:
             ConsumerStoppedError: the worker is leaving.
             KafkaError: the consumer group is broken; the worker has to start anew.
         """
-        with consumer._subscription.fetch_context():  # noqa: SLF001 — else standing still would count as a dead poller
+        with consumer._subscription.fetch_context():  # noqa: SLF001 - else standing still would count as a dead poller
             if self._halted:
                 await asyncio.sleep(_IDLE_S)
                 return ()
@@ -186,7 +186,7 @@ class PartitionReader:
         try:
             commit = consumer.commit({self._tp(p): OffsetAndMetadata(offset, "") for p, offset in changed.items()})
             await asyncio.wait_for(commit, within_s)
-        except Exception as error:  # noqa: BLE001 — see above
+        except Exception as error:  # noqa: BLE001 - see above
             _log.info("offset_publication_failed", error_type=type(error).__name__)
         else:
             self._published = offsets
@@ -195,7 +195,7 @@ class PartitionReader:
         return TopicPartition(self._plan.topic, partition)
 
     async def _place(self, consumer: AIOKafkaConsumer) -> dict[int, int]:
-        """Seek every partition that needs it; return the turn of each that can be read."""
+        """Seek every partition that needs it. Returns the turn of each that can be read."""
         assigned = {tp.partition for tp in consumer.assignment()}
         self._cursors.retry_stopped(asyncio.get_running_loop().time())
         unplaced = self._cursors.unplaced(assigned)
@@ -223,7 +223,7 @@ class PartitionReader:
     async def _ask_store(self, unplaced: Mapping[int, int]) -> None:
         try:
             stored = await asyncio.to_thread(self._plan.positions.standing, tuple(unplaced))
-        except Exception as error:  # noqa: BLE001 — a store that is away is waited for, at start too
+        except Exception as error:  # noqa: BLE001 - a store that is away is waited for, at start too
             _log.warning("store_unreachable", error_type=type(error).__name__)
             await asyncio.sleep(1.0)
             return
@@ -265,7 +265,7 @@ class PartitionReader:
             records: Sequence[Record] = got.get(tp, ())
             # aiokafka steps over a batch that it finds too large, and tells by an error afterwards. An error that is
             # waiting means that the position without a record cannot be trusted.
-            if not records and tp in consumer._fetcher._records:  # noqa: SLF001
+            if not records and tp in consumer._fetcher._records:  # noqa: SLF001 - `getmany` does not say whether an error waits
                 return None
             position = await consumer.position(tp)
             end = consumer.last_stable_offset(tp)
@@ -275,7 +275,7 @@ class PartitionReader:
             return None  # revoked meanwhile
         except NoOffsetForPartitionError:
             return None  # aiokafka looked for Kafka's offset before the store's was sought
-        except Exception as error:  # noqa: BLE001 — decompression raises whatever its library raises
+        except Exception as error:  # noqa: BLE001 - decompression raises whatever its library raises
             self._stop_reading(consumer, partition, turn, error, max_records)
             return None
         if (lost := self._lost(consumer, partition, turn, records, position)) is not None:
@@ -286,33 +286,33 @@ class PartitionReader:
         return self._cursors.take(partition, turn, records, position, end)
 
     def _came_over_another(self, consumer: AIOKafkaConsumer, partition: int) -> bool:
-        """Tell whether there is another connection by now than the partition was begun over, to whichever leader.
+        """Whether the connection is another than the one over which the partition began, to whichever leader.
 
-        A broker that came back may have lost what it had not written, and have more again than was read of it: no error
-        would ever say so. So what was judged last is looked for anew.
+        A restarted broker may have lost what it had not written, and have taken more since than was read from it: no error
+        would ever say so. So the record judged last is looked for again.
         """
         connection = self._connection(consumer, partition)
         return connection is not None and connection is not self._begun_over.get(partition)
 
     def _connection(self, consumer: AIOKafkaConsumer, partition: int) -> object | None:
-        client = consumer._client  # noqa: SLF001 — nothing public tells one connection from the next
+        client = consumer._client  # noqa: SLF001 - nothing public tells one connection from the next
         leader = client.cluster.leader_for_partition(self._tp(partition))
-        return cast("object | None", client._conns.get((leader, ConnectionGroup.DEFAULT)))  # noqa: SLF001
+        return cast("object | None", client._conns.get((leader, ConnectionGroup.DEFAULT)))  # noqa: SLF001 - as above
 
     def _lost(
         self, consumer: AIOKafkaConsumer, partition: int, turn: int, records: Sequence[Record], position: int
     ) -> StopReason | None:
-        """Why nothing may be read on: what was judged last is not there, or another record is. It is looked for first."""
+        """Why reading may not continue: the record judged last is gone, or another is in its place. It is looked for first."""
         if self._cursors.is_another(partition, turn, records, position):
             return StopReason.LOG_REWRITTEN
         is_lacking = not records and self._lacks_the_last(consumer, partition, turn)
         return StopReason.OFFSET_OUT_OF_RANGE if is_lacking else None
 
     def _lacks_the_last(self, consumer: AIOKafkaConsumer, partition: int, turn: int) -> bool:
-        """Tell whether the log ends where the record must be that was judged last: no error says so, and nothing comes.
+        """Whether the log ends where the record judged last must be: no error says so, and nothing comes.
 
-        A leader that was elected just now may not show for a moment what it has. So the time is counted from its own first
-        answer: while there is no leader nothing comes either, and that may last longer.
+        A newly elected leader may not show its records for a moment. So the time is counted from its own first answer:
+        while there is no leader nothing comes either, and that may last longer.
         """
         if not self._cursors.is_unproved(partition, turn):
             return False
@@ -352,8 +352,8 @@ class PartitionReader:
             )
 
     async def _wait_for_records(self, consumer: AIOKafkaConsumer) -> None:
-        """Wait until something was fetched, without taking it: ``getmany`` would not say whose error it raises."""
-        waiter = consumer._fetcher._create_fetch_waiter()  # noqa: SLF001
+        """Wait until something was fetched, without taking it: `getmany` would not say whose error it raises."""
+        waiter = consumer._fetcher._create_fetch_waiter()  # noqa: SLF001 - no public way waits without taking
         if self._gathers:
             await asyncio.wait([waiter], timeout=2 * _GATHER_MS / 1000)
             if not waiter.done():
@@ -368,8 +368,8 @@ class PartitionReader:
         """Have the broker gather records for the next fetches, or answer them with the first record that comes."""
         if gathers != self._gathers:
             self._gathers = gathers
-            consumer._fetcher._fetch_max_wait_ms = _GATHER_MS if gathers else _FETCH_MAX_WAIT_MS  # noqa: SLF001
-            consumer._fetcher._fetch_min_bytes = _GATHERED_BYTES if gathers else 1  # noqa: SLF001
+            consumer._fetcher._fetch_max_wait_ms = _GATHER_MS if gathers else _FETCH_MAX_WAIT_MS  # noqa: SLF001 - aiokafka has no public way to change it while it runs
+            consumer._fetcher._fetch_min_bytes = _GATHERED_BYTES if gathers else 1  # noqa: SLF001 - as above
 
 
 async def look_for_rollback(plan: Plan) -> None:
@@ -380,7 +380,7 @@ async def look_for_rollback(plan: Plan) -> None:
         return
     try:
         standing = await asyncio.to_thread(plan.positions.standing, tuple(believed))
-    except Exception as error:  # noqa: BLE001 — the next tick asks again
+    except Exception as error:  # noqa: BLE001 - the next tick asks again
         _log.warning("store_unreachable", error_type=type(error).__name__)
         return
     stored = {partition: each.offset for partition, each in standing.items()}
@@ -392,10 +392,10 @@ async def look_for_rollback(plan: Plan) -> None:
 
 
 def _stop_reason(error: Exception) -> StopReason:
-    """Return what stops the partition.
+    """What stops the partition.
 
     Raises:
-        KafkaError: ``error`` is not about one partition but about the whole consumer.
+        KafkaError: `error` is not about one partition but about the whole consumer.
     """
     for kind, reason in _REASONS:
         if isinstance(error, kind):
@@ -423,15 +423,15 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         # Faust ties this to its own exactly-once mode, which cannot cover Redis: without it, records of an aborted
         # transaction would be read. aiokafka takes both over when it starts.
-        consumer._isolation_level = "read_committed"  # noqa: SLF001
-        consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS  # noqa: SLF001
+        consumer._isolation_level = "read_committed"  # noqa: SLF001 - Faust makes the consumer, and has no setting for it
+        consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS  # noqa: SLF001 - as above
         return consumer
 
     async def _fetch_records(
         self,
         consumer: AIOKafkaConsumer,
-        active_partitions: set[TP],  # noqa: ARG002 — Cursors knows better which can be read
-        timeout: float | None = None,  # noqa: ASYNC109, ARG002 — Faust's signature
+        active_partitions: set[TP],  # noqa: ARG002 - Cursors knows better which can be read
+        timeout: float | None = None,  # noqa: ASYNC109, ARG002 - Faust's signature
         max_records: int | None = None,
     ) -> RecordMap:
         if not self.consumer.flow_active:
@@ -485,11 +485,11 @@ class BatchConsumer(Consumer):
         """Do nothing: Faust would take the partition out and sleep a second; its full queue holds us back already."""
 
     def highwater(self, tp: TP) -> int:
-        """Return the partition's last known end; asking aiokafka would reach into its thread."""
+        """The partition's last known end; asking aiokafka would reach into its thread."""
         return next((s.end for s in self.plan.cursors.status() if s.partition == tp.partition and s.end is not None), 0)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Do nothing: Faust's watch knows only its own acknowledgements. ``_watch_progress`` is ours."""
+        """Do nothing: Faust's watch knows only its own acknowledgements. `_watch_progress` is ours."""
 
     @Service.task
     async def _watch_store(self) -> None:
@@ -508,7 +508,7 @@ class BatchConsumer(Consumer):
     @Service.task
     async def _watch_partition_count(self) -> None:
         async for _ in self.itertimer(self.plan.intervals.partition_count_check_s, name="partition_count_check"):
-            await self._thread.call_thread(self._thread.reader.check_partition_count, self._thread._ensure_consumer())  # noqa: SLF001
+            await self._thread.call_thread(self._thread.reader.check_partition_count, self._thread._ensure_consumer())  # noqa: SLF001 - Faust keeps the consumer to its thread
 
     @Service.task
     async def _publish_offsets(self) -> None:
@@ -522,16 +522,16 @@ class BatchConsumer(Consumer):
 
     async def _publish_once(self, within_s: float) -> None:
         thread = self._thread
-        if thread._consumer is None or thread.should_stop:  # noqa: SLF001
+        if thread._consumer is None or thread.should_stop:  # noqa: SLF001 - as above
             return
         # Bounded a second time: a thread that has died answers nothing.
         with suppress(TimeoutError):
-            call = thread.call_thread(thread.reader.publish_offsets, thread._consumer, within_s)  # noqa: SLF001
+            call = thread.call_thread(thread.reader.publish_offsets, thread._consumer, within_s)  # noqa: SLF001 - as above
             await asyncio.wait_for(call, within_s + 1.0)
 
 
 class BatchTransport(Transport):
-    """What Faust builds from a broker URL with a scheme from ``register``."""
+    """What Faust builds from a broker URL with a scheme from `register`."""
 
     Consumer: ClassVar[type[BatchConsumer]] = BatchConsumer
 

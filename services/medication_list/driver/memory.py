@@ -14,8 +14,8 @@ ReadRecords = Callable[[int, int, int], Sequence[Record]]
 class MemoryLogReader(LogReader):
     """Reads any log that can be asked for records, with the cursors of the real driver.
 
-    ``assign`` stands for a rebalance and may be called at any time; the caller decides when the store is looked at
-    (``check_store``), where the real driver has a timer. ``yielding`` is awaited before every step: a simulation can
+    `assign` stands for a rebalance and may be called at any time; the caller decides when the store is looked at
+    (`check_store`), where the real driver has a timer. `yielding` is awaited before every step: a simulation can
     delay or kill there.
     """
 
@@ -44,7 +44,7 @@ class MemoryLogReader(LogReader):
         self._cursors.assign(self._assigned, self._now_s())
 
     def close(self) -> None:
-        """End ``fetches`` once nothing is left to read."""
+        """End `fetches` once nothing is left to read."""
         self._closed = True
 
     def check_store(self) -> None:
@@ -66,7 +66,7 @@ class MemoryLogReader(LogReader):
                 return
 
     def is_current(self, batch: PartitionBatch) -> bool:
-        """Tell whether no rewind and no new assignment came after the batch was read."""
+        """Whether no rewind and no new assignment came after the batch was read."""
         return self._cursors.is_current(batch)
 
     def applied(self, batch: PartitionBatch) -> None:
@@ -74,7 +74,7 @@ class MemoryLogReader(LogReader):
         self._cursors.applied(batch, self._now_s())
 
     def rewind(self, partition: int, offset: int, rest_s: float = 0.0) -> None:
-        """Read the partition again from ``offset``, after a rest."""
+        """Read the partition again from `offset`, after a rest."""
         self._cursors.rewind(partition, offset, rest_s)
 
     def _place(self) -> None:

@@ -21,15 +21,15 @@ OF_ALL: Final[tuple[type[Exception], ...]] = (StoreUnavailableError, OSError)
 class Pauses:
     """How long to wait after a failure: doubling from the first to the longest, in seconds.
 
-    The longest is short, for a store that is back must not wait for a worker: with 5 s its partitions stood still for up to
-    as long after each outage of some seconds.
+    The longest is short, since a store that is back must not wait for a worker: with 5 s partitions stood still for up to
+    that long after each outage of some seconds.
     """
 
     first_s: float = 0.1
     longest_s: float = 1.0
 
     def after(self, failures: int) -> float:
-        """Return the pause after so many failures in a row, at least one."""
+        """The pause after so many failures in a row, at least one."""
         return float(min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 30)))
 
 
@@ -43,8 +43,8 @@ async def pump(
     """Process fetches until the log ends or the task is cancelled.
 
     Batches that a rewind has overtaken are dropped here: each would only be refused and ask for another rewind. Whatever
-    ``process`` raises sends a batch back to its own beginning, since whether it reached the store is unknown; the
-    compare-and-set refuses it if it did. What is ``of_all`` sends back all of them. Of anything else each is asked for
+    `process` raises sends a batch back to its own beginning, since whether it reached the store is unknown; the
+    compare-and-set refuses it if it did. What is `of_all` sends back all of them. Of anything else each is asked for
     alone, and whichever fails alone too rests by itself, longer each time, while the others go on.
 
     After a fetch of which nothing was applied, and something was refused or not asked for, it waits, longer each time; it
@@ -74,7 +74,7 @@ def _answers(
 ) -> Mapping[int, _Answer]:
     """Ask for all batches at once, and after an error once more for each of them alone; what is of all ends the asking.
 
-    Those that are ``apart``, for they failed the last time, are asked for alone from the start: otherwise what was written
+    Those that are `apart`, for they failed the last time, are asked for alone from the start: otherwise what was written
     of the others before an error would be refused, and read again, each time.
     """
     sound = tuple(batch for batch in fetch.batches if batch.partition not in apart)
@@ -84,7 +84,7 @@ def _answers(
         part = parts.popleft()
         try:
             answers |= process(Fetch(part, fetch.fetched_ns))
-        except Exception as error:  # noqa: BLE001 — Faust would take an exception for an acknowledgement
+        except Exception as error:  # noqa: BLE001 - Faust would take an exception for an acknowledgement
             # The type only: a message may quote what it failed on.
             error_type = type(error).__name__
             # A key of another type is an answer about that key, and so about its partition.

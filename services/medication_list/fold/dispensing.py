@@ -308,7 +308,7 @@ def _flags_about_the_world(
     # A stop of what was recalled before is no recall of its own, but it happened all the same.
     for stop in treatment.stops:
         if stop.place < place and prescription.issued_at_ms < stop.at_ms < at_ms:
-            flags.append(Flag.DISPENSED_AFTER_WITHDRAWAL if stop.withdrawn else Flag.DISPENSED_AFTER_RECALL)  # noqa: PERF401
+            flags.append(Flag.DISPENSED_AFTER_WITHDRAWAL if stop.withdrawn else Flag.DISPENSED_AFTER_RECALL)  # noqa: PERF401 - as above
     if at_ms >= prescription.valid_until_ms:
         flags.append(Flag.DISPENSED_AFTER_EXPIRY)
     if _is_after_death(meta, at_ms, place):

@@ -203,5 +203,5 @@ def _replies(connection: _Wire, count: int) -> list[Any]:
 
     Raises RedisError when the connection breaks, or the server lets nobody in; then it must be given up.
     """
-    read = connection._parser.read_response  # noqa: SLF001
+    read = connection._parser.read_response  # noqa: SLF001 - redis-py has no public way past its own work
     return [read(disable_decoding=True) for _ in range(count)]
