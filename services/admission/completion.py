@@ -24,7 +24,7 @@ NAMED_BY_THE_SERVICE: Final[dict[type, str]] = {
     events.DispatchRequested: "dispatch",
     events.RenewalRequested: "request",
 }
-"""The natural id that a sender may leave to us, by what it names. It is made of the event id and the patient."""
+"""The natural id that a sender may leave out, by what it names. It is derived from the event id and the patient."""
 
 
 def event_id_of(system: str, key: str, index: int = 0) -> str:

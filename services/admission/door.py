@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
     struct: type[Body]
     place: Place
-    """Where it lies in the message."""
+    """Where it is in the message."""
     fields: Mapping[str, Any]
     token: ReadToken | None
 

@@ -145,7 +145,7 @@ def instant(value: Any) -> int:
 
 
 def number(value: Any, least: Decimal, most: Decimal) -> Decimal:
-    """A finite decimal within its bounds, as a number or in digits, with four places as it lies on the wire."""
+    """A finite decimal within its bounds, as a number or in digits, with four decimals in the encoded record."""
     exact = _decimal(value)
     if not exact.is_finite():
         raise refusal(DoorReason.NOT_A_NUMBER)

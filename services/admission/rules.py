@@ -49,7 +49,7 @@ from services.admission.validity import oslo_day
 from services.admission.validity import valid_until as valid_by_policy
 
 FUTURE_TOLERANCE_MS: Final = 5 * 60 * 1000
-"""*Policy*: clocks differ; what lies further ahead than this is a wrong clock or a wrong report."""
+"""*Policy*: clocks differ; a time further ahead than this is a wrong clock or a wrong report."""
 CLAIM_AGE_MS: Final = 15 * 60 * 1000
 """*Policy*: a claim is judged by when it is received; one that was made longer ago is no longer what the pharmacy wants."""
 LIGHTEST_KG: Final = Decimal("0.2")

@@ -88,7 +88,7 @@ class Desk:
     topic: str = EVENTS_TOPIC
 
     def partition_of(self, patient: str) -> int:
-        """Where a patient's records lie."""
+        """Where a patient's records are."""
         return partition_of(patient.encode(), self.partitions)
 
     def refolder(self) -> Refolder:
@@ -105,7 +105,7 @@ class Desk:
     def await_current(self, partition: int) -> None:
         """Return once the view shows all that the log holds now. Raises NotCurrentError after ten seconds.
 
-        Whoever looks must not take what was lost, or has not come yet, for what is not there.
+        An operator must not take what was lost, or has not arrived yet, for something that does not exist.
         """
         end = self.source.ends()[partition]
         deadline = time.monotonic() + _CURRENT_WITHIN_S

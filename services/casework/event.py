@@ -45,7 +45,7 @@ def make_app(desk_opened: DeskOpened) -> typer.Typer:
         with answered(as_json=as_json), desk_opened() as desk:
             place = None if position is None else place_at(desk, position)
             patient = patient_of(desk, patient_file, pseudonym) if place is None else None
-            # Also that a patient has no such event is something that is told of the patient.
+            # That a patient has no such event is also information about the patient.
             note_look(
                 desk.accesses, "event trace", reason, operator, event_id=event_id, position=position, patient=patient
             )

@@ -58,7 +58,7 @@ def exit_of(*errors: Exception) -> Exit:
 
 
 def sentence_of(error: Exception) -> str:
-    """What an operator is told of it."""
+    """What an operator is told."""
     return str(error) or type(error).__name__
 
 

@@ -71,7 +71,7 @@ class Trace(Struct, frozen=True, omit_defaults=True):
 
 
 def place_of_event(desk: Desk, event_id: str, patient: str) -> Place:
-    """Where a patient's event lies. Raises NotThereError where the patient has none of that id."""
+    """Where a patient's event is. Raises NotThereError if the patient has none of that id."""
     partition = desk.partition_of(patient)
     whole = desk.store.read_whole(partition, patient, with_index=True)
     packed = whole.remembered.get(event_key(event_id))
@@ -187,7 +187,7 @@ def _waiting(desk: Desk, partition: int) -> Iterator[tuple[str, int, Effect]]:
 
 
 def _sent(desk: Desk, wanted: list[str], due: Mapping[str, Effect], since_ms: int) -> dict[str, tuple[str, int]]:
-    """Where on its topic each of these effects lies, and when it was taken; looked for from the event's time on."""
+    """Where on its topic each of these effects is, and when it was taken; searched from the event's time on."""
     found: dict[str, tuple[str, int]] = {}
     if not wanted or desk.kafka is None:
         return found

@@ -73,7 +73,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only when told to."""
 
     def __init__(self, now_ms: int) -> None:
         self._now_ms = now_ms

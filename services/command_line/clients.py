@@ -106,7 +106,7 @@ class Client:
         return True
 
     async def read_all(self, within_s: float) -> bool:
-        """At the end: also what was not answered in time must be there by now. Asks until the list is shown, or no more."""
+        """At the end: even what was not answered in time must be there. Asks until the list is shown, or a bound is reached."""
         self._written |= self._attempted
         until_s = time.monotonic() + within_s
         while not await self.read():
@@ -144,7 +144,7 @@ async def write_until(
     found: Found,
     last_read_within_s: float = LAST_READ_WITHIN_S,
 ) -> None:
-    """So many clients write at this rate together until told to stop; then each reads once more.
+    """This many clients write at this total rate until told to stop; then each reads again.
 
     Raises NeverReadError where a client's last reading does not come: what it wrote may be lost then.
     """

@@ -256,7 +256,7 @@ def _checked(platform: Platform) -> Checked:
 
 
 def asked_to_check(platform: Platform, folder: Path) -> dict[str, Any]:
-    """What `medchain check` says, values and all, for whoever lives in a town is made up. Raises CheckNotMadeError."""
+    """What `medchain check` says, values included, since the town's people are fictitious. Raises CheckNotMadeError."""
     where = ("--kafka", platform.kafka_address, "--list-url", platform.redis_url)
     words = ("check", *where, "--show", "--reason", "made people", "--json")
     told = {**os.environ, "MEDCHAIN_ACCESS_RECORD": str(folder / "access-record.jsonl")}

@@ -231,7 +231,7 @@ class Drill:
 
     @contextmanager
     def _replaying(self, workers: int, max_share: float) -> Iterator[dict[str, Any]]:
-        """A replay in a process of its own; gives its look when it is whole, and lets it feed what nobody else feeds."""
+        """A replay in its own process; yields its look when it is whole, and lets it feed what nobody else feeds."""
         words = ("replay", "start", "--yes", "--json", "--workers", str(workers), "--max-share", str(max_share))
         process = self._started(*words)
         try:

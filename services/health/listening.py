@@ -6,7 +6,7 @@ import socket
 def bound(host: str, port: int) -> socket.socket:
     """A port that is taken ends the process here (OSError), and not in a thread that nobody watches.
 
-    Whoever serves listens on it, once it can answer.
+    The server listens on it once it can answer.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     own = socket.socket(family, socket.SOCK_STREAM)

@@ -19,7 +19,7 @@ LOOKS_EVERY_S: Final = 5.0
 """While all is well. Whoever asks meanwhile has the checks made at once; this is for metrics and the log, where alerts wait for
 half a minute at least. Seven processes that ask the broker every two seconds took a tenth of what an idle platform costs."""
 LOOKS_AGAIN_S: Final = 2.0
-"""While something is wrong, so that its end is told soon."""
+"""While something is wrong, so that its end is reported soon."""
 _SPREAD: Final = 0.2
 """By how much of itself a pause is shorter or longer, by chance: processes that started together must not all look at once."""
 
@@ -71,7 +71,7 @@ class Readiness:
     async def _ask(self, name: str, check: Check) -> Sequence[Trouble]:
         task = self._running.get(name)
         if task is None:
-            # One at a time, for whoever asks meanwhile: questions to a broker that is silent must not pile up.
+            # One at a time, however many ask: requests to a silent broker must not pile up.
             task = self._running[name] = asyncio.create_task(_asked(name, check), name=f"check-{name}")
             task.add_done_callback(lambda _: self._running.pop(name, None))
         done, _ = await asyncio.wait({task}, timeout=self._answer_within_s)

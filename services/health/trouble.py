@@ -90,7 +90,7 @@ class Trouble(NamedTuple):
     named: Mapping[str, Any] = MappingProxyType({})
 
     def document(self) -> dict[str, Any]:
-        """As it is told: reason and text, and beside them what is named."""
+        """As it is answered: reason and text, with what is named beside them."""
         return {**self.named, "reason": self.reason.value, "text": self.text}
 
     @property

@@ -18,7 +18,7 @@ class ChangedAnswer(Struct, frozen=True, array_like=True, gc=False):
     """One event whose outcome changed after it was answered."""
 
     first: Remembered
-    """What was answered first, and where the event lies."""
+    """What was answered first, and where the event is."""
     event_id: str
     entry: str | None
     """The treatment that shows the flag, None where the list has no entry of it."""

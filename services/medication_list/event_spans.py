@@ -21,7 +21,7 @@ class StoredEvent(NamedTuple):
 
 
 class EventSpans:
-    """Makes them when all is done, so that nothing of it lies between reading and storing."""
+    """Makes them when all is done, so that none of it is between reading and storing."""
 
     def __init__(self, traces: Traces, generation: str) -> None:
         """`generation`: the view that is fed; an event has a span for each view that it is stored in."""

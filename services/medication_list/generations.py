@@ -66,8 +66,8 @@ def enter(
 
     Any number of workers may enter at once, and again after a loss; the first one begins and the others join. A
     partition without a role begins at offset 0 and is not shown before it reaches the end that the log has now.
-    One that may not begin waits for one that may, in an empty store: whoever chased the live view does not get to
-    say what is live next.
+    In an empty store, a worker that fed a non-live generation waits for one that fed the live one: it must not
+    decide what is live next.
 
     Raises:
         GenerationRefusedError: the store may evict keys, holds the view of another log or reaches beyond this one, or

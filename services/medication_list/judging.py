@@ -242,7 +242,7 @@ class Judge:
         told: Callable[[Judged], None] = nobody_counts,
         spans: EventSpans | None = None,
     ) -> None:
-        """`told`: hears of each fetch what became of it. `spans`: makes those of sampled events; None: nothing is traced."""
+        """`told`: called with the outcome of each fetch. `spans`: makes those of sampled events; None: nothing is traced."""
         self._spans = spans
         self._store = store
         self._framing = framing
@@ -319,7 +319,7 @@ class Judge:
         return ready
 
     def _folded(self, work: PartitionWork, verdicts: dict[int, Verdict]) -> bool:
-        """Read what the first read points at, then fold; False when the store moved meanwhile."""
+        """Read what the first read points to, then fold; False if the store has changed since."""
         try:
             self._read_second(work)
             judge = self._judge_traced if work.sampled else self._judge
@@ -349,7 +349,7 @@ class Judge:
         _keep(work, wanted, snapshot.fields, snapshot.remembered)
 
     def _load(self, work: PartitionWork, patient: str, missing: str) -> None:
-        """What a judgement asked for itself: one field, or, for a death or a stale reconciliation, the whole patient."""
+        """What a judgement itself asked for: one field, or, for a death or a stale reconciliation, the whole patient."""
         if missing != EVERYTHING:
             self._read_more(work, [Wanted(patient, (missing,), ())])
             return
@@ -513,7 +513,7 @@ def _receipt_of(item: Readable, judgement: Judgement) -> ReceiptDue | None:
     verdict, event = judgement.verdict, item.entry.event
     return ReceiptDue(
         event.source.system,
-        # Whoever wrote it wrote into the log by hand; what happened counts all the same, and its sender hears of it.
+        # It was written into the log by hand; what happened still counts, and its sender is told.
         message_id.decode(errors="replace"),
         event.event_id,
         verdict.outcome,

@@ -23,7 +23,7 @@ from services.medication_list.store.port import Store, StoreUnavailableError
 AT_MOST: Final = 200
 """*Policy*: parked records that are looked at in one look at a partition; the next look goes on with what is left."""
 AGAIN_S: Final = 60.0
-"""*Policy*: how long until a partition is looked at again; what an older release parked meanwhile is found then."""
+"""*Policy*: how long until a partition is looked at again; what an older release has parked since is found then."""
 _HELD_FOR_S: Final = 10.0
 _LET_THROUGH_S: Final = 0.2
 _STEP_S: Final = 0.02

@@ -235,7 +235,7 @@ class Relay:
         return gone
 
     async def _let_go(self, error: Exception) -> None:
-        """Leave the leases to whoever can relay now. All that was sent has been confirmed or given up."""
+        """Give the leases up to other relays. Everything sent has been confirmed or given up."""
         self._has_failed = True
         self._leased.clear()
         self._leased_until_ms = 0
@@ -270,7 +270,7 @@ class Relay:
         return True
 
     async def _lease(self) -> Collection[int]:
-        """Take or keep what leases can be had, from now on; of those that ran out, what was known may be another's by now."""
+        """Take or keep the leases that can be had; for those that expired, what was known may be outdated."""
         now_ms = self._clock.monotonic_ms()
         if self._leased_until_ms <= now_ms:
             self._leased.clear()

@@ -80,9 +80,9 @@ LOOK_AROUND_EVERY_S: Final = 1.0
 ATTENDS_FOR_MS: Final = 6_000
 """How long it counts as working after it said so: the driver asks at least every two seconds while it has partitions."""
 SWITCH_WITHIN_S: Final = 1.0
-"""A switch that a worker has seen undecided for so long is given up: whoever began it is gone, and writes wait."""
+"""A switch that a worker has seen undecided for so long is given up: its command is gone, and writes wait."""
 _WAIT_FOR_LEAVE_S: Final = 0.4
-"""A switch takes less, as a rule; then no batch need be read again."""
+"""A switch usually takes less; then no batch need be read again."""
 OF_EVERY_BATCH: Final = (*OF_ALL, SourceLogUnavailableError, GenerationRefusedError)
 """What `Worker.process` raises before it looks at any batch, too: it enters the generation, and looks around."""
 _log = get_logger()
@@ -158,7 +158,7 @@ class Worker:
     def enter(self) -> None:
         """Begin or join the generation. Raises GenerationRefusedError where this worker must not work."""
         with self._turning:
-            # Whoever chased the live view does not decide what comes after a loss.
+            # A worker that fed a non-live generation does not decide what comes after a loss.
             self._feed(enter(self._roles, self._log, self._record, self._wanted, may_begin=self._is_live))
             self._look_around()
 
@@ -173,7 +173,7 @@ class Worker:
             return self._standing_store().standing(partitions)
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
-        """Judge one fetch (see `driver.Process`); what may not be written yet is waited for, for a moment."""
+        """Judge one fetch (see `driver.Process`); permission to write is waited for briefly."""
         self._look_around_now_and_then()
         verdicts = dict(self._judged(fetch))
         patience = self.patience
@@ -231,7 +231,7 @@ class Worker:
             self._attend(mine, ATTENDS_FOR_MS)
 
     def _help(self, pointer: Pointer) -> None:
-        """A switch ends even if whoever began it is gone: undecided for too long, it is given up; decided, followed."""
+        """A switch ends even if its command is gone: undecided for too long, it is given up; decided, it is followed."""
         if is_announced(pointer.token):
             now_s = self.patience.monotonic()
             if self._switch is None or self._switch[0] != pointer.token:

@@ -66,7 +66,7 @@ class RecordLog(Protocol):
     """Single records of the log of medication events. Blocking, callable from several threads."""
 
     def read(self, partition: int, offsets: Collection[int]) -> Mapping[int, StoredRecord]:
-        """The records at these offsets, as they lie there; one that does not exist is missing. Raises LogLookupError."""
+        """The records at these offsets, unchanged; one that does not exist is left out. Raises LogLookupError."""
         ...
 
     def close(self) -> None:

@@ -129,7 +129,7 @@ class Refolder:
     ) -> None:
         """`now_ms`: the time that a correction bears. `spans`: makes those of sampled events; None: nothing is traced.
 
-        `told`: hears of the alarms that a refold raises.
+        `told`: called with the alarms that a refold raises.
         """
         self._told = told
         self._spans = spans

@@ -48,7 +48,7 @@ class RelayMetrics:
         self._relayed.inc(effects)
 
     def held(self, reason: str) -> None:
-        """An effect cannot be sent as things are."""
+        """An effect cannot be sent at present."""
         self._refused.labels(reason).inc()
 
     def failed(self) -> None:

@@ -21,7 +21,7 @@ from services.topics.registry import EVENTS_TOPIC
 PROGRESS_TOPIC: Final = "relay-progress"
 _POLL_MS: Final = 500
 _ANSWERS_WITHIN_MS: Final = 10_000
-"""A broker that is silent for so long is away: whoever asks says so and asks again, instead of standing for minutes."""
+"""A broker that is silent for so long counts as away: the caller says so and asks again, instead of waiting for minutes."""
 
 
 class SourceLogUnavailableError(Exception):

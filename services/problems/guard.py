@@ -36,7 +36,7 @@ class Given(NamedTuple):
     faults: tuple[FieldError, ...] = ()
 
     def turned_away(self, errors: Iterable[FieldError] = ()) -> Problem:
-        """The 422 with these errors and the faults: of what holds a fault, nothing else is told."""
+        """The 422 with these errors and the faults: for a value with a fault, nothing else is reported."""
         told = [error for error in errors if not any(_lies_at(fault, error.pointer) for fault in self.faults)]
         return invalid([*self.faults, *told])
 
@@ -152,7 +152,7 @@ def _is_json(content_type: str) -> bool:
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
-    """The body once more for the handler, then whatever else the server has to say."""
+    """The body again for the handler, then whatever else the server sends."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

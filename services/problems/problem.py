@@ -108,7 +108,7 @@ class ProblemDocument(BaseModel):
 
 
 RETRY_AFTER: Final = {"Retry-After": {"description": "in how many seconds", "schema": {"type": "integer"}}}
-"""The header of an answer after which one asks again, for the OpenAPI documents."""
+"""The header of an answer after which the caller asks again, for the OpenAPI documents."""
 
 
 def _response(description: str, **more: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ _LANGUAGES: Final[dict[str, Language]] = {"nb": "nb", "no": "nb", "nn": "nb", "e
 
 
 REASON_IN_SCOPE: Final = "medchain.problem"
-"""Where a request's scope says which problem it was answered with, for whoever counts and logs."""
+"""Where a request's scope says which problem it was answered with, for metrics and logs."""
 
 
 class _ProblemResponse(JSONResponse):

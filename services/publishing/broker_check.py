@@ -1,4 +1,4 @@
-"""Whether the broker can take records: asked of the broker itself each time, over a connection of its own."""
+"""Whether the broker can take records: asked of the broker itself each time, over the check's own connection."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Certificates:
     def context(self) -> ssl.SSLContext:
         """The files as they are now. Raises OSError (ssl.SSLError among them)."""
         context = ssl.create_default_context(cafile=self.ca)
-        # Without a password OpenSSL would ask whoever sits at the terminal.
+        # Without a password OpenSSL would ask for one on the terminal.
         context.load_cert_chain(self.certificate, self.key, password="")
         return context
 
@@ -64,14 +64,14 @@ class KafkaAccess:
         return {"bootstrap_servers": self.addresses, "security_protocol": "SSL", "ssl_context": self.context}
 
     def as_environment(self) -> dict[str, str]:
-        """What a child process is told so that it has the same access, whatever stands in its parent's environment."""
+        """A child process' settings for the same access, whatever its parent's environment holds."""
         files = self.certificates
         named = ("", "", "") if files is None else (str(files.ca), str(files.certificate), str(files.key))
         return {"MEDCHAIN_KAFKA": self.servers} | dict(zip(FILES, named, strict=True))
 
 
 class _RenewedContext(ssl.SSLContext):
-    """Makes a context of its own for each connection: one that is at work in another thread must not be changed."""
+    """Makes a separate context for each connection: one in use by another thread must not be changed."""
 
     def __new__(cls, _: Certificates) -> Self:
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
@@ -155,7 +155,7 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 def no_right_to(topic: str) -> str:
-    """What whoever may not see a topic is told, as a sentence."""
+    """The sentence for a user without the right to see a topic."""
     return f"This process' certificate gives it no right to topic {topic}."
 
 
@@ -180,7 +180,7 @@ def refusal(kafka: KafkaAccess, within_s: float = _TOLD_WITHIN_S) -> str | None:
 def _refused(files: Certificates, connected: socket.socket, host: str, address: str) -> str | None:
     try:
         with files.context().wrap_socket(connected, server_hostname=host) as secured:
-            # In TLS 1.3 a client hears only after the handshake what the broker thinks of its certificate.
+            # In TLS 1.3 a client learns only after the handshake whether the broker accepts its certificate.
             secured.recv(1)
     except TimeoutError:
         return None

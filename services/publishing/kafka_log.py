@@ -47,7 +47,7 @@ SEND_WITHIN_MS: Final = 2_500
 DELIVERY_TIMEOUT_MS: Final = 5_000
 ANSWER_WITHIN_MS: Final = SEND_WITHIN_MS + DELIVERY_TIMEOUT_MS
 AT_MOST_UNDER_WAY: Final = 5_000
-"""Records that may wait for their answer; a whole round of the relay has 2,000. Whoever comes then is told at once."""
+"""Records that may wait for their answer; a whole round of the relay has 2,000. Further ones are refused at once."""
 AT_MOST_UNDER_WAY_BYTES: Final = 64 * 1024 * 1024
 SILENT_AFTER_MS: Final = 3_000
 """A log, or a partition of it, that has not answered for so long is not given more by callers who can be told: they learn at
@@ -244,7 +244,7 @@ class KafkaLog:
         refusal = self._refusal(records, batch.bytes) or self._refusal_there(batch)
         if refusal is not None:
             return [refusal for _ in records]
-        # A task of its own: what is on its way counts until it is answered, also when its caller has gone.
+        # A separate task: a record in flight counts until it is answered, even if its caller is gone.
         task = asyncio.create_task(self._answered(batch), name="append")
         self._under_way.add(task, batch)
         return await asyncio.shield(task)
@@ -424,7 +424,7 @@ class KafkaLog:
         batch.answer(number, self._failed(batch.records[number].topic, producer, error))
 
     def _failed(self, topic: str, producer: Any, error: Exception) -> Exception:
-        """What the caller is told of a producer's error about a record for a topic."""
+        """The error for the caller, from a producer's error about a record for a topic."""
         if isinstance(error, MessageSizeTooLargeError):
             return RecordTooLarge("the broker takes no record of this size")
         # The library ends a producer for one topic's refusal, and all that was on its way to others fails with that error.
@@ -442,10 +442,10 @@ class KafkaLog:
         self._discarded = spent
 
         def replace() -> None:
-            # Two threads may have told of it all the same: the next producer is not to go with this one.
+            # Two threads may have reported it nevertheless: the next producer must not be closed with this one.
             if spent is self._producer:
                 self._producer = None
-                # In a thread of its own: a producer that hangs must not hold up the next one.
+                # In a separate thread: a hanging producer must not delay the next one.
                 Thread(target=_abandon, args=(spent,), name="kafka-log-spent", daemon=True).start()
 
         try:

@@ -61,10 +61,10 @@ class MemoryLog:
         return answers
 
     async def close(self) -> None:
-        """Take nothing more; what lies there can still be read."""
+        """Take nothing more; what it holds can still be read."""
         self.is_available = False
 
     def records(self, topic: str, partition: int | None = None) -> list[StoredRecord]:
-        """What lies in a topic, or in one partition of it: by partition, then by offset."""
+        """The records of a topic, or of one of its partitions: by partition, then by offset."""
         wanted = range(self._partitions(topic)) if partition is None else (partition,)
         return [record for each in wanted for record in self._records[topic, each]]

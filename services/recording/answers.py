@@ -64,7 +64,7 @@ class Answering(Struct, frozen=True):
     organisation: str
     sealer: Sealer
     list_public_url: str
-    """Where whoever asks reaches the medication list."""
+    """Where callers reach the medication list."""
 
 
 def answer_to_one(recorded: Recorded, answering: Answering) -> Response:
@@ -86,7 +86,7 @@ def answer_to_several(recorded: list[Recorded], answering: Answering) -> Respons
 
 
 def _to_ask_for(recorded: list[Recorded]) -> Recorded:
-    """The last event that is not judged yet: they lie in one partition, so when it is, all are. Else the last that is parked."""
+    """The last event not judged yet: all are in one partition, so once it is judged, all are. Otherwise the last parked one."""
     pending = [each for each in recorded if each.judgement is None]
     parked = [each for each in recorded if each.judgement is not None and each.judgement.outcome == "parked"]
     return (pending or parked or recorded)[-1]

@@ -21,7 +21,7 @@ class Bound:
     """ASGI middleware: a bounded number of POST requests is in progress; the rest get 503 with Retry-After."""
 
     def __init__(self, app: ASGIApp, at_most: int = AT_MOST, reason: DoorReason = DoorReason.LOG_UNAVAILABLE) -> None:
-        """`reason`: what the caller is told to be out of reach."""
+        """`reason`: what the caller is told is unavailable."""
         self._app = app
         self._at_most = at_most
         self._reason = reason

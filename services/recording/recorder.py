@@ -83,7 +83,7 @@ class Recorder:
         await self._turn_away_late(admitted, asked)
         events = await self._events(admitted, asked)
         places = await self._appended(events, asked.traceparent)
-        # All events of a message share the wait: they lie in one partition, and who waited for one has waited for all.
+        # All events of a message share the wait: they are in one partition, so waiting for one is waiting for all.
         until_ms = min(self.clock.monotonic_ms() + OUTCOME_WAIT_MS, began_ms + ANSWER_WITHIN_MS)
         recorded: list[Recorded] = []
         for written, place in zip(events, places, strict=True):

@@ -20,7 +20,7 @@ class RecordingSettings(TracedSettings):
     list_url: str
     """The base URL of the medication list's API."""
     list_public_url: str | None = None
-    """The same as callers reach it, for the `Location` of a 202, where that is another."""
+    """The same as callers reach it, for the `Location` of a 202, if different."""
     schema_registry: str | None = None
     """URL of a Confluent-compatible schema registry, where topics carry its framing."""
     pseudonym_key: SecretStr

@@ -19,10 +19,10 @@ from services.replay.place import Place
 
 _SCANNED: Final = 2_000
 _AT_ONCE: Final = 40
-"""Patients of one step: the store does nothing else meanwhile, for two milliseconds or so."""
+"""Patients of one step: the store does nothing else during it, for two milliseconds or so."""
 _LATER_AT_MOST: Final = 20_000
 _KEPT_AT_MOST: Final = 500
-"""Of how many patients the live side is kept, hash and event index, for the other one to come there."""
+"""For how many patients the live side's hash and event index are kept until the other side reaches the same event."""
 _AGAIN_S: Final = 0.1
 _EXAMPLES: Final = 3
 _KINDS_AT_MOST: Final = 1_000
@@ -104,7 +104,7 @@ def compare(
 ) -> Comparison:
     """Compare every patient of two generations, or about so many. Raises StoreUnavailableError.
 
-    `patience_s`: how long to look again at those who are behind. `told`: hears now and then how many are compared.
+    `patience_s`: how long to look again at those who are behind. `told`: called now and then with how many are compared.
     """
     began_s, found = monotonic(), Comparison(before, after)
     behind = _compare_all(place, found, sample, told)
@@ -144,7 +144,7 @@ def _compare_all(place: Place, found: Comparison, sample: int | None, told: Call
 
 
 def _compared_again(place: Place, found: Comparison, behind: Behind) -> Behind:
-    """Look once more at those who were behind; returns those who still are."""
+    """Look again at those that were behind. Returns those that still are."""
     still: Behind = {}
     for slice_ in _slices(behind):
         for where, sides in _compare_some(place, found, *slice_, earlier=behind).items():

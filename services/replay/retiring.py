@@ -17,7 +17,7 @@ from services.replay.place import Place
 
 _SLICE: Final = 500
 _PAUSE_S: Final = 0.002
-"""Between two slices, so that nobody who asks the store waits long."""
+"""Between two slices, so that nobody waits long for the store."""
 
 
 def refuse_unfit(place: Place, generation: str) -> GenerationRecord:

@@ -105,9 +105,9 @@ def begin(place: Place, planned: Plan) -> str:
 
 
 def _give_way(place: Place, made: str) -> None:
-    """Two that were started at once both find nothing begun: whoever then sees that they are two takes its own away.
+    """Two started at once both find nothing begun: one that then sees two removes its own.
 
-    Both may; one of them always does, for the later one sees the other.
+    Both may; one of them always does, since the later one sees the other.
     """
     pointer = place.pointer()
     filling = (name for name in pointer.records if record_of(pointer, name).state == GenerationState.FILLING)

@@ -16,7 +16,7 @@ _AGAIN_S: Final = 0.5
 
 
 def framing_at_start(url: str | None) -> Framing:
-    """The framing of a process that is told this registry, or none. Waits for one that is away.
+    """The framing of a process with this registry, or with none. Waits for one that is away.
 
     Raises SystemExit with one sentence when the registry refuses a schema.
     """
@@ -54,7 +54,7 @@ def registered(
 
 
 def subjects_of(name: str, topics: Topics) -> Iterator[str]:
-    """Topic and record name, for each topic that the type may lie on (TopicRecordNameStrategy).
+    """Topic and record name, for each topic that may hold the type (TopicRecordNameStrategy).
 
     The topics of outside parties are one here: a schema has the same number under every subject.
     """

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi.telemetry import TelemetryConfig
 
 OURS_ALONE: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-"""FastAPI's own telemetry stays off, whatever the environment says: it tells URLs with their ids, and texts of errors."""
+"""FastAPI's own telemetry stays off, whatever the environment says: it reports URLs with their ids, and error texts."""
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
@@ -17,8 +17,8 @@ _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 def reads(router: APIRouter, path: str, **documented: Any) -> Callable[[_Handler], _Handler]:
     """A decorator: what answers GET and HEAD at a path. `documented`: FastAPI's keywords of a route.
 
-    HEAD is no operation of its own in the OpenAPI document. So the route that answers both stands first and is not
-    described, and the one that is described stands behind it.
+    HEAD is not a separate operation in the OpenAPI document. So the route that answers both comes first and is not
+    documented, and the documented one comes after it.
     """
 
     def add(handler: _Handler) -> _Handler:

@@ -106,7 +106,7 @@ async def _play(
 
 
 def summary(played: Played, lines: History, patients: int) -> dict[str, Any]:
-    """What a run came to, for a program to read."""
+    """The result of a run, for a program to read."""
     outcomes: dict[str, dict[str, int]] = {}
     for (channel, outcome), count in sorted(lines.counts.items()):
         outcomes.setdefault(channel, {})[outcome] = count

@@ -55,7 +55,7 @@ class Course(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Visit:
-    """One pick-up: of which prescription, by whom, for the how-manieth time (from 0)."""
+    """One pick-up: of which prescription, by whom, and its number (from 0)."""
 
     course: Course
     issued: PrescriptionIssued

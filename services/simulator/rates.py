@@ -57,7 +57,7 @@ class Rates:
 
     # Of every event.
     duplicate: float = 0.01
-    """The same event once more, under the same event id."""
+    """The same event again, under the same event id."""
     conflicting: float = 0.001
     """The same natural id under a new event id, with other content."""
     unreadable: float = 0.001

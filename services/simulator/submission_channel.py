@@ -113,7 +113,7 @@ class SubmissionChannel:
             self._write(planned, sent_at_ms, answer, answer.outcome)
 
     def _submission(self, planned: Planned) -> Submission[Any]:
-        """The submission, or the very same once more when it is a duplicate."""
+        """The submission, or the same one again if it is a duplicate."""
         again = self._repeats.get(planned.event_id) if planned.irregularity == "duplicate" else None
         if again is not None:
             return again
@@ -124,7 +124,7 @@ class SubmissionChannel:
         return submission
 
     def _answered(self, receipt: SubmissionReceipt) -> None:
-        """In the loop: whoever waits for this receipt goes on."""
+        """In the loop: wakes the worker that waits for this receipt."""
         waiting = self._waiting.pop(receipt.message_id or "", None)
         if waiting is not None and not waiting.done():
             waiting.set_result(receipt)

@@ -80,7 +80,7 @@ class TakenBehind:
         self._marks.setdefault(_place_of(received), {})[received.offset] = hash(received)
 
     def forget_before(self, next_offsets: Mapping[Place, int]) -> None:
-        """Each of these partitions goes on at this offset: what lies before is committed, and read no more."""
+        """Each of these partitions continues at this offset: everything before is committed, and not read again."""
         for place, next_offset in next_offsets.items():
             marks = self._marks.pop(place, {})
             behind = {offset: mark for offset, mark in marks.items() if offset >= next_offset}
@@ -342,7 +342,7 @@ class Inbox:
         try:
             self._consumer.commit({place: OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()})
         except (KafkaError, AssertionError, ValueError) as error:
-            # A partition that was given to another inbox meanwhile: that one reads it again, which is harmless.
+            # A partition given to another inbox since: that one reads it again, which is harmless.
             _tell_not_committed(error)
 
     def _tell_if_behind(self, batch: Sequence[Received]) -> None:

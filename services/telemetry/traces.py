@@ -37,7 +37,7 @@ _LENGTH: Final = 55
 _FLAGS_END: Final = 54
 _SAMPLED: Final = b"13579bdf"
 _FORM: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-# No tracestate: its content is the sender's, and would go out with every span.
+# No tracestate: its content is the sender's, and would be sent with every span.
 _propagator: Final = TraceContextTextMapPropagator()
 
 
@@ -101,7 +101,7 @@ class Traces:
 
 
 def traces_of(settings: TracedSettings, service: str) -> Traces | None:
-    """The traces of a process that is told a collector; None, and nothing is made or loaded, where it is not."""
+    """The traces of a process with a collector; without one None, and nothing is created or loaded."""
     if settings.traces is None:
         return None
     # It brings 5 MiB of libraries along, which a process without traces need not have.
@@ -112,7 +112,7 @@ def traces_of(settings: TracedSettings, service: str) -> Traces | None:
 
 
 def sampled(headers: Sequence[tuple[str, bytes]]) -> bytes | None:
-    """The traceparent of a record that is to be traced, None for every other. One look at one byte decides as a rule."""
+    """The traceparent of a record that is to be traced, None for every other. Usually one byte decides."""
     for name, value in headers:
         if name == TRACEPARENT:
             is_sampled = bool(value) and len(value) == _LENGTH and value[_FLAGS_END] in _SAMPLED
@@ -133,7 +133,7 @@ def context_of(traceparent: str | None) -> Context:
 
 
 def traceparent_of(span: Span) -> str | None:
-    """What a span is told to others by; None for the span that stands for none."""
+    """The traceparent by which others refer to a span; None for the invalid span."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, trace.set_span_in_context(span, Context()))
     return carrier.get(TRACEPARENT)
@@ -202,7 +202,7 @@ class _Told(SpanExporter):
     """Hands spans to the collector, and says once when they begin to get lost and once when they arrive again."""
 
     def __init__(self, exporter: SpanExporter, left: Callable[[int, int], None]) -> None:
-        """`left`: hears each time how many spans wait no more, and how many of them are lost."""
+        """`left`: called each time with how many spans no longer wait, and how many of them are lost."""
         self._exporter = exporter
         self._left = left
         self._is_away = False

@@ -16,8 +16,8 @@ _ANSWERS_WITHIN_MS: Final = 10_000
 def places(kafka: KafkaAccess, topic: str, within_ms: int = _ANSWERS_WITHIN_MS) -> list[TopicPartition]:
     """Every partition of a topic; none where there is no such topic.
 
-    A consumer's own `partitions_for_topic` waits without a bound for metadata, and for ever where its client has stopped
-    to look for any, which a connection that ends at the wrong moment makes it do.
+    A consumer's own `partitions_for_topic` waits without a bound for metadata, and for ever if its client has stopped
+    looking for any, which a connection that ends at the wrong moment causes.
 
     Raises:
         TopicAuthorizationFailedError: see `described`.
@@ -33,7 +33,7 @@ def described(admin: Any, topic: str) -> Mapping[str, Any] | None:
     """What the cluster says of a topic, `topic_id` and `partitions` among it; None where there is no such topic.
 
     Raises:
-        TopicAuthorizationFailedError: whoever asks has no right to see it. The cluster then names no partitions, as if
+        TopicAuthorizationFailedError: the user has no right to see it. The cluster then names no partitions, as if
             there were no topic.
         KafkaError: the cluster cannot be reached.
     """

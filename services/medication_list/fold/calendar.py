@@ -28,5 +28,5 @@ def is_later(at_ms: int | None, than_ms: int | None) -> bool:
 
 
 def day_of(instant_ms: int) -> date:
-    """The day in Oslo on which an instant lies."""
+    """The day in Oslo of an instant."""
     return datetime.fromtimestamp(instant_ms / 1000, UTC).astimezone(OSLO).date()

@@ -1,4 +1,4 @@
-"""Dispatches: the next dispense, or every one, tied to a pharmacy; and the order that goes out when it binds."""
+"""Dispatches: the next dispense, or every one, tied to a pharmacy; and the order that is sent when it binds."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -30,7 +30,7 @@ def standing_dispatch(prescription: PrescriptionState, now_ms: int) -> Dispatch 
 
 
 def dispatch_requested(draft: Draft, event: Event[DispatchRequested]) -> Verdict:
-    """The latest holds; the pharmacy that lost it is told. It binds at once, or when the present claim ends."""
+    """The latest counts; the pharmacy that lost it is told. It binds at once, or when the present claim ends."""
     body, now_ms = event.body, event.received_at_ms
     prescription = draft.prescription(body.prescription)
     if prescription is None:
@@ -63,7 +63,7 @@ def bind(
     dispatch: Dispatch,
     flags: Sequence[Flag],
 ) -> PrescriptionState:
-    """The dispatch binds, and its order goes out with the dosing in force, allergies and flags."""
+    """The dispatch binds, and its order is sent with the dosing in force, allergies and flags."""
     signed = draft.get(signed_field(prescription_id))
     assert isinstance(signed, bytes), "a known prescription is kept as it was signed"
     dosed = draft.get(dosed_field(prescription.treatment)) if Flag.DOSING_CHANGED in flags else None

@@ -200,7 +200,7 @@ def medication_dispensed(draft: Draft, event: Event[MedicationDispensed]) -> Ver
 def _closed_by_it(
     draft: Draft, event: Event[MedicationDispensed], before: PrescriptionState, after: PrescriptionState, meta: Meta
 ) -> PrescriptionState:
-    """Another pharmacy's claim ends by it, which is told, and another's order is void.
+    """It ends another pharmacy's claim, which is told, and voids another's order.
 
     Where it was recalled before, the pharmacy with the order was told then.
     """

@@ -305,7 +305,7 @@ def renewal_requested(draft: Draft, event: Event[RenewalRequested]) -> Verdict:
 
 
 def renewal_declined(draft: Draft, event: Event[RenewalDeclined]) -> Verdict:
-    """Whoever was asked says no; whoever asked is told."""
+    """The organisation asked declines; the one that asked is told."""
     request = draft.renewal_request(event.body.request)
     if request is None:
         return refused(Reason.UNKNOWN)

@@ -62,17 +62,17 @@ def allergy_awaited(allergy: str) -> str:
 
 
 def signed_field(prescription: str) -> str:
-    """Document: the record of PrescriptionIssued as it lies in the log."""
+    """Document: the record of PrescriptionIssued as it is in the log."""
     return f"signed:{prescription}"
 
 
 def handed_field(dispense: str) -> str:
-    """Document: the record of MedicationDispensed as it lies in the log."""
+    """Document: the record of MedicationDispensed as it is in the log."""
     return f"handed:{dispense}"
 
 
 def recorded_field(treatment: str) -> str:
-    """Document: the record of TreatmentRecorded as it lies in the log."""
+    """Document: the record of TreatmentRecorded as it is in the log."""
     return f"recorded:{treatment}"
 
 

@@ -141,7 +141,7 @@ def treatment_discontinued(draft: Draft, event: Event[TreatmentDiscontinued]) ->
 
 
 def _stop(draft: Draft, event: Event[Body], treatment_id: str, treatment: TreatmentState, stop: Stop) -> Verdict:
-    """The stop, or the withdrawal, takes effect; flagged where the treatment goes on all the same."""
+    """The stop, or the withdrawal, takes effect; flagged if the treatment continues nevertheless."""
     treatment = _stopped_by(draft, event, treatment, stop)
     _put(draft, treatment_id, treatment)
     if is_stopped(treatment):
@@ -151,7 +151,7 @@ def _stop(draft: Draft, event: Event[Body], treatment_id: str, treatment: Treatm
 
 
 def _tell_that_it_goes_on(draft: Draft, event: Event[Body], treatment: TreatmentState) -> None:
-    """Somebody prescribed after this stop, before it was reported: all see it. Whoever stopped it has the flag."""
+    """Somebody prescribed after this stop, before it was reported: all see it. The stop has the flag."""
     newest = draft.prescription(treatment.newest) if treatment.newest else None
     if treatment.newest is None or newest is None:
         return

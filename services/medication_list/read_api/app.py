@@ -91,7 +91,7 @@ def opened(
         registry = with_process(new_registry())
         metrics = ReadMetrics(registry)
         reader = ViewReader(RedisViews(settings.redis), partitions, log_ends, metrics.waited)
-        # Who waits for the outcome of a write does not queue behind who reads through years of history.
+        # A request that waits for a write's outcome does not queue behind one that reads years of history.
         log, short = (LogLookup(KafkaRecordLog(settings.kafka, topic), framing) for _ in range(2))
         places = EventPlaces(settings.redis, partitions)
         store_check = RedisCheck(settings.redis, writes=False)

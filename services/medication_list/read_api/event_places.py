@@ -12,7 +12,7 @@ from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.shared_connection import SharedConnection
 
 KEPT_S: Final = 48 * 60 * 60
-"""*Policy*: who asks later has the position, which leads to the outcome for ever."""
+"""*Policy*: later requests have the position, which leads to the outcome for ever."""
 _GATHERED_FOR_S: Final = 0.008
 
 
@@ -43,7 +43,7 @@ class EventPlaces:
         await self._exchanged(gathered)
 
     async def find(self, event_id: str) -> Place | None:
-        """Where an event lies, None if it did not come over HTTP of late. Raises StoreUnavailableError."""
+        """Where an event is, None if it did not come over HTTP recently. Raises StoreUnavailableError."""
         (found,) = await self._exchanged([command("GET", _key(event_id))])
         return None if found is None else place_of(found.decode(), self._partitions)
 

@@ -62,7 +62,7 @@ class NumberConflicts:
     """Finds out whose a number is, and hides what came second. Each conflict raises an alarm, once a process."""
 
     def __init__(self, reader: ViewReader, log: LogLookup, told: Callable[[], None] = lambda: None) -> None:
-        """`told`: hears of each alarm."""
+        """`told`: called with each alarm."""
         self._tell = told
         self._reader = reader
         self._log = log

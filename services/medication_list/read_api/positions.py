@@ -11,7 +11,7 @@ class InvalidPositionError(ValueError):
 
 
 class Place(NamedTuple):
-    """Where one record lies."""
+    """Where one record is."""
 
     partition: int
     offset: int

@@ -58,7 +58,7 @@ class Inventory(Protocol):
     def patients(self, cursor: int, at_most: int) -> tuple[int, Collection[PatientPlace]]:
         """About so many patients, of every generation; begin with cursor 0, go on until 0 comes back.
 
-        Whoever is there all the time is found, perhaps twice; in an order that has nothing to do with the patients.
+        A patient present throughout is found, perhaps twice; in an order unrelated to the patients.
         """
         ...
 

@@ -143,7 +143,7 @@ class ViewReader:
         self._heard: dict[int, int] = {}
 
     def partition_of(self, patient: str) -> int:
-        """Where a patient's list lies."""
+        """Where a patient's list is."""
         return partition_of(patient.encode(), self._partitions)
 
     async def read_list(self, patient: str) -> Found:

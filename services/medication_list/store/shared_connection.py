@@ -60,7 +60,7 @@ class SharedConnection:
             try:
                 replies = await line.ask(commands) if commands else []
             except asyncio.CancelledError:
-                # Whoever gave up is one of many: the line goes only if it is the server that keeps silent.
+                # One of many gave up: the connection is closed only if the server itself is silent.
                 if line.is_silent(self._timeout_s / 2):
                     line.end(ConnectionError("redis is silent"))
                 raise
@@ -69,7 +69,7 @@ class SharedConnection:
         return Answers(line.server, replies)
 
     async def close(self) -> None:
-        """Let go of the connection; who still waits on it is told that it broke."""
+        """Let go of the connection; those still waiting on it are told that it broke."""
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait([self._opening])
@@ -91,7 +91,7 @@ class SharedConnection:
         connection = self._pool.make_connection()
         try:
             await connection.connect()
-            # Kept here, and not by who waits: all of them may have given up meanwhile, and the next one must find it.
+            # Kept here, not by those who wait: all of them may have given up since, and the next one must find it.
             self._line = _Line(connection, await _prepared(connection))
         except BaseException:
             await connection.disconnect(nowait=True)
@@ -148,7 +148,7 @@ class _Line(asyncio.Protocol):
             self.end(ConnectionError("the connection was given up"))
 
     def end(self, failure: Exception) -> None:
-        """Tell everybody who waits, and let the connection go."""
+        """Tell all who wait, and let go of the connection."""
         if self._failure is not None:
             return
         self._failure = failure

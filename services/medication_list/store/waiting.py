@@ -45,7 +45,7 @@ class Outbox(Protocol):
         ...
 
     def relayed(self, partition: int, owner: str, entry_ids: Sequence[str]) -> bool:
-        """Delete what was acknowledged; False, and nothing deleted, when the lease is another's by now."""
+        """Delete what was acknowledged; False, and nothing deleted, if the lease has gone to another."""
         ...
 
     def unsent(self, asked: Mapping[int, str | None], at_most: int) -> Mapping[int, Unsent]:
