@@ -45,7 +45,7 @@ def _text(pattern: str) -> Callable[[object], bool]:
 ALLOWED: Final[Mapping[str, Callable[[object], bool]]] = {
     "timestamp": _text(r"[0-9T:.\-]{10,30}Z"),
     "action": _text(r"[a-z]+( [a-z]+)?"),
-    # Hexadecimal: its digits are nobody's number.
+    # Hexadecimal: its digits are no identity number.
     "patient": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{32}", value)),
     "position": _text(r"[0-9]{1,5}-[0-9]{1,10}"),
     "event_id": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f-]{36}", value)),

@@ -70,7 +70,7 @@ def close(desk: Desk, place: Place, closing: Closing, reason: str, organisation:
         raise CaseRefusedError(f"--organisation: {error}.") from None
     now_ms = desk.clock.now_ms()
     event = Event(
-        # The same closing, sent again because nobody heard of the first, is a duplicate.
+        # The same closing, repeated because the first got no answer, is a duplicate.
         event_id=str(uuid5(_CLOSINGS, f"{position_of(*place)}/{organisation}/{reason}")),
         patient=note.patient,
         occurred_at_ms=now_ms,

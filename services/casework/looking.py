@@ -40,7 +40,7 @@ _PSEUDONYM: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def patient_of(desk: Desk, patient_file: Path | None, pseudonym: str | None) -> str:
-    """The pseudonym of the patient that is asked for. Raises CaseRefusedError; no text of it holds a number."""
+    """The pseudonym of the patient asked for. Raises CaseRefusedError; its text never holds a number."""
     if pseudonym is not None:
         if not _PSEUDONYM.fullmatch(pseudonym):
             raise CaseRefusedError("--pseudonym: 32 lower-case hexadecimal characters, and never a national id.")
@@ -75,7 +75,7 @@ def note_look(
 def values_looked_at(
     action: str, reason: str | None, operator: str | None, local: Path | None
 ) -> Callable[[Iterable[str]], None]:
-    """Record that somebody means to look at values of whichever patients; gives what records whose they then are.
+    """Record the intent to look at values of any patients. Returns a function that records whose they turn out to be.
 
     That is called with their pseudonyms before anything of theirs is shown, and raises as this does: AccessNotRecordedError,
     ReasonRefusedError. `local` is the folder of the platform that runs here, if that is the one.

@@ -11,7 +11,7 @@ _NUMBER: Final = re.compile(rf"\d(?:{_BETWEEN}*\d){{10,}}")
 
 
 def holds_a_number(text: str) -> bool:
-    """Whether a text holds so many digits in a row that they could be an identity number, also when written apart."""
+    """Whether a text holds enough digits in a row to be an identity number, even if they are separated."""
     return bool(_NUMBER.search(text))
 
 

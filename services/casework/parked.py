@@ -147,7 +147,7 @@ def _add_close(app: typer.Typer, desk_opened: DeskOpened) -> None:
 
 
 def _patients(desk: Desk, place: str | None) -> list[str]:
-    """Whose list a parked record marks, or everybody's."""
+    """Whose list a parked record marks, or all patients'."""
     if place is not None:
         patient = note_at(desk, place_at(desk, place)).patient
         if patient is None:

@@ -46,7 +46,7 @@ class ParkedRecord(Struct, frozen=True, omit_defaults=True):
 
 
 class ShownRecord(Struct, frozen=True, omit_defaults=True):
-    """A parked record as far as it can be read. Identities are masked, and bytes that nobody can read are not shown."""
+    """A parked record as far as it can be read. Identities are masked, and unreadable bytes are not shown."""
 
     record: ParkedRecord
     patient: str | None
@@ -151,5 +151,5 @@ def _masked(value: Any) -> Any:
 
 
 def _is_id(text: str) -> bool:
-    """A UUID or a pseudonym: its digits are nobody's number."""
+    """A UUID or a pseudonym: its digits are no identity number."""
     return bool(re.fullmatch(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text))

@@ -226,7 +226,7 @@ def _view(link: Link) -> Iterator[Finding]:
 
 
 def _orphans(link: Link, pointer: Pointer) -> Finding:
-    """Data of generations that the pointer does not know: memory that nobody will ever read."""
+    """Data of generations that the pointer does not know: memory that is never read."""
     found, cursor = set[str](), 0
     while True:
         ((after, keys),) = link.ask([command("SCAN", cursor, "MATCH", "g*:{*}:offset", "COUNT", _KEYS_A_SCAN)])

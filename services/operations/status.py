@@ -70,7 +70,7 @@ def status(
 
 
 def look(platform: Reached, asker: LogAsker, link: Link, before: Status | None) -> Status:
-    """Ask everybody once."""
+    """Ask all of them once."""
     seen = overview(asker, link, load())
     services = ask_services(platform.services)
     outcomes = outcomes_in(each.metrics for each in services)

@@ -123,7 +123,7 @@ KafkaSetting = Annotated[
 
 
 def _check(files: Certificates) -> None:
-    """Now, and not with the first connection, when nobody looks any more."""
+    """At start, and not with the first connection, when nobody is watching any more."""
     for name, path in ((CA, files.ca), (CERTIFICATE, files.certificate), (KEY, files.key)):
         what = "PRIVATE KEY" if name == KEY else "CERTIFICATE"
         try:

@@ -78,7 +78,7 @@ class _Batch:
         self.asked_at = time.monotonic()
         self.sent_at: float | None = None
         self.done: Future[Sequence[Position | Exception]] = Future()
-        # From here on nobody can cancel it: the records may be on their way when the caller has gone.
+        # From here on it cannot be cancelled: the records may be in flight when the caller is gone.
         self.done.set_running_or_notify_cancel()
         self._answers: dict[int, Position | Exception] = {}
         self._lock = Lock()

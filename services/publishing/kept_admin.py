@@ -68,6 +68,6 @@ def listens(address: str, within_s: float) -> bool:
 
 
 def _stands(admin: Any) -> bool:
-    """Whether a connection of this client stands, as far as its own thread has heard. It asks nobody."""
+    """Whether this client has an open connection, as far as its own thread knows. No request is made."""
     connections = tuple(admin._manager._conns.values())  # noqa: SLF001 - nothing public says it without asking the broker
     return any(each.connected for each in connections)

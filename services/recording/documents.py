@@ -28,7 +28,7 @@ _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}(T[0-9:.]+Z)?")
 
 @cache
 def request_model(records: type[Body], known: frozenset[str]) -> type[BaseModel]:
-    """A request as it is written down: the event's fields, whom it is about, and when it happened."""
+    """A request as documented: the event's fields, whom it is about, and when it happened."""
     name = f"{records.__name__}Request"
     around = {field: (model.annotation, model) for field, model in model_of(Report).model_fields.items()}
     made: type[BaseModel] = create_model(name, __base__=model_of(records, known), **around)  # type: ignore[call-overload]  # fields by name

@@ -58,11 +58,11 @@ class Comparison:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing differs and nobody was left out."""
+        """Whether nothing differs and no patient was left out."""
         return not (self.differing or self.behind or self.notes)
 
     def whose_values(self) -> Collection[str]:
-        """The patients of whom values are among the examples, by pseudonym."""
+        """The patients with values among the examples, by pseudonym."""
         examples = (each for kind in self.kinds.values() for each in kind.examples)
         return sorted({patient for patient, difference in examples if difference.is_clinical})
 
@@ -102,7 +102,7 @@ def compare(
     sleep: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Comparison:
-    """Compare every patient of two generations, or about so many. Raises StoreUnavailableError.
+    """Compare every patient of two generations, or about that many. Raises StoreUnavailableError.
 
     `patience_s`: how long to look again at those who are behind. `told`: called now and then with how many are compared.
     """
@@ -157,7 +157,7 @@ def _compared_again(place: Place, found: Comparison, behind: Behind) -> Behind:
 
 
 def _unknown_before(place: Place, found: Comparison, patients: Iterable[Any]) -> set[tuple[int, str]]:
-    """Those of the later generation whom the one before does not know at all."""
+    """Those of the later generation that the one before does not know at all."""
     theirs = {(each.partition, each.patient) for each in patients if each.generation == found.after}
     return {
         (partition, patient)
@@ -239,7 +239,7 @@ def _notes(
 
 
 def _slices(places: Iterable[tuple[int, str]]) -> Iterable[tuple[int, list[str]]]:
-    """Partition by partition, so many patients at once."""
+    """Partition by partition, this many patients at once."""
     for partition, group in groupby(sorted(places), key=itemgetter(0)):
         patients = [patient for _, patient in group]
         for start in range(0, len(patients), _AT_ONCE):

@@ -55,7 +55,7 @@ class Throttle:
     """What share the workers may take now: halved when the live view lags, raised a little when it does not."""
 
     def __init__(self, max_share: float, lag_tolerated: int) -> None:
-        """`lag_tolerated`: so many records may be unjudged that were in the log at the look before."""
+        """`lag_tolerated`: how many records in the log at the previous look may still be unjudged."""
         self._max_share = max_share
         self._tolerated = lag_tolerated
         self._ends: Mapping[int, int] = {}

@@ -76,7 +76,7 @@ def switch(
     *,
     leave_unsent: bool = False,
 ) -> Switched:
-    """Make a generation the live one; if it is not where the live one stands within so long, all is as before.
+    """Make a generation the live one; if it does not reach the live one within this time, all is as before.
 
     Raises GenerationRefusedError.
     """

@@ -312,7 +312,7 @@ class Inbox:
             self._metrics.lost(start - offset)
             self._lost = _lost(place)
         else:
-            # The topic was made again, or lost its end: what is there is read anew, and what is known is a duplicate.
+            # The topic was created again, or lost its end: its records are read again, and known ones are duplicates.
             get_logger().warning("inbox_begins_anew", **told)
 
     def _look_for_strays(self, consumer: Any) -> None:

@@ -49,7 +49,7 @@ class Received(NamedTuple):
 
     @property
     def place(self) -> str:
-        """What names a record that nobody can read."""
+        """What identifies an unreadable record."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
@@ -95,7 +95,7 @@ class Reception:
             await self._answer(rejection, submission, received)
 
     async def _read(self, received: Received) -> Submission[Any]:
-        """The submission in a record. Raises Rejected, and LogUnavailable where nobody can tell now what it is."""
+        """The submission in a record. Raises Rejected, and LogUnavailable if that cannot be decided now."""
         if not self._framing.must_ask(received.value):
             return _read(received, self._framing)
         try:

@@ -56,7 +56,7 @@ from services.medication_list.fold.stopping import was_paused
 
 
 def claim_requested(draft: Draft, event: Event[ClaimRequested]) -> Verdict:
-    """A pharmacy gets the prescription to itself, unless something stands in the way; judged by `received_at`."""
+    """A pharmacy gets the prescription to itself, unless there is an obstacle; judged by `received_at`."""
     body, pharmacy, now_ms = event.body, event.source.organisation, event.received_at_ms
     prescription = draft.prescription(body.prescription)
     if prescription is None:
@@ -272,7 +272,7 @@ def _pointer(event: Event[MedicationDispensed], prescription: PrescriptionState 
     told = [(line.quantity, content_of(line, prescription)) for line in body.lines]
     quantities: dict[str, Decimal] = {}
     if any(content is None and quantity.unit == "package" for quantity, content in told):
-        # How much was in them, nobody knows.
+        # Their content is unknown.
         quantities["package"] = sum((each.value for each, _ in told if each.unit == "package"), NOTHING)
         return HandOutPointer(body.prescription, pharmacy, tuple(quantities.items()))
     for quantity, content in told:
@@ -321,7 +321,7 @@ def _flags_about_the_world(
 
 
 def _is_after_death(meta: Meta, at_ms: int, place: int) -> bool:
-    """After the day of the death, or, on that day, after somebody said that the patient had died."""
+    """After the day of the death, or, on that day, after the death was reported."""
     death = meta.death
     return death is not None and death.place < place and at_ms > min(death.at_ms, ended_ms(death.on) - 1)
 

@@ -131,7 +131,7 @@ class Draft(Struct, gc=False):
     before: dict[str, State | None]
     offset: int
     place: int
-    """Where the fact at hand stands in the log: its own offset, also while it is judged anew after waiting."""
+    """The place in the log of the fact at hand: its own offset, also when it is judged again after waiting."""
     now_ms: int
     """When the event at hand was received, also while a fact that waited for it is judged anew."""
     digest: bytes
@@ -204,7 +204,7 @@ class Draft(Struct, gc=False):
         return found
 
     def waiting(self, awaited: str) -> Waiting:
-        """What waits for something that nobody has seen, by its field."""
+        """What waits for something not seen yet, by its field."""
         found: Waiting | None = self.get(waiting_field(awaited))
         return found or NOTHING_WAITS
 

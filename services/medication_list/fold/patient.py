@@ -234,7 +234,7 @@ def _moved_of_patient(meta: Meta, version: int) -> list[str]:
 
 
 def patient_died(draft: Draft, event: Event[PatientDied]) -> Verdict:
-    """Recalls whatever is dispensable, now and for as long as the death stands."""
+    """Recalls whatever is dispensable, now and until the death is retracted."""
     meta = draft.meta()
     if meta.death is not None:
         return applied(Flag.ALREADY_DECEASED)

@@ -50,7 +50,7 @@ def is_same_prescriber(one: By, other: By) -> bool:
 
 
 def wait(draft: Draft, awaited: str, event: Event[Body], flag: Flag) -> Verdict:
-    """A fact about what nobody has seen waits on that, by its field: applied and flagged until it comes."""
+    """A fact about something not seen yet waits for it, by its field: applied, and flagged until it arrives."""
     keep_waiting(draft, awaited, event)
     return applied(flag)
 

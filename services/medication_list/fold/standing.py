@@ -84,7 +84,7 @@ def total_of(prescription: PrescriptionState) -> Decimal:
 
 
 def first_recall(prescription: PrescriptionState, death: Death | None, at_ms: int) -> int:
-    """Place of the first recall in effect at that time; NEVER if none. A death recalls for as long as it stands."""
+    """Place of the first recall in effect at that time; NEVER if none. A death recalls until it is retracted."""
     place = death.place if death is not None else NEVER
     for recall in prescription.recalls:
         if recall.place < place and recall.from_ms <= at_ms:
@@ -98,7 +98,7 @@ def status(prescription: PrescriptionState, death: Death | None, at_ms: int) -> 
 
 
 def status_unheld(prescription: PrescriptionState, death: Death | None, at_ms: int) -> str:
-    """The status, were nobody to hold it."""
+    """The status if nobody held it."""
     completed_at = usage(prescription).completed_at if prescription.hand_outs else NEVER
     recalled_at = first_recall(prescription, death, at_ms)
     if completed_at < recalled_at:

@@ -49,7 +49,7 @@ def refused_report_field(dispense: str) -> str:
 
 
 def waiting_field(awaited: str) -> str:
-    """Field of what waits for something that nobody has seen, by the field that it will have.
+    """Field of what waits for something not seen yet, by the field that it will have.
 
     Not by its id alone: a hand-out under the id of its own prescription waits for the one and is itself the other.
     """
@@ -57,7 +57,7 @@ def waiting_field(awaited: str) -> str:
 
 
 def allergy_awaited(allergy: str) -> str:
-    """What an allergy is waited for as; once known it stands among `Allergies`."""
+    """The name under which facts wait for an allergy; once known it is in `Allergies`."""
     return f"{ALLERGIES}:{allergy}"
 
 
@@ -262,7 +262,7 @@ class HandOutPointer(Struct, frozen=True, array_like=True, gc=False):
     quantities: tuple[tuple[str, Decimal], ...]
     """What was handed out, by unit; packages also by what they hold."""
     content: tuple[str, Decimal] | None = None
-    """What a package of it holds at least; None where none says so, or in several units."""
+    """What a package of it holds at least; None if unstated, or stated in several units."""
     returned: tuple[tuple[str, Decimal], ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     """Reports under the same id with other content: refused, and shown."""

@@ -68,7 +68,7 @@ def _is_within(pause: Pause, at_ms: int) -> bool:
 
 
 def standing_pause(treatment: TreatmentState, at_ms: int) -> Pause | None:
-    """The pause in force, of several the first one told; else the one that comes next. None where none stands."""
+    """The pause in force, of several the first one reported; otherwise the next one. None if there is none."""
     standing = [pause for pause in treatment.pauses if not is_over(pause, at_ms)]
     in_force = (pause for pause in standing if covers(pause, at_ms))
     return next(in_force, None) or min(standing, key=lambda pause: pause.start, default=None)

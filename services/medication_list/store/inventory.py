@@ -37,7 +37,7 @@ class Sides(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """Where two generations stood in a partition, and those of the patients asked for in whom they differ."""
+    """How far two generations were in a partition, and which of the patients asked for differ."""
 
     one_offset: int | None
     other_offset: int | None
@@ -52,11 +52,11 @@ class Inventory(Protocol):
         ...
 
     def sizes(self, sample: int) -> Mapping[str, int]:
-        """The bytes of each generation, estimated from so many keys by chance; exact for a store as small as that."""
+        """The bytes of each generation, estimated from that many random keys; exact for a smaller store."""
         ...
 
     def patients(self, cursor: int, at_most: int) -> tuple[int, Collection[PatientPlace]]:
-        """About so many patients, of every generation; begin with cursor 0, go on until 0 comes back.
+        """About that many patients, of every generation; begin with cursor 0, continue until 0 comes back.
 
         A patient present throughout is found, perhaps twice; in an order unrelated to the patients.
         """
@@ -79,5 +79,5 @@ class Inventory(Protocol):
         ...
 
     def sweep(self, generation: str, cursor: int, at_most: int) -> tuple[int, int]:
-        """Delete about so many keys of a generation; the next cursor (0: all was seen) and how many were deleted."""
+        """Delete about that many keys of a generation; the next cursor (0: all were seen) and how many were deleted."""
         ...

@@ -5,7 +5,7 @@ LIVE = "live"
 
 
 def disputed_name(name: str) -> str:
-    """Where the index of prescriptions keeps the patients, end to end, under whom a number came that another had first."""
+    """Where the index of prescriptions keeps, concatenated, the patients under whom another's number came."""
     return f"!{name}"
 
 

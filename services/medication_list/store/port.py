@@ -127,9 +127,9 @@ class RefusedWhy(StrEnum):
     """Why a write was refused."""
 
     OFFSET = "offset"
-    """Another offset stands: another worker was faster, or the store was rolled back."""
+    """The stored offset differs: another worker was faster, or the store was rolled back."""
     EPOCH = "epoch"
-    """Another epoch stands: somebody else wrote a patient of the partition; what was read is stale."""
+    """The stored epoch differs: somebody else wrote a patient of the partition; what was read is stale."""
     ROLE = "role"
     """The partition is frozen, or another generation is live than this worker believed: read again."""
     CAPPED = "capped"
@@ -151,7 +151,7 @@ class Written(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Nothing was written. `offset` and `epoch` are what stands; `limit` as in Snapshot."""
+    """Nothing was written. `offset` and `epoch` are the stored ones; `limit` as in Snapshot."""
 
     why: RefusedWhy
     offset: int
@@ -186,7 +186,7 @@ class Store(Protocol):
         ...
 
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
-        """Put a patient that was folded anew in the place of what stands, and raise the epoch, in one step.
+        """Replace a patient by the result of a refold, and raise the epoch, in one step.
 
         Refused (role) while the live generation is frozen, also beside it; and of itself while it is building: what is judged
         later could owe effects to what this releases, and leave them out for a record from before the relay's progress.

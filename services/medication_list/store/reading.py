@@ -184,7 +184,7 @@ class ViewReader:
         return (await self._stand(partition)).offset
 
     async def await_offset(self, partition: int, offset: int, timeout_ms: int) -> bool:
-        """Wait until the live generation has come to `offset` (its next one), at most so long; tell whether it has.
+        """Wait until the live generation has come to `offset` (its next one), at most this long. Returns whether it has.
 
         A waiting reader first subscribes, then reads, and reads again after each reconnect and every second: an
         announcement can be lost, a stored offset cannot. An announcement that came is believed: what is read next has
@@ -407,7 +407,7 @@ async def _answer_of(asking: "asyncio.Task[Mapping[int, int] | Exception]") -> M
 
 
 async def _given(woken: "asyncio.Future[bool]", timeout_s: float) -> bool:
-    """Wait for what a future is given, at most so long; whether it is True. It stays as it is when time runs out."""
+    """Wait for a future's result, at most this long. Returns whether it is True; on a timeout the future is unchanged."""
     await asyncio.wait([woken], timeout=timeout_s)
     return woken.done() and woken.result()
 

@@ -267,7 +267,7 @@ def _pack_write(at: _Places, generation: str, write: PartitionWrite) -> bytes:
 
 
 def _answer(reply: Any, next_offset: int | None = None) -> Written | Refused:
-    """`next_offset`: where a write leads to; one that leads nowhere is answered with where the partition stands."""
+    """`next_offset`: where a write leads; one that leads nowhere is answered with the partition's offset."""
     if reply[0] == b"ok":
         taken = {key.decode(): owner for key, owner in hash_of(reply[1]).items()}
         return Written(int(reply[3]) if next_offset is None else next_offset, taken, reply[2])

@@ -10,7 +10,7 @@ class RoleState(StrEnum):
     """What a partition's role permits the live generation to do."""
 
     BUILDING = "building"
-    """It writes, and nobody reads yet: what it has is less than what was lost."""
+    """It writes, and nobody reads yet: it holds less than what was lost."""
     LIVE = "live"
     FROZEN = "frozen"
     """It is read and not written: a switch is under way."""
@@ -47,7 +47,7 @@ class Pointer:
 
 
 class Beginning(NamedTuple):
-    """How a generation begins in a partition where no role stands: see Role for `until` and `effects_from`.
+    """How a generation begins in a partition without a role: see Role for `until` and `effects_from`.
 
     A role of the generation `instead_of`, which is gone, counts as none. With `beside`, which is 0 or 1, the generation
     begins only where there is a role: beside the live one, and never in its place. `withheld` maps the offset of each
@@ -71,7 +71,7 @@ class WorkerKind(StrEnum):
     PINNED = "pinned"
     """The one that it was told to, whatever is live."""
     REPLAY = "replay"
-    """What a replay makes, and afterwards whatever nobody else feeds."""
+    """What a replay makes, and afterwards what nobody else feeds."""
 
 
 class Attending(NamedTuple):
@@ -93,7 +93,7 @@ class Roles(Protocol):
         ...
 
     def begin(self, beginnings: Mapping[int, Beginning]) -> Collection[int]:
-        """Begin a generation in these partitions; again is harmless. Where no role stands it becomes the live one.
+        """Begin a generation in these partitions; repeating is harmless. Without a role there it becomes the live one.
 
         Returns the partitions where it could not begin: it is live there by its role, and its data is gone; or there is
         no role to begin beside.
@@ -113,7 +113,7 @@ class Roles(Protocol):
         ...
 
     def attend(self, generation: str, worker: Attending, for_ms: int) -> None:
-        """Note that a worker works on a generation, for so long; 0: that it does not any more."""
+        """Note that a worker works on a generation, for this long; 0: that it no longer does."""
         ...
 
     def attending(self, generation: str) -> Collection[Attending]:

@@ -78,12 +78,12 @@ class SharedConnection:
             await self._line.ended()
 
     async def _open(self) -> "_Line":
-        """The line that is open; or a new one, for which all wait together, and whose failure is everybody's."""
+        """The open connection; or a new one, for which all wait together, and whose failure all get."""
         if self._line is not None and self._line.is_open:
             return self._line
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._opened(), name="redis-opening")
-            # All who waited may have given up: then nobody is left to hear why it failed, and nobody needs to.
+            # All who waited may have given up: then nobody retrieves its exception, and nobody needs to.
             self._opening.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(self._opening)
 
@@ -138,7 +138,7 @@ class _Line(asyncio.Protocol):
         return answered
 
     def is_silent(self, timeout_s: float) -> bool:
-        """Whether the oldest that was asked has waited so long."""
+        """Whether the oldest request has waited this long."""
         return bool(self._expected) and self._loop.time() - self._expected[0][2] >= timeout_s
 
     def end_when_answered(self) -> None:

@@ -34,7 +34,7 @@ class Outbox(Protocol):
     """The outboxes of all partitions. Blocking; raises StoreUnavailableError."""
 
     def lease(self, partitions: Collection[int], owner: str, for_ms: int) -> Collection[int]:
-        """Take or keep the lease of each partition for so long; return those that are this owner's now."""
+        """Take or keep the lease of each partition for this long. Returns those that are this owner's now."""
         ...
 
     def waiting(self, after: Mapping[int, str], at_most: int, wait_ms: int) -> Mapping[int, Sequence[WaitingEntry]]:
