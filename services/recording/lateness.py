@@ -1,4 +1,4 @@
-"""A claim that comes late is turned away, unless it is one that came in time and is sent again."""
+"""Turns away a late claim, unless it came in time and was sent again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from services.recording.outcomes import MedicationListClient
 async def turn_away_late(admitted: Admitted, event_id: str, medication_list: MedicationListClient) -> None:
     """Raises TurnedAway for a late claim whose event the list does not know; `event_id`: of the message's first event.
 
-    One that it knows goes on, and the fold answers that it is a duplicate: to reject a claim that holds its prescription
-    would leave the prescription held by somebody who was told that he does not have it. So whoever cannot ask cannot
-    answer. Raises ListUnreachable.
+    A known one goes on, and the fold answers that it is a duplicate: rejecting a claim that holds its prescription would
+    leave the prescription held by a pharmacy that was told that it does not have it. So without the list's answer there
+    is none. Raises ListUnreachable.
     """
     if not admitted.is_late:
         return
