@@ -373,7 +373,7 @@ class KafkaLog:
         behind it, until it is too old to be sent.
         """
         known = self._producer._metadata  # noqa: SLF001 - the library waits for whatever it is asked
-        if topic in self._missing and known.partitions_for_topic(topic) is None:
+        if topic in self._missing and topic not in known.topics():
             known.request_update()
             raise KafkaTimeoutError("the broker does not know the topic")
         asked_ms = time.monotonic() * 1000
