@@ -15,7 +15,8 @@ from schemas.events import (
 )
 from tests.acceptance.journey import CLINICIAN, PHARMACIST, Journey, Neighbours, View
 from tests.acceptance.step_checks import dose_of, milliseconds
-from tests.acceptance.translate import ACTORS, ORGANISATIONS, instant
+from tests.acceptance.translate import ACTORS, ORGANISATIONS
+from tests.acceptance.values import instant
 from tests.chain import Message
 
 WHOM: Final = {number: name for name, number in ORGANISATIONS.items()}

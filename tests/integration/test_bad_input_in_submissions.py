@@ -15,7 +15,8 @@ from deploy.local.waiting import wait_until
 from schemas import codec
 from schemas import events as ev
 from services.identity.national_id import synthetic
-from tests.acceptance.translate import ACTORS, MEDICATION, instant
+from tests.acceptance.translate import ACTORS, MEDICATION
+from tests.acceptance.values import instant
 from tests.chain import WITHIN_S, Chain, Topics
 
 pytestmark = pytest.mark.integration

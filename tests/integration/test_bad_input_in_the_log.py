@@ -31,7 +31,8 @@ from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.topics.registry import EVENTS_TOPIC, load
 from tests.acceptance.step_checks import milliseconds
-from tests.acceptance.translate import ACTORS, instant
+from tests.acceptance.translate import ACTORS
+from tests.acceptance.values import instant
 from tests.chain import Chain
 from tests.integration.test_bad_input_over_http import a_prescription
 

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from services.identity.national_id import synthetic
-from tests.acceptance.translate import ACTORS, instant
+from tests.acceptance.translate import ACTORS
+from tests.acceptance.values import instant
 from tests.chain import Chain, caller_header
 
 pytestmark = pytest.mark.integration

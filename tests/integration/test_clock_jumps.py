@@ -9,7 +9,8 @@ import pytest
 
 from services.identity.national_id import synthetic
 from services.medication_list.read_api.presenting import to_json
-from tests.acceptance.translate import ACTORS, instant
+from tests.acceptance.translate import ACTORS
+from tests.acceptance.values import instant
 from tests.chain import Chain
 from tests.integration.services_stand import a_prescription
 

@@ -19,7 +19,8 @@ import pytest
 from deploy.local.layout import CHECKOUT
 from schemas import events as ev
 from services.identity.national_id import synthetic
-from tests.acceptance.translate import ACTORS, ORGANISATIONS, instant
+from tests.acceptance.translate import ACTORS, ORGANISATIONS
+from tests.acceptance.values import instant
 from tests.chain import Chain, caller_header
 from tests.integration.racing_pharmacy import AT_ONCE, Claimed, Race
 from tests.integration.services_stand import a_prescription

@@ -28,7 +28,8 @@ from services.medication_list.store.redis_check import RedisCheck
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning
-from tests.acceptance.translate import ACTORS, instant
+from tests.acceptance.translate import ACTORS
+from tests.acceptance.values import instant
 from tests.chain import Chain
 from tests.chaos.proxy import Proxies
 from tests.integration.services_stand import a_prescription

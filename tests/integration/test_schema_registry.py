@@ -41,7 +41,8 @@ from services.schema_registry.client import AWAY_MS, MISSING_MS
 from services.submissions.inbox import take
 from services.submissions.reception import Received, Reception
 from services.topics.registry import EVENTS_TOPIC, Parties, load
-from tests.acceptance.translate import ACTORS, instant
+from tests.acceptance.translate import ACTORS
+from tests.acceptance.values import instant
 from tests.chain import Chain, running_chain
 from tests.conftest import FreshTopic
 from tests.integration.services_stand import DOOR, NOW_MS, SEALER, ListPlayed, served
