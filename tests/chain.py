@@ -56,6 +56,29 @@ class Chain:
         stated = {"Medchain-Caller": caller_header(who), "Idempotency-Key": key or str(uuid4()), **headers}
         return self.http.post(self.platform.url(service) + path, json=sent, headers=stated)
 
+    def post_bytes(self, service: str, path: str, content: bytes, media_type: str, who: Source) -> httpx.Response:
+        """Whatever bytes, as a message."""
+        stated = {"Medchain-Caller": caller_header(who), "Idempotency-Key": str(uuid4()), "Content-Type": media_type}
+        return self.http.post(self.platform.url(service) + path, content=content, headers=stated)
+
+    def rejection_of(self, content: bytes, system: str) -> dict[str, Any]:
+        """What a system is told of a record on its topic of submissions that is none: as a problem over HTTP would say it."""
+        with closing(self.topics([f"submission-receipts.{system}"])) as receipts:
+            receipts.read()
+            with self.producer() as producer:
+                producer.send(f"prescription-submissions.{system}", key=b"a treatment", value=content).get(WITHIN_S)
+            told: list[Message] = []
+
+            def has_come() -> bool:
+                told.extend(receipts.read())
+                return bool(told)
+
+            wait_until(has_come, within_s=WITHIN_S, what=f"the receipt of {system}")
+        receipt = told[-1].message
+        assert receipt.outcome == "rejected", receipt
+        errors = [{"pointer": each.pointer, "reason": each.reason} for each in receipt.errors]
+        return {"type": f"/problems/{receipt.reason}", "errors": errors}
+
     def get(self, service: str, path: str, who: Source) -> httpx.Response:
         """A read by its URL."""
         return self.http.get(self.platform.url(service) + path, headers={"Medchain-Caller": caller_header(who)})

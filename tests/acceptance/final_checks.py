@@ -1,12 +1,13 @@
 """How a scenario ends, as it says it for a machine: its `final`, held to whoever played it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tests.acceptance.translate import organisation_of
 from tests.acceptance.values import NotUnderstoodError, calendar_day
 from tests.acceptance.witness import Witness, entries, entry, flags_of, hand_out, is_shown, shown_entry
 
+Checks = Mapping[str, Callable[[Witness, str, str, Any], None]]
 COUNTS: Final = ("dispenses_left", "dispenses_done", "refills_left", "handed_out", "total", "returned")
 STATES: Final = ("active", "paused", "completed", "discontinued")
 
@@ -191,7 +192,7 @@ _OF_HAND_OUTS: Final = {
     "flags": _has_flags,
     "returned": _has_returned,
 }
-_CHECKS: Final = {"R": _OF_PRESCRIPTIONS, "T": _OF_TREATMENTS, "D": _OF_HAND_OUTS, "A": _PRESENCE}
+_CHECKS: Final[Mapping[str, Checks]] = {"R": _OF_PRESCRIPTIONS, "T": _OF_TREATMENTS, "D": _OF_HAND_OUTS, "A": _PRESENCE}
 
 
 # --- The list ---------------------------------------------------------------------------------------------------------
@@ -257,7 +258,7 @@ def _is_packed(seen: Witness, _name: str, _key: str, value: Any) -> None:
     assert multidose.get("pharmacy") == (None if value in (None, "nobody") else organisation_of(value))
 
 
-_LIST: Final = {
+_LIST: Final[Checks] = {
     "entries": _has_entries,
     **dict.fromkeys(("shows", "shown"), _shows),
     **dict.fromkeys(("hidden", "hides", "empty", "not_shown"), _hides),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from schemas.events import PrescriptionIssued
+from schemas.events import PrescriptionIssued, PrescriptionRecalled, TreatmentDiscontinued
 from schemas.reasons import DoorReason, Flag, Reason
 from tests.acceptance.notices import check_notice_sentence, check_order_sentence
 from tests.acceptance.translate import AT_THE_DOOR, ORGANISATIONS, Step, actor_of, organisation_of
@@ -342,6 +342,60 @@ def _has_entry_state(seen: Witness, said: Said) -> None:
 def _are_shown(seen: Witness, said: Said) -> None:
     for name in _names(said["what"]):
         assert is_shown(seen, name), f"{name} is not shown"
+        if name.startswith("A"):
+            _is_as_recorded(seen, name)
+
+
+def _is_as_recorded(seen: Witness, name: str) -> None:
+    body, natural = seen.play.sent[name].body, seen.play.id_of(name)
+    shown = next(each["recorded"] for each in seen.whole()["allergies"] if each["recorded"]["allergy"] == natural)
+    for field in ("substance", "reaction", "severity"):
+        assert shown.get(field) == getattr(body, field)
+
+
+def _is_stopped_with_reason(seen: Witness, said: Said) -> None:
+    entry, event = shown_entry(seen, said["t"]), seen.play.sent[f"stop of {said['t']}"]
+    assert isinstance(event.body, TreatmentDiscontinued)
+    assert entry["status"] == "discontinued"
+    assert entry["stopped"]["reason"] == event.body.reason
+    assert entry["stopped"]["at"]
+    assert entry["stopped"]["by"]["organisation"] == organisation_of(said["whom"])
+
+
+def _has_data_of(seen: Witness, said: Said) -> None:
+    """The newest prescription of the entry, and its dosing."""
+    entry, event = shown_entry(seen, said["t"]), seen.play.sent[said["rx"]]
+    assert entry["status"] == said["state"]
+    assert entry["prescriptions"][0]["prescription"] == seen.play.id_of(said["rx"])
+    assert entry["dosing"]["by"]["organisation"] == event.source.organisation
+
+
+def _are_all_others(seen: Witness, _said: Said) -> None:
+    whole = seen.whole()
+    assert not whole.get("treatments")
+    shown = {each["prescriptions"][0]["prescription"] for each in whole["other_prescriptions"]}
+    assert shown == {seen.play.id_of(name) for name in seen.play.sent if re.fullmatch(r"R\d+", name)}
+
+
+def _shows_earliest(seen: Witness, said: Said) -> None:
+    signed = seen.play.sent[said["rx"]].body
+    assert isinstance(signed, PrescriptionIssued)
+    assert signed.earliest_dispense is not None
+    assert is_shown(seen, said["rx"])
+    assert seen.prescription(said["rx"])["issued"]["earliest_dispense"] == signed.earliest_dispense.isoformat()
+
+
+def _shows_recall(seen: Witness, said: Said) -> None:
+    """In the list and, after a search, in what that found."""
+    natural = seen.play.id_of(said["rx"])
+    body = seen.play.sent[f"recall of {said['rx']}"].body
+    assert isinstance(body, PrescriptionRecalled)
+    found = [each for each in seen.found() if each["prescription"] == natural]
+    for shown in [seen.prescription(said["rx"]), *found]:
+        assert shown["status"] == said["status"]
+        assert "recalled" in shown["flags"]
+        assert body.reason in [recall["reason"] for recall in shown["recalls"]]
+    assert is_shown(seen, said["rx"])
 
 
 def _are_not_shown(seen: Witness, said: Said) -> None:
@@ -420,8 +474,10 @@ def _has_joined(seen: Witness, said: Said) -> None:
 
 
 def _shows_conflict(seen: Witness, said: Said) -> None:
-    shown = [each["dispense"] for one in entries(seen) for each in one.get("conflicting_reports", ())]
+    with_report = [one for one in entries(seen) if one.get("conflicting_reports")]
+    shown = [each["dispense"] for one in with_report for each in one["conflicting_reports"]]
     assert shown
+    assert all("conflicting_report" in one["flags"] for one in with_report)
     assert {seen.play.id_of(name) for name in _names(said[0]) if name.startswith("D")} <= set(shown)
 
 
@@ -543,7 +599,12 @@ CHECKS: Final[dict[str, Check]] = {
     rf"(?P<what>{_WHAT}) (?:is |are )?(?:hidden|gone|absent){_DONE}|(?:does not show|shows no) (?P<what2>{_WHAT})": _are_not_shown,
     rf"(?:exactly |shows |still )?(?P<many>no|one|two|three|four|five|\d+) (?:list )?(?:entry|entries)(?: (?P<what>{_WHAT}))?|the list is empty|(?:an )?empty list": _counts_entries,
     rf"(?:shows )?(?P<what>{_WHAT}) (?:shown |stands |stand )?(?:under|among) \"?other prescriptions\"?": _is_among_others,
-    r"(?:(?P<t>[TR]\d+):? )?(?:with )?last dispense:? (?P<d>D\d+|none)": _was_last,
+    r"(?:(?:shows )?(?:the treatment of )?(?P<t>[TR]\d+):? )?(?:with )?last dispense:? (?P<d>D\d+|none)": _was_last,
+    r"(?P<t>T\d+) discontinued, by (?P<whom>[ABC]), with date and reason": _is_stopped_with_reason,
+    r"(?P<t>T\d+) (?P<state>active|paused|completed|discontinued), same entry id, data of (?P<rx>R\d+)": _has_data_of,
+    r"both shown under \"other prescriptions\"(?:, neither among the medicines)?": _are_all_others,
+    r"the list shows (?P<rx>R\d+) with its earliest date": _shows_earliest,
+    r"(?P<rx>R\d+) (?:is|shows) (?P<status>[EURTF]) and (?:shows the recall with its reason|that it is recalled)": _shows_recall,
     rf"(?P<t>T\d+):? chain (?P<chain>{_WHAT})": _has_chain,
     r"(?:(?P<t>[TR]\d+):? )?(?:the )?(?:dosing in force|dose|dosing):? (?:is )?(?P<dose>.+)": _has_dose,
     r"(?P<t>[TR]\d+):? (?:has )?(?P<key>kind|indication|administration|use|paper prescription):? (?P<value>.+)": _has_detail,

@@ -7,11 +7,13 @@ from typing import Any, Final, NamedTuple
 
 import httpx
 
+from deploy.local.waiting import wait_until
 from schemas import events as ev
 from services.identity.national_id import NationalId, synthetic
 from services.medication_list.read_api.presenting import to_json
-from tests.acceptance.translate import ACTORS, AnyEvent, Play, Step
-from tests.chain import Chain
+from tests.acceptance.plain_checks import Judged
+from tests.acceptance.translate import ACTORS, AnyEvent, Play, Raw, Step, actor_of
+from tests.chain import WITHIN_S, Chain
 
 UNREADABLE: Final = b"\xc3\x01this is no record of the contract"
 CLINICIAN: Final = ACTORS["clinician C"]
@@ -62,12 +64,14 @@ class Told:
 
     status: int
     document: dict[str, Any]
-    body: ev.Body
+    body: ev.Body | None
+    """None of bytes that were no message."""
 
     @property
     def outcome(self) -> str:
-        """By its status: 201 applied, 200 duplicate, 409 refused, 422 turned away; and as the answer itself says."""
-        outcome = {201: "applied", 200: "duplicate", 409: "refused", 422: "turned away"}[self.status]
+        """By its status: 201 applied, 200 duplicate, 409 refused, every other 4xx turned away; and as the answer itself says."""
+        known = {201: "applied", 200: "duplicate", 202: "parked", 409: "refused"}
+        outcome = known.get(self.status, "turned away" if 400 <= self.status < 500 else f"answered {self.status}")
         assert self.document.get("outcome", outcome) == outcome
         return outcome
 
@@ -80,6 +84,26 @@ class Told:
     def flags(self) -> set[str]:
         """Of this event."""
         return set(self.document["flags"])
+
+
+NAMED: Final = {
+    "held": "holder",
+    "already_held": "holder",
+    "dispatched_to": "pharmacy",
+    "multidose_elsewhere": "pharmacy",
+    "too_early": "earliest_dispense",
+    "stale": "moved",
+}
+"""Under which name a refusal tells what it names."""
+
+
+def judged_by(told: Told) -> Judged:
+    """An answer as a judge would have said it."""
+    if told.outcome in ("refused", "turned away"):
+        named = told.document.get(NAMED.get(told.reason, ""))
+        return Judged(told.outcome, told.reason, frozenset(), named)
+    answer = told.document.get("named") or {}
+    return Judged(told.outcome, None, frozenset(told.document.get("flags", ())), answer.get("answer"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +133,8 @@ class Journey:
     """What this step's search found."""
     views: dict[int, View] = field(default_factory=dict)
     """What the step's patient looked like after each step."""
+    of_whom: dict[int, str] = field(default_factory=dict)
+    """Whose step each was."""
     answers: dict[int, list[Told]] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
     position: dict[str, str] = field(default_factory=dict)
@@ -123,7 +149,7 @@ class Journey:
             self.chain.set_clock(step.at_ms)
             self._take(step)
             self.answers[step.n] = self.told
-            self.views[step.n] = self.look(step.patient)
+            self.views[step.n], self.of_whom[step.n] = self.look(step.patient), step.patient
             if step.token is not None:
                 whole = self.views[step.n].whole
                 self.tokens[step.token] = whole["read_token"]
@@ -137,6 +163,19 @@ class Journey:
         return self.views[self.step.n]
 
     @property
+    def judged(self) -> list[tuple[AnyEvent, Judged]]:
+        """Every event that reached a service, and what it said became of it."""
+        return [(event, judged_by(told)) for step in self.play.taken for event, told in self._answered(step)]
+
+    @property
+    def applied(self) -> list[AnyEvent]:
+        """Those that took effect."""
+        return [event for event, judged in self.judged if judged.outcome == "applied"]
+
+    def _answered(self, step: Step) -> list[tuple[AnyEvent, Told]]:
+        return list(zip(step.events, self.answers.get(step.n, ()), strict=False))
+
+    @property
     def the_answer(self) -> Told:
         """To the one event of this step."""
         (told,) = self.told
@@ -144,7 +183,7 @@ class Journey:
 
     def patient(self, letter: str) -> NationalId:
         """The synthetic citizen that the scenario calls so."""
-        return synthetic(10_000 + 10 * self.number + "XYZ".index(letter))
+        return synthetic(10_000 + 10 * self.number + "XYZABCDEFG".index(letter))
 
     def name_of(self, letter: str) -> str:
         """The name under which a citizen is prescribed for."""
@@ -161,11 +200,12 @@ class Journey:
         letter = self.play.patients.get(name, "X")
         assert self.step is not None
         view = self.now if letter == self.step.patient else self.look(letter)
+        assert self.play.id_of(name) in view.prescriptions, f"{name} is nowhere in the list"
         return view.prescriptions[self.play.id_of(name)]
 
     def entry(self, name: str) -> dict[str, Any] | None:
         """An entry of the list, None when it is not shown."""
-        return next((each for each in self.now.entries if each["treatment"] == self.play.id_of(name)), None)
+        return next((each for each in self.now.entries if each["treatment"] == self.play.treatment_named(name)), None)
 
     def told_of(self, claim: str) -> list[Told]:
         """The answers to a claim by its name, and to its repetitions, in order."""
@@ -176,32 +216,56 @@ class Journey:
     # --- Steps --------------------------------------------------------------------------------------------------------
 
     def _take(self, step: Step) -> None:
-        who = ACTORS[step.actor]
+        who = actor_of(step.actor)
         if step.action == "search_open_prescriptions":
-            self.found = self.chain.search(self.patient(step.patient).digits, who, every=False)
+            self.found = self.chain.search(self.patient(step.patient).digits, who, every=step.every)
         elif step.unreadable:
             self._spoil(step)
-        elif len(step.events) > 1:
+        elif step.raw is not None:
+            self._send_raw(step, step.raw)
+        elif len(step.events) > 1 and all(isinstance(event.body, ev.PrescriptionIssued) for event in step.events):
             self._send_order(step)
-        elif step.events:
-            self._send(step, step.events[0])
+        else:
+            for event in step.events:
+                self._send(step, event)
 
     def _send(self, step: Step, event: AnyEvent) -> None:
         """One event, as its actor writes it."""
         service, path, id_of = RESOURCES[type(event.body)]
-        body = self._body(event.body)
+        body = self._body(step, event.body)
         if id_of is not None:
             path = path.format(id=body.pop(id_of))
         answer = self.chain.post(
             service, path, self._around(step, event) | body, event.source, key=f"{self.number}/{event.event_id}"
         )
-        self._hear(step, Told(answer.status_code, answer.json(), event.body))
+        self._hear(step, self._told(answer, event.body))
+
+    def _told(self, answer: httpx.Response, body: ev.Body | None) -> Told:
+        """An answer; of what was not judged in time, what the place says that it tells to ask at."""
+        if answer.status_code == 202 and answer.json().get("outcome") == "pending":
+            place = answer.headers["Location"].partition("/v1/")[2]
+            wait_until(lambda: self._asked(place).status_code == 200, within_s=WITHIN_S, what=place)
+            judged: dict[str, Any] = self._asked(place).json()
+            return Told(
+                {"applied": 201, "duplicate": 200, "refused": 409}.get(judged["outcome"], 202), _as_told(judged), body
+            )
+        return Told(answer.status_code, answer.json(), body)
+
+    def _asked(self, place: str) -> httpx.Response:
+        return self.chain.get("medication-list", f"/v1/{place}", CLINICIAN)
+
+    def _send_raw(self, step: Step, raw: Raw) -> None:
+        """Bytes, to the prescriber service or to the topic of the sender's system."""
+        who = actor_of(step.actor)
+        if raw.to_topic:
+            self._hear(step, Told(422, self.chain.rejection_of(raw.content, who.system), None))
+            return
+        answer = self.chain.post_bytes("prescriber", "/v1/prescriptions", raw.content, raw.media_type, who)
+        self._hear(step, Told(answer.status_code, answer.json(), None))
 
     def _send_order(self, step: Step) -> None:
         """Several prescriptions in one message."""
-        lines = [self._body(event.body) for event in step.events]
-        for name, missing in step.without.items():
-            del next(line for line in lines if line["prescription"] == self.play.id_of(name))[missing]
+        lines = [self._body(step, event.body) for event in step.events]
         first = step.events[0]
         sent = self._around(step, first) | {"prescriptions": lines}
         answer = self.chain.post("prescriber", "/v1/prescriptions", sent, first.source, key=first.event_id)
@@ -221,14 +285,21 @@ class Journey:
             self.position[step.patient] = told.document["position"]
 
     def _around(self, step: Step, event: AnyEvent) -> dict[str, Any]:
-        patient = {"national_id": self.patient(step.patient).digits, "name": self.name_of(step.patient)}
+        national_id = step.national_id or self.patient(step.patient).digits
+        patient = {"national_id": national_id, "name": self.name_of(step.patient)}
         occurred_at = json.loads(to_json({"at_ms": event.occurred_at_ms}))["at"]
         return {"patient": patient, "occurred_at": occurred_at}
 
-    def _body(self, body: ev.Body) -> dict[str, Any]:
+    def _body(self, step: Step, body: ev.Body) -> dict[str, Any]:
+        """As JSON; without what the scenario leaves out, or leaves to the platform."""
         if isinstance(body, ev.ListReconciled):
             return {"read_token": self.tokens[body.read_token]}
         made: dict[str, Any] = json.loads(to_json(body))
+        if made.get("prescription") in step.by_policy:
+            del made["valid_until"]
+        for name, missing in step.without.items():
+            if made.get("prescription") == self.play.id_of(name):
+                del made[missing]
         return made
 
     def _spoil(self, step: Step) -> None:
@@ -239,6 +310,13 @@ class Journey:
         self.position[step.patient] = position = f"{sent.partition}-{sent.offset}"
         self.chain.read_list(self.patient(step.patient).digits, CLINICIAN, position)
         self.parked = self.chain.record_at(position)
+
+
+def _as_told(judged: dict[str, Any]) -> dict[str, Any]:
+    """What the list says of an event, as an answer to its sender would say it."""
+    named = judged.get("named") or {}
+    refusal = {"type": f"/problems/{judged.get('reason')}", **named} if judged["outcome"] == "refused" else {}
+    return {"flags": [], **judged, **refusal}
 
 
 class Neighbours:

@@ -1,6 +1,6 @@
 """What the scenarios have a word for and the platform does not have yet: such a scenario is expected to fail, for this reason."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
@@ -22,6 +22,6 @@ def each_to_be_played(scenarios: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     return [pytest.param(name, marks=_marks(scenario), id=name) for name, scenario in scenarios.items()]
 
 
-def _marks(scenario: Mapping[str, Any]) -> Iterable[pytest.MarkDecorator]:
+def _marks(scenario: Mapping[str, Any]) -> list[pytest.MarkDecorator]:
     wanted = [NOT_BUILT[step["action"]] for step in scenario["steps"] if step.get("action") in NOT_BUILT]
     return [pytest.mark.xfail(strict=True, raises=NotBuiltError, reason=reason) for reason in wanted[:1]]

@@ -65,7 +65,7 @@ class Terms(Mapping[str, Any]):
 
     def of(self, name: str) -> "Terms":
         """With what is said for one of several objects alone: `R5: {valid_until: d0+5d}`."""
-        own = self[name] if name in self else {}
+        own = self.get(name, {})
         return Terms(self._said | {_name(key): value for key, value in own.items()}, self._read)
 
     @property

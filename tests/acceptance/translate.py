@@ -343,10 +343,10 @@ def _submission(plain: Step, fields: Terms) -> Step:
 
 def _by_policy(events: Sequence[AnyEvent], fields: Terms) -> Iterator[str]:
     """Prescriptions of a named kind of medicine whose end the scenario leaves to the policy."""
+    is_named = bool({"atc", "kind"} & set(fields)) and "valid_until" not in fields
     for event in events:
-        if isinstance(event.body, ev.PrescriptionIssued) and {"atc", "kind"} & set(fields):
-            if "valid_until" not in fields:
-                yield event.body.prescription
+        if isinstance(event.body, ev.PrescriptionIssued) and is_named:
+            yield event.body.prescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,7 +425,12 @@ def _treatment_id(play: Play, rx: str, target: str, fields: Terms, renewed: str 
     return play.treatment_of(renewed) if renewed and renewed in play.sent else play.id_of(f"treatment of {rx}")
 
 
-KEPT: Final = ("reference_number", "in_doctors_name", "from_hospital", "substitution_reason", "indication_text") + (
+KEPT: Final = (
+    "reference_number",
+    "in_doctors_name",
+    "from_hospital",
+    "substitution_reason",
+    "indication_text",
     "indication_code",
     "route",
     "renal_note",
@@ -918,52 +923,54 @@ def _changes(play: Play, body: ev.Body, fields: Terms) -> dict[str, Any]:
     """The contract's values of what a scenario changes in a message."""
     found: dict[str, Any] = {}
     for name in sorted(set(fields) - {*TIMES, "patient", "national_id"}):
-        value = fields[name]
-        if name in ("prescription", "treatment", "claim", "dispense"):
-            found[name] = play.id_of(str(value))
-        elif name in ("quantity", "returned") and isinstance(body, ev.MedicationDispensed):
-            line = msgspec.structs.replace(body.lines[0], quantity=quantity(value))
-            found["lines"] = (line, *body.lines[1:])
-        elif name in ("quantity", "returned"):
-            found["quantity"] = quantity(value)
-        elif name in ("strength", "substituted", "batch") and isinstance(body, ev.MedicationDispensed):
-            found["lines"] = (msgspec.structs.replace(body.lines[0], **{name: value}), *body.lines[1:])
-        elif name == "dosing":
-            found["dosing"] = _dosing(fields)
-        elif name in ("valid_until", "earliest_dispense", "until", "start", "on"):
-            found[name] = calendar_day(value)
-        elif name in ("to", "pharmacy"):
-            found[name] = organisation_of(value)
-        elif name == "reason" and isinstance(body, ev.PrescriptionRecalled):
-            found[name] = code_of("recall_reason", value)
-        elif name in ("severity", "certainty"):
-            found[name] = code_of(name, value)
-        elif name in body.__struct_fields__:
-            found[name] = value
-        else:
+        if isinstance(body, ev.MedicationDispensed) and name in LINE_FIELDS:
+            line = found.get("lines", body.lines)[0]
+            value = quantity(fields[name]) if name == "quantity" else fields[name]
+            found["lines"] = (msgspec.structs.replace(line, **{name: value}), *body.lines[1:])
+            continue
+        field = "quantity" if name == "returned" else "dosing" if name in ("start", "end", "dosing_text") else name
+        if field not in body.__struct_fields__:
             raise NotUnderstoodError(f"{type(body).__name__} has no {name!r} to change")
+        found[field] = _as_changed(play, body, field, fields)
     return found
 
 
+LINE_FIELDS: Final = ("quantity", "strength", "substituted", "batch")
+"""Of a hand-out's line."""
+
+
+def _as_changed(play: Play, body: ev.Body, field: str, fields: Terms) -> Any:
+    """The contract's value of one field."""
+    if field == "dosing":
+        return _dosing(fields)
+    value = fields["returned"] if field == "quantity" and "returned" in fields else fields[field]
+    if field in ("prescription", "treatment", "claim", "dispense"):
+        return play.id_of(str(value))
+    if field == "reason" and isinstance(body, ev.PrescriptionRecalled):
+        return code_of("recall_reason", value)
+    readers: Mapping[str, Callable[[Any], Any]] = {
+        "quantity": quantity,
+        **dict.fromkeys(("valid_until", "earliest_dispense", "until", "on"), calendar_day),
+        **dict.fromkeys(("to", "pharmacy"), organisation_of),
+    }
+    return readers[field](value) if field in readers else value
+
+
 def _some_change(body: ev.Body) -> dict[str, Any]:
-    match body:
-        case ev.PrescriptionIssued():
-            return {"note": "with meals"}
-        case ev.MedicationDispensed(lines=(line, *others)):
-            more = msgspec.structs.replace(line.quantity, value=line.quantity.value + 1)
-            return {"lines": (msgspec.structs.replace(line, quantity=more), *others)}
-        case ev.ClaimRequested(prescription=prescription):
-            return {"prescription": str(uuid5(NAMESPACE_URL, prescription))}
-        case ev.DispatchRequested(every=every):
-            return {"every": not every}
-        case ev.AllergyRecorded():
-            return {"reaction": "rash"}
-        case ev.RenewalRequested():
-            return {"message": "soon"}
-        case _ if "reason" in body.__struct_fields__:
-            return {"reason": "another reason"}
-        case _:
-            raise NotUnderstoodError(f"nothing in {type(body).__name__} can be another")
+    """Something that the scenario leaves open."""
+    if isinstance(body, ev.MedicationDispensed):
+        line = body.lines[0]
+        more = msgspec.structs.replace(line.quantity, value=line.quantity.value + 1)
+        return {"lines": (msgspec.structs.replace(line, quantity=more), *body.lines[1:])}
+    if isinstance(body, ev.ClaimRequested):
+        return {"prescription": str(uuid5(NAMESPACE_URL, body.prescription))}
+    if isinstance(body, ev.DispatchRequested):
+        return {"every": not body.every}
+    others = {"note": "with meals", "reaction": "rash", "message": "soon", "reason": "another reason"}
+    found = [(name, value) for name, value in others.items() if name in body.__struct_fields__]
+    if not found:
+        raise NotUnderstoodError(f"nothing in {type(body).__name__} can be another")
+    return dict(found[:1])
 
 
 def _repeat(play: Play, envelope: Envelope, target: str, fields: Terms) -> Iterator[AnyEvent]:

@@ -12,7 +12,7 @@ from schemas.reasons import ParkReason
 from tests.acceptance.header_checks import check_sentence, needs_a_service
 from tests.acceptance.not_built import each_to_be_played
 from tests.acceptance.notices import WHOM, name_of
-from tests.acceptance.translate import ORGANISATIONS, Play, Step, more_words, scenarios
+from tests.acceptance.translate import Play, Step, more_words, scenarios
 from tests.acceptance.values import NotUnderstoodError, instant
 from tests.oracle.history import LogRecord, Unreadable, Verdict
 from tests.oracle.naive import judge, show
@@ -111,104 +111,9 @@ def shows_incomplete(run: Run, _said: re.Match[str]) -> None:
     assert run.list_now().incomplete_since_ms == parked.broker_time_ms
 
 
-def shows_unseen(run: Run, _said: re.Match[str]) -> None:
-    assert [handed.dispense for handed in run.list_now().unseen_hand_outs] == [run.play.id_of("D1")]
-
-
-def shows_no_entry(run: Run, _said: re.Match[str]) -> None:
-    assert not entries(run.list_now())
-
-
-def has_joined(run: Run, _said: re.Match[str]) -> None:
-    (handed,) = run.prescription("R1").hand_outs
-    assert handed.dispense == run.play.id_of("D1")
-    assert "prescription_unknown" not in handed.flags
-    assert not run.list_now().unseen_hand_outs
-
-
-def shows_last_dispense(run: Run, _said: re.Match[str]) -> None:
-    (entry,) = run.list_now().treatments
-    assert entry.last_dispense is not None
-    assert entry.last_dispense.dispense == run.play.id_of("D1")
-
-
-def shows_conflict(run: Run, _said: re.Match[str]) -> None:
-    (entry,) = run.list_now().treatments
-    assert [conflict.dispense for conflict in entry.conflicting_reports] == [run.play.id_of("D1")]
-    assert "conflicting_report" in entry.flags
-
-
-def shows_recall(run: Run, _said: re.Match[str]) -> None:
-    shown = run.prescription("R1")
-    assert shown.status == "U"
-    assert "recalled" in shown.flags
-    assert [recall.reason for recall in shown.recalls] == ["other"]
-
-
-def shows_stop(run: Run, _said: re.Match[str]) -> None:
-    entry = run.treatment("T1")
-    assert entry is not None
-    assert entry.stopped is not None
-    assert (entry.status, entry.stopped.reason) == ("discontinued", "treatment_finished")
-    assert entry.stopped.by.organisation == ORGANISATIONS["OA"]
-
-
-def shows_other(run: Run, _said: re.Match[str]) -> None:
-    assert not run.list_now().treatments
-    assert len(run.list_now().other_prescriptions) == 2
-
-
-def shows_allergy(run: Run, _said: re.Match[str]) -> None:
-    assert [shown.recorded.allergy for shown in run.list_now().allergies] == [run.play.id_of("A1")]
-    assert run.list_now().allergy_status == "recorded"
-
-
-def shows_no_allergy(run: Run, _said: re.Match[str]) -> None:
-    assert not run.list_now().allergies
-
-
-def shows_earliest(run: Run, _said: re.Match[str]) -> None:
-    assert run.prescription("R1").issued.earliest_dispense is not None
-
-
-def finds(run: Run, _said: re.Match[str]) -> None:
-    open_now = {(p.prescription, p.status) for p in prescriptions(run.list_now()) if p.status in "EU"}
-    assert open_now == {(run.play.id_of("R1"), "E"), (run.play.id_of("R2"), "U")}
-
-
-def has_one_order(run: Run, _said: re.Match[str]) -> None:
-    orders = [order for verdict in judge(run.logs["X"]) for order in verdict.orders]
-    assert [(order.pharmacy, order.prescription) for order in orders] == [(ORGANISATIONS["P"], run.play.id_of("R1"))]
-
-
-def has_data_of(run: Run, _said: re.Match[str]) -> None:
-    entry = run.treatment("T1")
-    assert entry is not None
-    assert (entry.status, entry.dosing.by.organisation) == ("active", ORGANISATIONS["OB"])
-
-
 CHECKS: dict[str, Callable[[Run, re.Match[str]], None]] = {
-    r"T1 discontinued, by A, with date and reason": shows_stop,
-    r"T1 active, same entry id, data of R2": has_data_of,
     r"shows T1, says that it is incomplete.*": shows_incomplete,
-    r"shows D1 under .*": shows_unseen,
-    r"no list entry": shows_no_entry,
-    r"D1 has joined the treatment.*": has_joined,
-    r"shows the treatment of R1 with last dispense D1": shows_last_dispense,
-    r"the treatment shows the conflicting report": shows_conflict,
-    r"R1 (is|shows) U and .*": shows_recall,
-    r"both shown under .*": shows_other,
-    r"shows A1": shows_allergy,
-    r"A1 not shown as a warning": shows_no_allergy,
-    r"the list shows R1 with its earliest date": shows_earliest,
-    r"returns R1 \(E\) and R2 \(U, held by P\)|not R3, R4, R5": finds,
-    r"one order, .*": has_one_order,
 }
-
-
-def check(run: Run, expected: str) -> None:
-    """Hold the run to one expectation. Raises NotUnderstoodError for one that nobody understands."""
-    check_watched(Watched(run), expected)
 
 
 def check_watched(watched: Watched, expected: str) -> None:

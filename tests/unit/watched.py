@@ -1,8 +1,7 @@
 """A scenario on its way through a judge that runs in the test itself, as the checks of the header's words look at it."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from schemas import medication_list as ml
@@ -12,7 +11,7 @@ from tests.acceptance.header_checks import check_unsaid_flags
 from tests.acceptance.notices import check_told, due_to_issuers
 from tests.acceptance.plain_checks import Judged
 from tests.acceptance.translate import AnyEvent, Play, Step
-from tests.acceptance.values import NotUnderstoodError
+from tests.acceptance.unclear import Unclear
 from tests.oracle.history import Verdict
 
 
@@ -108,27 +107,6 @@ class Watched:
         """Nothing was applied, and the list has not moved."""
         is_still = self.whole()["version"] == self.version_before
         return is_still and all(each.outcome != "applied" for each in self.judged())
-
-
-class Unclear:
-    """What nobody understands: gathered, so that the rest of a scenario is looked at all the same."""
-
-    def __init__(self, scenario: Mapping[str, Any]) -> None:
-        self._id = scenario["id"]
-        self._said: list[str] = []
-
-    @contextmanager
-    def noted(self, where: str) -> Iterator[None]:
-        """Goes on after a sentence without a translation."""
-        try:
-            yield
-        except NotUnderstoodError as error:
-            self._said.append(f"{self._id}, {where}: {error}")
-
-    def tell(self) -> None:
-        """Raises NotUnderstoodError if there was any."""
-        if self._said:
-            raise NotUnderstoodError("; ".join(self._said))
 
 
 def play_through(scenario: Mapping[str, Any], run: Run, check: Callable[[Watched, str], None]) -> list[str]:
