@@ -616,7 +616,7 @@ CHECKS: Final[dict[str, Check]] = {
     rf"(?P<d>{_WHAT}) (?:has|have) joined(?: .*)?": _has_joined,
     r"(?:T\d+|the treatment|the entry) shows the conflicting report(?: of D\d+)?": _shows_conflict,
     # The whole list
-    r"(?:allergy status:? |allergies: )(?P<status>\w+)|\"?(?P<status2>none[_ ]known|no known allergies)\"?(?: (?:is )?shown)?": _allergy_status,
+    r"(?:allergy status:? |allergies: )(?P<status>\w+)|\"?(?P<status2>none[_ ]known|no known allergies|nobody has asked|not asked)\"?(?: (?:is )?shown)?": _allergy_status,
     rf"(?:(?:the )?(?:multi-?dose )?(?:is )?(?:packed|packs) (?:by|at) |multi-?dose (?:is )?(?:at|from|with|by|pharmacy) )(?P<whom>{_WHO})|no multi-?dose(?: pharmacy)?": _packs,
     r"(?P<whom>(?:prescriber |doctor )?[ABC]) is (?:the )?responsible(?: .*)?": _is_responsible,
     rf"(?:the patient is )?(?:shown as )?(?P<not>not )?(?:deceased|dead)(?: on {_DAY})?": _is_deceased,

@@ -979,22 +979,30 @@ def _repeat(play: Play, envelope: Envelope, target: str, fields: Terms) -> Itera
     meant = _meant(play, envelope, target or f"step {play.taken[-1].n}")
     for _ in range(times):
         for event in meant:
+            play.new_event_id()
             yield envelope.around(_anew(play, event.body) if "applied" in envelope.expect else event.body)
+
+
+OWN_IDS: Final[Mapping[type[ev.Body], str]] = {
+    ev.ClaimRequested: "claim",
+    ev.MedicationDispensed: "dispense",
+    ev.DispenseReversed: "reversal",
+    ev.DispatchRequested: "dispatch",
+    ev.RenewalRequested: "request",
+}
 
 
 def _anew(play: Play, body: ev.Body) -> ev.Body:
     """With a natural id of its own, where it has one."""
-    own = ("claim", "dispense", "reversal", "dispatch", "request")
-    kinds = (ev.ClaimRequested, ev.MedicationDispensed, ev.DispenseReversed, ev.DispatchRequested, ev.RenewalRequested)
-    for name, kind in zip(own, kinds, strict=True):
-        if isinstance(body, kind):
-            return msgspec.structs.replace(body, **{name: play.id_of(f"{name} {play.new_event_id()}")})
-    return body
+    name = OWN_IDS.get(type(body))
+    return body if name is None else msgspec.structs.replace(body, **{name: play.id_of(f"{name} {play.made} again")})
 
 
 def _batch(play: Play, envelope: Envelope, target: str, fields: Terms) -> Iterator[AnyEvent]:
     """Several steps in one: as a list in `steps`, else as "claim R1, claim R2" or "issue R1, R2"."""
-    said = fields.get("steps") or [_spoken(part) for part in re.split(r"; | and (?=[a-z])|, (?=[a-z])", target)]
+    plain = {"doctor": "issue", "pharmacist": "claim"}.get(envelope.source.role, "")
+    spoken = f"{plain} {target}" if re.match(r"R\d", target) else target
+    said = fields.get("steps") or [_spoken(part) for part in re.split(r"; | and (?=[a-z])|, (?=[a-z])", spoken)]
     for each in said:
         step = each if isinstance(each, Mapping) else _spoken(str(each))
         action, own = str(step.get("action", "")), Terms(step.get("with") or {})

@@ -211,6 +211,12 @@ def _last_dispense(chart: Chart, chain: list[Entry[ev.PrescriptionIssued]]) -> m
 # --- One prescription -------------------------------------------------------------------------------------------------
 
 
+def shown_prescription(chart: Chart, prescription: str, at_ms: int) -> ml.ShownPrescription | None:
+    """One prescription, also where the list hides its entry; None when nobody has seen it."""
+    issue = issue_of(chart, prescription)
+    return None if issue is None else _prescription(chart, issue, at_ms, frozenset())
+
+
 def _prescription(
     chart: Chart, issue: Entry[ev.PrescriptionIssued], at_ms: int, flagged: frozenset[str]
 ) -> ml.ShownPrescription:

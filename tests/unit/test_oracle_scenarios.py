@@ -15,7 +15,8 @@ from tests.acceptance.notices import WHOM, name_of
 from tests.acceptance.translate import Play, Step, more_words, scenarios
 from tests.acceptance.values import NotUnderstoodError, instant
 from tests.oracle.history import LogRecord, Unreadable, Verdict
-from tests.oracle.naive import judge, show
+from tests.oracle.naive import fold, judge, show
+from tests.oracle.showing import shown_prescription
 from tests.unit.watched import Watched, play_through
 
 WORDS_OF_THE_ANSWER = (
@@ -65,10 +66,9 @@ class Run:
         """A prescription as the step's time shows it, also one that its entry's age hides."""
         assert self.step is not None
         for records in self.logs.values():
-            for at_ms in (self.step.at_ms, self.play.sent[name].received_at_ms):
-                for shown in prescriptions(show(records, at_ms)):
-                    if shown.prescription == self.play.id_of(name):
-                        return prescriptions_at(records, self.step.at_ms, shown) or shown
+            shown = shown_prescription(fold(records).chart, self.play.id_of(name), self.step.at_ms)
+            if shown is not None:
+                return shown
         raise AssertionError(f"{name} is nowhere in the list")
 
     def notices(self) -> list[str]:
@@ -92,14 +92,6 @@ class Run:
 
 def entries(shown: ml.MedicationList) -> tuple[ml.ShownTreatment, ...]:
     return shown.treatments + shown.other_prescriptions
-
-
-def prescriptions(shown: ml.MedicationList) -> list[ml.ShownPrescription]:
-    return [prescription for entry in entries(shown) for prescription in entry.prescriptions]
-
-
-def prescriptions_at(records: list[LogRecord], at_ms: int, known: ml.ShownPrescription) -> ml.ShownPrescription | None:
-    return next((p for p in prescriptions(show(records, at_ms)) if p.prescription == known.prescription), None)
 
 
 # --- What a step expects ----------------------------------------------------------------------------------------------

@@ -120,7 +120,8 @@ def play_through(scenario: Mapping[str, Any], run: Run, check: Callable[[Watched
             with unclear.noted(f"step {step.n}"):
                 check(watched, expected)
         check_unsaid_flags(watched, scenario)
-        versions[step.patient] = watched.whole()["version"]
+        if step.as_of_ms is None:
+            versions[step.patient] = watched.whole()["version"]
         judged += zip(step.events, watched.judged(), strict=False)
     with unclear.noted("final"):
         check_final(watched, scenario.get("final") or {})
