@@ -102,7 +102,14 @@ class Chain:
 
     def search(self, national_id: str, who: Source, *, every: bool = True) -> list[dict[str, Any]]:
         """A pharmacy's search; `every`: also what cannot be dispensed."""
-        asked = {"patient": {"national_id": national_id}, "all": every, "limit": 200}
+        return self._found({"patient": {"national_id": national_id}}, who, every)
+
+    def search_by_number(self, reference_number: str, who: Source, *, every: bool = True) -> list[dict[str, Any]]:
+        """A pharmacy's search by the reference number alone, which finds what is locked too."""
+        return self._found({"reference_number": reference_number}, who, every)
+
+    def _found(self, key: Mapping[str, Any], who: Source, every: bool) -> list[dict[str, Any]]:  # noqa: FBT001 - private
+        asked = {**key, "all": every, "limit": 200}
         found: list[dict[str, Any]] = read(self.post("pharmacy", "/v1/prescriptions/search", asked, who))[
             "prescriptions"
         ]

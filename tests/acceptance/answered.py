@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.acceptance.journey import CLINICIAN, Journey, judged_by
+from tests.acceptance.journey import CLINICIAN, Journey, View, judged_by
 from tests.acceptance.plain_checks import Judged
 from tests.acceptance.translate import Play, Step
 
@@ -67,16 +67,35 @@ class Answered:
         """Of this step's answers."""
         return [(told.status, told.document) for told in self.journey.told]
 
+    def has_raised_an_alarm(self) -> bool:
+        """Whether the log of a service has a line of level error about an event that contradicts another."""
+        answers = [told for answers in self.journey.answers.values() for told in answers] + self.journey.told
+        refused = [told.document["event_id"] for told in answers if told.reason_or_none == "conflicting_duplicate"]
+        logs = [
+            log.read_text(errors="replace") for log in (self.journey.chain.platform.directory / "logs").glob("*.log")
+        ]
+        lines = [
+            line for log in logs for line in log.splitlines() if "conflicting_duplicate" in line and "error" in line
+        ]
+        return bool(refused) and all(any(event in line for line in lines) for event in refused)
+
     def is_unchanged(self) -> bool:
         """Whether everything but the time of reading is what it was after the step before."""
         journey = self.journey
         before = [
             view for n, view in journey.views.items() if n != self.step.n and journey.of_whom[n] == self.step.patient
         ]
-        return (not before and not journey.now.entries) or (bool(before) and seen(before[-1]) == seen(journey.now))
+        return kept(before[-1]) == kept(journey.now) if before else not journey.now.entries
 
 
-def seen(view: Any) -> Any:
+def kept(view: View) -> Any:
+    """What no reader's clock moves: the version, and what was done with each prescription."""
+    names = ("holder", "claim", "dispatched_to", "recalls", "hand_outs")
+    done = {rx: {name: shown.get(name) for name in names} for rx, shown in view.prescriptions.items()}
+    return view.whole["version"], done
+
+
+def seen(view: View) -> Any:
     """What a view shows, but for when it was read and how far the log had come."""
     unsteady = ("as_of", "position", "position_recorded_at", "read_token")
     return {name: value for name, value in view.whole.items() if name not in unsteady}, view.prescriptions

@@ -59,12 +59,10 @@ class End(NamedTuple):
         orders = [each.message for each in self.orders]
         return [f"{WHOM[each.pharmacy]} about {name_of(self.journey.play, each.prescription)}" for each in orders]
 
-    def binds_at_once(self, n: int) -> bool:
+    def binds_at_once(self, n: int, dispatch: DispatchRequested) -> bool:
         """Whether nobody held the prescription when a step dispatched it."""
-        (told,) = self.journey.answers[n]
-        assert isinstance(told.body, DispatchRequested)
         before = [view for at, view in self.journey.views.items() if at < n]
-        return not before or "holder" not in before[-1].prescriptions.get(told.body.prescription, {})
+        return not before or "holder" not in before[-1].prescriptions.get(dispatch.prescription, {})
 
     def about(self, kind: str, name: str) -> Notice:
         """The one notice of this kind about a prescription or hand-out."""
@@ -140,15 +138,15 @@ def dispensed(journey: Journey) -> dict[str, set[str]]:
 
 def check_orders(end: End) -> None:
     """One for each dispatch that bound, on its pharmacy's topic, with everything that it needs to hand out."""
-    dispatches = {
-        told.body.dispatch: n
+    dispatches = [
+        (n, told.body)
         for n, answers in end.journey.answers.items()
         for told in answers
         if isinstance(told.body, DispatchRequested) and told.outcome == "applied"
-    }
-    sent = [order.message.dispatch for order in end.orders]
-    assert set(sent) <= set(dispatches)
-    assert {dispatch for dispatch, n in dispatches.items() if end.binds_at_once(n)} <= set(sent)
+    ]
+    sent = {order.message.dispatch for order in end.orders}
+    assert sent <= {body.dispatch for _, body in dispatches}
+    assert {body.dispatch for n, body in dispatches if end.binds_at_once(n, body)} <= sent
     for topic, order in end.orders:
         assert topic == f"dispense-orders.{order.pharmacy}"
         check_order(end, order)
@@ -210,9 +208,11 @@ def has_no_flag(end: End, said: Said) -> None:
     assert end.hand_out(said["d"]).get("flags", []) == []
 
 
-def is_not_found(end: End, _said: Said) -> None:
-    found = end.journey.chain.search(end.journey.patient("X").digits, PHARMACIST, every=False)
-    assert end.journey.play.id_of("R1") not in {each["prescription"] for each in found}
+def is_not_found(end: End, said: Said) -> None:
+    name = said.groupdict().get("rx") or "R1"
+    patient = end.journey.patient(end.journey.play.patients[name])
+    found = end.journey.chain.search(patient.digits, PHARMACIST, every=False)
+    assert end.journey.play.id_of(name) not in {each["prescription"] for each in found}
 
 
 def tells_dispensed(end: End, said: Said) -> None:
@@ -458,13 +458,14 @@ def nobody_sent_anything(end: End, _said: Said) -> None:
 
 
 def history_has(end: End, said: Said) -> None:
+    """Every event about it that took effect."""
     history = end.journey.chain.history(end.journey.patient("X").digits, CLINICIAN)
-    if said.groupdict().get("t"):
-        kinds = [each["type"] for each in history if each["content"].get("treatment") == end.journey.play.id_of("T1")]
-        assert kinds == ["PrescriptionIssued", "TreatmentDiscontinued"]
-    else:
-        kinds = [each["type"] for each in history if each["content"].get("allergy") == end.journey.play.id_of("A1")]
-        assert kinds == ["AllergyRecorded", "AllergyRefuted"]
+    field = {"T": "treatment", "A": "allergy"}[said["what"][0]]
+    natural = end.journey.play.id_of(said["what"])
+    kinds = [each["type"] for each in history if each["content"].get(field) == natural]
+    sent = [type(each.body).__name__ for each in end.journey.applied if getattr(each.body, field, None) == natural]
+    assert kinds == sent
+    assert kinds
 
 
 def stays_with_entry(end: End, _said: Said) -> None:
@@ -566,7 +567,7 @@ THEN: Final[dict[str, Callable[[End, Said], None]]] = {
     r"exactly one dispense on R1, 100 of 100 tablets|no dispense on R1 is lost or doubled": counts_hand_outs,
     r"three dispenses, none flagged": has_three_unflagged,
     r"(?P<d>D\d) has no flag": has_no_flag,
-    r"search_open_prescriptions does not return R1": is_not_found,
+    r"search_open_prescriptions does not return (?P<rx>R\d+)": is_not_found,
     r'with "all": R3 as T and R4 as R are returned too, and R5 as F': finds_all,
     r"R1 was held by P throughout": was_held_throughout,
     r"the refused claim of Q left no trace on the list": left_no_trace,
@@ -604,7 +605,8 @@ THEN: Final[dict[str, Callable[[End, Said], None]]] = {
     r"no event was needed on d0\+60d for R1 to become T": needed_no_event,
     r"no event was needed for it to disappear": needed_no_event_to_disappear,
     r"nobody had to send anything": nobody_sent_anything,
-    r"the history still has (?P<t>T1)|A1 with both steps is in the history": history_has,
+    r"the history still has (?P<what>T\d)": history_has,
+    r"(?P<what>A\d) with both steps is in the history": history_has,
     r"the hand-out that happened stays visible with the entry": stays_with_entry,
     r"the list shows the dosing in force and who changed it": shows_changed_dosing,
     r"after the refused attempt nothing was stored": left_no_trace,

@@ -12,7 +12,7 @@ from schemas.events import PrescriptionIssued, PrescriptionRecalled, TreatmentDi
 from schemas.reasons import DoorReason, Flag, Reason
 from tests.acceptance.notices import check_notice_sentence, check_order_sentence
 from tests.acceptance.translate import AT_THE_DOOR, ORGANISATIONS, Step, actor_of, organisation_of
-from tests.acceptance.values import NotUnderstoodError, calendar_day, dosing_period
+from tests.acceptance.values import NotUnderstoodError, calendar_day, code_of, dosing_period
 from tests.acceptance.witness import (
     Witness,
     entries,
@@ -32,7 +32,7 @@ NUMBERS: Final = {"no": 0, "one": 1, "a": 1, "two": 2, "three": 3, "four": 4, "f
 
 def check_sentence(seen: Witness, sentence: str) -> None:
     """Hold the step to one sentence. Raises NotUnderstoodError for one that has no translation."""
-    found = _understood(sentence.strip().rstrip("."), "")
+    found = _understood(_with_names(seen, sentence.strip().rstrip(".")), "")
     if found is None:
         raise NotUnderstoodError(f"nobody understands {sentence!r}")
     for said, holds in found:
@@ -48,6 +48,12 @@ def check_unsaid_flags(seen: Witness, scenario: Any) -> None:
         assert not surplus, f"step {seen.step.n}: flags that nobody expects: {sorted(surplus)}"
 
 
+def _with_names(seen: Witness, sentence: str) -> str:
+    """Calls "the treatment" and "the entry" by the name of the one that the step is about."""
+    named = next((name for name in _names(seen.step.target) if name[0] in "TR"), _of_what_is_named(seen) or "R1")
+    return re.sub(r"^(?:shows )?the (?:treatment|entry)(?= (?!of))", f"T{named[1:]}", sentence)
+
+
 def _understood(sentence: str, subject: str) -> list[tuple[Said, Check]] | None:
     """Each part with its check; a part without a name goes on about the one before."""
     for text in dict.fromkeys([f"{subject} {sentence}".strip(), sentence]):
@@ -55,7 +61,7 @@ def _understood(sentence: str, subject: str) -> list[tuple[Said, Check]] | None:
             said = re.fullmatch(pattern, text)
             if said is not None:
                 return [(said, holds)]
-    for mark in (r"; ", r", (?:and |but |so )?", r" (?:and|but|while) "):
+    for mark in (r"; ", r", (?:and |but |so )?", r" (?:and|but|while) ", r" with (?=(?:the )?flags?\b)"):
         parts = re.split(mark, sentence)
         if len(parts) > 1:
             found = _each_understood(parts, subject)
@@ -203,9 +209,29 @@ def _waits(seen: Witness, said: Said) -> None:
     assert all(flag[said["on"][0]] in each.flags for each in judged)
 
 
+def _raises_an_alarm(seen: Witness, _said: Said) -> None:
+    assert seen.has_raised_an_alarm()
+
+
+def _holds_by_itself(_seen: Witness, _said: Said) -> None:
+    """The scenario's own steps show it: none of them is the event that nobody had to send."""
+
+
+def _does_not_exist(seen: Witness, said: Said) -> None:
+    for name in _names(_part(said, "what")):
+        assert not is_shown(seen, name)
+
+
+def _is_of_kind(seen: Witness, said: Said) -> None:
+    assert shown_entry(seen, said["t"])["kind"] == code_of("recorded_kind", said["kind"])
+
+
 def _tells_first(seen: Witness, said: Said) -> None:
     for _, document in seen.documents():
         first = document["first"]
+        if said["outcome"] is None:
+            assert first
+            continue
         assert (first["outcome"], first.get("reason")) == (said["outcome"], said["reason"])
 
 
@@ -309,6 +335,39 @@ def _counts(seen: Witness, said: Said) -> None:
             assert shown.get(key, 0) == _count(said["number"]), f"{name}: {key} is {shown.get(key)}"
 
 
+def _can_be_claimed(seen: Witness, said: Said) -> None:
+    for name in _prescriptions(seen, said):
+        assert (seen.prescription(name)["status"] == "E") is not bool(said["not"])
+
+
+def _is_open_nowhere(seen: Witness, _said: Said) -> None:
+    shown = [each for one in entries(seen) for each in one.get("prescriptions", ())]
+    assert not [each for each in shown if each["status"] == "E"]
+
+
+def _is_open(seen: Witness, said: Said) -> None:
+    """As a search for what is open would find it."""
+    for name in _names(said["what"]):
+        assert (seen.prescription(name)["status"] in "EU") is not bool(said["not"])
+
+
+def _keeps(seen: Witness, said: Said) -> None:
+    for name in _prescriptions(seen, said):
+        assert seen.prescription(name).get("holder") == ORGANISATIONS[said["whom"]]
+
+
+def _is_locked(seen: Witness, said: Said) -> None:
+    for name in _prescriptions(seen, said):
+        assert seen.prescription(name)["issued"].get("locked", False) is True
+
+
+def _has_hand_outs(seen: Witness, said: Said) -> None:
+    for name in _prescriptions(seen, said):
+        standing = [each for each in seen.prescription(name).get("hand_outs", ()) if not each.get("reversed")]
+        assert len(standing) == _count(said["many"])
+        assert not (said["unflagged"] and any(each.get("flags") for each in standing))
+
+
 def _is_tied(seen: Witness, said: Said) -> None:
     for name in _prescriptions(seen, said):
         assert seen.prescription(name).get("dispatched_to") == _whom(said.groupdict().get("whom"))
@@ -337,6 +396,20 @@ def _has_entry_state(seen: Witness, said: Said) -> None:
             assert not shown or "withdrawn" in flags_of(seen, name)
         else:
             assert shown_entry(seen, name)["status"] == state
+
+
+def _is_paused(seen: Witness, said: Said) -> None:
+    entry = shown_entry(seen, said["t"])
+    assert entry["status"] == "paused"
+    assert entry["paused"].get("until") == calendar_day(said["day"]).isoformat()
+
+
+def _has_head(seen: Witness, said: Said) -> None:
+    assert shown_entry(seen, said["t"])["prescriptions"][0]["prescription"] == seen.play.id_of(said["head"])
+
+
+def _has_no_last(seen: Witness, _said: Said) -> None:
+    assert not [each for each in entries(seen) if each.get("last_dispense")]
 
 
 def _are_shown(seen: Witness, said: Said) -> None:
@@ -405,7 +478,7 @@ def _are_not_shown(seen: Witness, said: Said) -> None:
 
 def _counts_entries(seen: Witness, said: Said) -> None:
     assert len(entries(seen)) == _count(said["many"] or "no")
-    _are_shown_if_named(seen, said.groupdict().get("what"))
+    _are_shown_if_named(seen, f"{said['what']} {said['what2']}")
 
 
 def _are_shown_if_named(seen: Witness, names: str | None) -> None:
@@ -426,7 +499,8 @@ def _was_last(seen: Witness, said: Said) -> None:
 
 def _has_chain(seen: Witness, said: Said) -> None:
     """As it is told: the oldest first; the list shows the newest-signed first."""
-    chain = [each["prescription"] for each in shown_entry(seen, said["t"]).get("prescriptions", ())]
+    named = said["t"] or _names(said["chain"])[0]
+    chain = [each["prescription"] for each in shown_entry(seen, named).get("prescriptions", ())]
     assert chain == [seen.play.id_of(name) for name in reversed(_names(said["chain"]))]
 
 
@@ -564,22 +638,26 @@ CHECKS: Final[dict[str, Check]] = {
     r"(?:(?P<name>[A-Z]\d+):? (?:is )?)?(?P<outcome>applied|duplicate|parked)": _is_outcome,
     r"(?:(?P<name>[A-Z]\d+):? (?:is )?)?refused ?\((?P<reason>[a-z_]+)\)(?:(?:,| and)? ?(?:naming|names|which names) (?P<named>.+))?": _is_refused,
     r"(?:(?P<name>[A-Z]\d+):? (?:is )?)?refused(?:, because (?P<because>[^;]+?))?(?:,? (?:and )?naming (?P<named>.+))?": _is_refused,
-    r"naming (?P<named>.+)": _is_named,
+    r"(?:naming|(?:and )?(?:the )?(?:answer|refusal) names) (?P<named>.+)": _is_named,
     r"(?:turned away|rejected)(?P<how>.*)": _is_turned_away,
-    r"(?:(?:the )?(?:answer(?:s|ed)?|status|HTTP)(?: is| with)? ?)?(?P<code>[2-5](?:\d\d|xx))(?: .*)?": _is_answered,
-    r"nothing (?:is |was )?(?:stored|changed|changes|moves|happens)(?: .*)?": _is_unchanged,
+    r"(?:(?:the )?(?:answer(?:s|ed)?|status|HTTP)(?: is| with)? ?)?(?P<code>[2-5](?:\d\d|xx))(?:[:,(]? (?!of\b).*)?": _is_answered,
+    r"nothing (?:is |was )?(?:stored|changed|changes|moves|moved|happens)(?: .*)?": _is_unchanged,
+    r"(?:everything |the list |R\d+ |T\d+ )?(?:is |stays |the same list )?(?:unchanged|as before)": _is_unchanged,
     r"(?:it )?waits on (?P<on>[RTDA]\d+)(?: .*)?": _waits,
-    r"the first outcome is told: (?P<outcome>applied|refused)(?:\((?P<reason>\w+)\))?": _tells_first,
+    r"the first outcome is told(?:: (?P<outcome>applied|refused)(?:\((?P<reason>\w+)\))?)?": _tells_first,
+    r"(?:with )?(?:an )?alarm(?: is raised)?": _raises_an_alarm,
+    r"nobody had to .*|no event was needed.*|the (?:dispatch|pause|course) (?:lapsed|ended) by itself": _holds_by_itself,
+    rf"(?:none of )?(?P<what>{_WHAT}) (?:does not exist|do not exist|exists)": _does_not_exist,
     r"the answer (?:says|tells):? (?:that it is |that it was |it is )?(?P<what>recalled|expired|completed|already[ _]\w+|marked[\w ]*)": _answers,
     # Flags
     rf"(?:with )?flags? (?!exactly){_FLAGS}(?: on [RTDA]\d+)?(?: only)?(?:, (?:not|no|but not) (?P<nots>\w+(?:(?:, | or | and )\w+)*))?": _has_flags,
-    r"(?:(?P<what>[RTD]\d+) (?:has |shows |with )?)?no (?:further |other )?flags?": _has_no_flags,
+    r"(?:(?P<what>[RTD]\d+) (?:has |shows |with )?)?(?:no|without(?: any| a)?) (?:further |other )?flags?": _has_no_flags,
     r"(?:not|no)(?: flag)? (?P<flags>[a-z]+(?:_[a-z]+)+)": _lacks_flags,
     rf"(?P<what>[RTD]\d+)(?: is| has| shows| carries| with| keeps|,)* (?:the )?flag(?:ged|s)? {_FLAGS}": _shows_flags,
     rf"(?P<what>[RTD]\d+) (?:has|shows|carries) {_FLAGS}": _shows_flags,
     # Prescriptions
     rf"(?:{_RX}:? )?{_IS}(?:status )?(?P<status>[EURTF]){_DONE}(?:,? (?:and )?{_IS}held by (?P<holder>{_WHO}))?": _has_status,
-    rf"{_RX}:? {_IS}(?P<not>not )?(?P<word>dispensable|open|being dispensed|completed|dispensed|recalled|expired){_DONE}": _is_in_state,
+    rf"(?:{_RX}:? )?{_IS}(?P<not>not )?(?P<word>dispensable|open|being dispensed|completed|dispensed|recalled|expired){_DONE}": _is_in_state,
     rf"(?:{_RX}:? )?{_IS}(?:held by|holder:?|with) (?P<holder>{_WHO})": _is_held,
     rf"(?:{_RX}:? )?{_IS}not held(?: by anybody| any more)?|nobody holds {_RX.replace('rx', 'rx2')}": _is_held,
     rf"(?:{_RX}:? )?{_IS}(?:has )?(?P<key>refills left|dispenses left|dispenses done|returned|total):? (?P<number>{_NUMBER}){_COUNTED}": _counts,
@@ -589,48 +667,58 @@ CHECKS: Final[dict[str, Check]] = {
     rf"(?:{_RX}:? )?{_IS}(?P<returned>{_NUMBER}){_COUNTED} (?:are |is )?(?:shown as )?returned": _counts,
     rf"(?:{_RX}:? )?{_IS}(?:tied|bound|dispatched) to (?P<whom>{_WHO})": _is_tied,
     rf"(?:{_RX}:? )?{_IS}not (?:tied|bound|dispatched)(?: to anybody| any more)?": _is_tied,
-    rf"{_RX} {_IS}recalled (?:with reason|by|because of|for) (?P<reasons>[a-z_]+(?:(?:, | and )[a-z_]+)*)": _is_recalled_by,
+    rf"{_RX} {_IS}recalled,? (?:with (?:the )?reason|reason|by|because of|for) (?P<reasons>[a-z_]+(?:(?:, | and )[a-z_]+)*)": _is_recalled_by,
     rf"(?:{_RX} )?{_IS}(?:valid until|expires on|ends on|earliest date|earliest dispense|not before):? {_DAY}": _ends,
+    rf"{_RX} can(?P<not>not| not|) be (?:claimed|dispensed)(?: by anybody| again)?": _can_be_claimed,
+    r"nothing is dispensable|nothing can be (?:claimed|dispensed)": _is_open_nowhere,
+    rf"(?:a )?search(?:_open_prescriptions)? (?P<not>does not )?returns? (?P<what>{_WHAT})": _is_open,
+    rf"{_RX} (?:is |shown as |marked )*(?:as )?locked|marked as locked": _is_locked,
+    r"(?P<whom>[PQ]) keeps (?:its|the) claim": _keeps,
+    r"(?:exactly )?(?P<many>no|one|two|three|four|\d+) (?:standing )?(?:dispenses?|hand-outs?)(?: (?:on|of) (?P<rx>R\d+))?(?P<unflagged>, none flagged|, no flags?)?": _has_hand_outs,
     # Entries
     rf"{_T} {_IS}(?P<state>active|paused|completed|discontinued|stopped|ended|finished|withdrawn){_DONE}(?: any more)?": _has_entry_state,
     rf"(?:the list |it )?(?:shows|lists|has|includes|still shows) (?P<what>{_WHAT})(?: (?:as a warning|in the list|on the list|once))?": _are_shown,
     rf"(?P<what>{_WHAT}) (?:is |are )?(?:still |again )?(?:shown|on the list|listed|in the list|visible)(?: as a warning)?{_DONE}": _are_shown,
     rf"(?P<what>{_WHAT}) (?:is |are )?(?:no longer |not |never )(?:shown|on the list|listed|in the list|visible)(?: as a warning| any more)?{_DONE}": _are_not_shown,
     rf"(?P<what>{_WHAT}) (?:is |are )?(?:hidden|gone|absent){_DONE}|(?:does not show|shows no) (?P<what2>{_WHAT})": _are_not_shown,
-    rf"(?:exactly |shows |still )?(?P<many>no|one|two|three|four|five|\d+) (?:list )?(?:entry|entries)(?: (?P<what>{_WHAT}))?|the list is empty|(?:an )?empty list": _counts_entries,
-    rf"(?:shows )?(?P<what>{_WHAT}) (?:shown |stands |stand )?(?:under|among) \"?other prescriptions\"?": _is_among_others,
+    rf"(?:exactly |shows |still )?(?P<many>no|one|two|three|four|five|\d+) (?:list )?(?:entry|entries)(?:,? (?P<what>{_WHAT}))?(?:,? with (?:its old id|(?P<what2>{_WHAT})))?(?:,? not (?:two|three))?|the list is empty|(?:an )?empty list": _counts_entries,
+    rf"(?:shows )?(?P<what>{_WHAT}) (?:is |are )?(?:shown |listed |stands |stand )?(?:under|among) \"?other prescriptions\"?": _is_among_others,
     r"(?:(?:shows )?(?:the treatment of )?(?P<t>[TR]\d+):? )?(?:with )?last dispense:? (?P<d>D\d+|none)": _was_last,
     r"(?P<t>T\d+) discontinued, by (?P<whom>[ABC]), with date and reason": _is_stopped_with_reason,
     r"(?P<t>T\d+) (?P<state>active|paused|completed|discontinued), same entry id, data of (?P<rx>R\d+)": _has_data_of,
     r"both shown under \"other prescriptions\"(?:, neither among the medicines)?": _are_all_others,
     r"the list shows (?P<rx>R\d+) with its earliest date": _shows_earliest,
     r"(?P<rx>R\d+) (?:is|shows) (?P<status>[EURTF]) and (?:shows the recall with its reason|that it is recalled)": _shows_recall,
-    rf"(?P<t>T\d+):? chain (?P<chain>{_WHAT})": _has_chain,
+    rf"(?:(?P<t>T\d+):? )?chain (?P<chain>{_WHAT})": _has_chain,
+    r"(?:(?P<t>T\d+):? )head (?P<head>R\d+)": _has_head,
+    r"(?:shows )?no last dispense": _has_no_last,
+    rf"{_T} {_IS}paused until {_DAY}": _is_paused,
     r"(?:(?P<t>[TR]\d+):? )?(?:the )?(?:dosing in force|dose|dosing):? (?:is )?(?P<dose>.+)": _has_dose,
+    r"(?:shows )?(?P<t>T\d+) as (?P<kind>over the counter|(?:a )?supplement|otc|paper|hospital|patient[ _]stated|stated by .*)": _is_of_kind,
     r"(?P<t>[TR]\d+):? (?:has )?(?P<key>kind|indication|administration|use|paper prescription):? (?P<value>.+)": _has_detail,
-    r"(?P<t>[TR]\d+):? (?:is )?(?:taken|use reported|reported):? (?:as )?\"?(?P<use>as[ _]stated|otherwise|not[ _]taking)\"?": _is_used,
+    r"(?P<t>[TR]\d+):? (?:is )?(?:taken|use reported|reported use|reported):? (?:as )?\"?(?P<use>as[ _]stated|otherwise|not[ _]taking)\"?": _is_used,
     r"(?P<t>[TR]\d+):? (?:is )?(?:stopped|discontinued|withdrawn) by (?P<whom>.+)": _is_done_by,
     # Hand-outs
-    rf"(?P<d>{_WHAT}):? (?:is |are )?(?:shown as |still )?(?P<is>reversed|stands|stand|counts)": _is_reversed,
+    rf"(?P<d>{_WHAT}):? (?:is |are )?(?:shown as |still )?(?P<is>reversed|stands|stand|counts|does not count|counts for nothing)": _is_reversed,
     rf"(?:shows )?(?P<d>{_WHAT}) (?:shown |stands )?(?:under|among) \"?handed out, prescription not seen\"?": _is_unseen,
     rf"(?P<d>{_WHAT}) (?:has|have) joined(?: .*)?": _has_joined,
     r"(?:T\d+|the treatment|the entry) shows the conflicting report(?: of D\d+)?": _shows_conflict,
     # The whole list
-    r"(?:allergy status:? |allergies: )(?P<status>\w+)|\"?(?P<status2>none[_ ]known|no known allergies|nobody has asked|not asked)\"?(?: (?:is )?shown)?": _allergy_status,
+    r"(?:allergy status:? |allergies: )(?P<status>\w+)|(?:shows )?\"?(?P<status2>none[_ ]known|no known allergies|nobody has asked|not asked)\"?(?: (?:is )?shown)?": _allergy_status,
     rf"(?:(?:the )?(?:multi-?dose )?(?:is )?(?:packed|packs) (?:by|at) |multi-?dose (?:is )?(?:at|from|with|by|pharmacy) )(?P<whom>{_WHO})|no multi-?dose(?: pharmacy)?": _packs,
     r"(?P<whom>(?:prescriber |doctor )?[ABC]) is (?:the )?responsible(?: .*)?": _is_responsible,
-    rf"(?:the patient is )?(?:shown as )?(?P<not>not )?(?:deceased|dead)(?: on {_DAY})?": _is_deceased,
+    rf"(?:(?:the list )?shows that )?(?:the patient is )?(?:shown as )?(?P<not>not )?(?:deceased|dead)(?: on {_DAY})?": _is_deceased,
     r"(?:the list |it )?(?:says that it is |is )?(?P<what>complete|incomplete)(?: since .*| and since when)?": _is_complete,
     r"(?:the list is )?confirmed by (?P<whom>.+)": _is_confirmed,
-    r"(?:the )?version (?P<how>moves|moved|has moved|stays|stayed|unchanged|is unchanged|does not move|did not move)|(?P<how2>same) version": _moves,
+    r"(?:the )?version (?P<how>moves|moved|has moved|stays|stayed|unchanged|is unchanged|does not move|did not move)|(?:the )?(?P<how2>same) version": _moves,
     r"(?:gives )?(?:a |the )?(?:version |read token |token )*v\d+": _is_a_version,
     # Searches
-    r"(?:returns|finds) (?:nothing|no prescriptions?|none)|(?:nothing|no prescription) (?:is )?(?:returned|found)": _finds_nothing,
+    r"(?:returns|finds) (?:nothing|no prescriptions?|none)|(?:nothing|no prescriptions?)(?: is| are)?(?: returned| found)?": _finds_nothing,
     r"(?:returns|finds) (?P<what>(?:only )?R\d+.*)|(?P<what2>R\d+.*) (?:is|are) (?:returned|found)(?: too)?": _finds,
-    rf"(?:(?:does not |nor )?(?:return|find)s?(?: not)?|not|but not) (?P<what>{_WHAT})|(?P<what2>{_WHAT}) (?:is|are) not (?:returned|found)": _finds_not,
+    rf"(?:(?:does not |nor )?(?:return|find)s?(?: not)?|not|but not) (?P<what>{_WHAT})|(?P<what2>{_WHAT}) (?:is |are )?not (?:returned|found)": _finds_not,
     # What organisations are told
-    r"(?:exactly |only )?(?:no|one|an|two|\d) (?:further |dispense )?orders?\b.*|.*\border (?:goes|went|is sent|for|to) .*": check_order_sentence,
-    r".*\b(?:notices?|notified|informed|told|tells)\b.*": check_notice_sentence,
+    r"(?:exactly |only )?(?:no|one|an|two|\d) (?:further |new |dispense )?orders?\b.*|.*\border (?:goes|went|is sent|for|to) .*|[PQ] (?:gets|receives) (?:the|an|one) order": check_order_sentence,
+    r".*\b(?:notices?|notified|informed|told|tells)\b.*|.*\border is void": check_notice_sentence,
 }
 
 

@@ -81,6 +81,11 @@ class Told:
         return str(self.document["type"]).removeprefix("/problems/")
 
     @property
+    def reason_or_none(self) -> str | None:
+        """Of a problem; None of an answer that is none."""
+        return self.reason if "type" in self.document else None
+
+    @property
     def flags(self) -> set[str]:
         """Of this event."""
         return set(self.document["flags"])
@@ -139,6 +144,8 @@ class Journey:
     tokens: dict[str, str] = field(default_factory=dict)
     position: dict[str, str] = field(default_factory=dict)
     """The last one of each patient that an answer told."""
+    positions: set[str] = field(default_factory=set)
+    """All of them."""
     parked: Any = None
     """The record that was put into the log and cannot be read."""
 
@@ -218,7 +225,7 @@ class Journey:
     def _take(self, step: Step) -> None:
         who = actor_of(step.actor)
         if step.action == "search_open_prescriptions":
-            self.found = self.chain.search(self.patient(step.patient).digits, who, every=step.every)
+            self.found = self._search(step, who)
         elif step.unreadable:
             self._spoil(step)
         elif step.raw is not None:
@@ -228,6 +235,11 @@ class Journey:
         else:
             for event in step.events:
                 self._send(step, event)
+
+    def _search(self, step: Step, who: ev.Source) -> list[dict[str, Any]]:
+        if step.reference_number is None:
+            return self.chain.search(self.patient(step.patient).digits, who, every=step.every)
+        return self.chain.search_by_number(step.reference_number, who, every=step.every)
 
     def _send(self, step: Step, event: AnyEvent) -> None:
         """One event, as its actor writes it."""
@@ -282,6 +294,7 @@ class Journey:
     def _hear(self, step: Step, told: Told) -> None:
         self.told.append(told)
         if "position" in told.document:
+            self.positions.add(told.document["position"])
             self.position[step.patient] = told.document["position"]
 
     def _around(self, step: Step, event: AnyEvent) -> dict[str, Any]:

@@ -47,18 +47,19 @@ def due_to_issuers(play: Play, judged: Iterable[tuple[AnyEvent, Judged]]) -> lis
     """A notice about each hand-out and each reversal, to the organisation that prescribed, once that is known."""
     signed = [event for event in play.sent.values() if isinstance(event.body, ev.PrescriptionIssued)]
     issuers = {getattr(event.body, "prescription", ""): event.source.organisation for event in signed}
-    given: dict[str, str] = {}
-    due = []
-    for event, became in judged:
-        body = event.body
-        if became.outcome != "applied":
-            continue
-        if isinstance(body, ev.MedicationDispensed) and body.prescription in issuers:
-            given[body.dispense] = whom = WHOM[issuers[body.prescription]]
-            due.append(f"dispensed to {whom} about {name_of(play, body.dispense)}")
-        is_first = not {"already_reversed", "dispense_unknown"} & became.flags
-        if isinstance(body, ev.DispenseReversed) and body.dispense in given and is_first:
-            due.append(f"reversed to {given[body.dispense]} about {name_of(play, body.dispense)}")
+    came = [(event, became) for event, became in judged if became.outcome == "applied"]
+    handed = {event.body.dispense: event for event, _ in came if isinstance(event.body, ev.MedicationDispensed)}
+    whose = {
+        dispense: WHOM[issuers[getattr(event.body, "prescription", "")]]
+        for dispense, event in handed.items()
+        if getattr(event.body, "prescription", "") in issuers
+    }
+    due = [f"dispensed to {whom} about {name_of(play, dispense)}" for dispense, whom in whose.items()]
+    for event, became in came:
+        if isinstance(event.body, ev.DispenseReversed) and "already_reversed" not in became.flags:
+            dispense = event.body.dispense
+            if dispense in whose and handed[dispense].source.organisation == event.source.organisation:
+                due.append(f"reversed to {whose[dispense]} about {name_of(play, dispense)}")
     return due
 
 
@@ -114,7 +115,10 @@ def check_order_sentence(seen: Witness, said: re.Match[str]) -> None:
         for each in orders
         if (not whom or each.split(" ")[0] in whom) and (not names or each.split(" ")[-1] in names)
     ]
-    number = re.match(r"(?:exactly |only )?(no|one|an|two|\d)\b", text)
+    number = re.match(r"(?:exactly |only )?(no(?! new| further)|one|an|two|\d)\b", text)
+    if re.match(r"no (?:new|further)", text):
+        assert len(orders) == len(set(orders)), "an order went out twice"
+        return
     counts = {"no": 0, "one": 1, "an": 1, "two": 2}
     if number is None:
         assert fitting, f"{text!r}: orders were {orders}"

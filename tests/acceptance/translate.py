@@ -73,7 +73,7 @@ PARTIES: Final = Parties(
 """Whom the platform must know: those have topics."""
 CHANGES_NOTHING: Final = frozenset({"read_list", "search_open_prescriptions", "receives"})
 AT_THE_DOOR: Final = re.compile(
-    r"(turned away|rejected)\b|((the )?answer(s|ed)?|status|HTTP)?( is| with)? ?4(00|04|13|15|22|xx)\b"
+    r"(turned away|rejected)\b|((the )?answer(s|ed)?|status|HTTP)?( is| with)? ?4(00|04|13|15|22|xx)\b(?! of| \w+s\b)"
 )
 """How a sentence begins that says so: no refusal by the fold, which is "refused"."""
 AS_AN_ID: Final = re.compile(r"[A-Z]\d+")
@@ -101,6 +101,8 @@ class Step:
     raw: "Raw | None" = None
     every: bool = False
     """Of a search: also what cannot be dispensed."""
+    reference_number: str | None = None
+    """Of a search by it alone."""
     as_of_ms: int | None = None
     """Of a read: the list as it was known then."""
     national_id: str | None = None
@@ -322,7 +324,9 @@ def _reading(plain: Step, fields: Terms) -> Step:
     at_ms = instant(fields["clock"]) if "clock" in fields else plain.at_ms
     as_of_ms = instant(fields["as_of"]) if "as_of" in fields else None
     every = bool(fields.get("all", "all" in plain.target.split()))
-    return replace(plain, token=named[0] if named else None, at_ms=at_ms, as_of_ms=as_of_ms, every=every)
+    number = str(fields["reference_number"]) if "reference_number" in fields else None
+    token = named[0] if named else None
+    return replace(plain, token=token, at_ms=at_ms, as_of_ms=as_of_ms, every=every, reference_number=number)
 
 
 def _submission(plain: Step, fields: Terms) -> Step:

@@ -75,12 +75,12 @@ class Watched:
         return shown
 
     def found(self) -> list[dict[str, Any]]:
-        """What a search for the patient would find in the list: nothing that is locked, and only what is open, unless all."""
-        return [
-            each
-            for each in self._listed()
-            if not each["issued"].get("locked") and (self.step.every or each["status"] in "EU")
-        ]
+        """What a search would find in the list: only what is open, unless all; what is locked by its number alone."""
+        number = self.step.reference_number
+        found = [each for each in self._listed() if self.step.every or each["status"] in "EU"]
+        if number is not None:
+            return [each for each in found if each["issued"].get("reference_number") == number]
+        return [each for each in found if not each["issued"].get("locked")]
 
     def _listed(self) -> list[dict[str, Any]]:
         whole = self.whole()
@@ -102,6 +102,10 @@ class Watched:
     def documents(self) -> list[tuple[int, dict[str, Any]]]:
         """No service answers."""
         return []
+
+    def has_raised_an_alarm(self) -> bool:
+        """The log has it where services run; here, what it is raised for."""
+        return any(each.reason == "conflicting_duplicate" for each in self.judged())
 
     def is_unchanged(self) -> bool:
         """Nothing was applied, and the list has not moved."""
