@@ -123,7 +123,15 @@ def check_notices(end: End, scenario: Mapping[str, Any]) -> None:
         if isinstance(notice, Notice):
             assert topic == f"notices.{notice.organisation}"
         if isinstance(notice, Notice) and notice.kind == "dispensed":
-            assert set(notice.flags) == dispensed(end.journey)[str(notice.subject)] - {"prescription_unknown"}
+            assert set(notice.flags) == flags_told(end, str(notice.subject))
+
+
+def flags_told(end: End, dispense: str) -> set[str]:
+    """Those that the hand-out was answered with; of one that waited, those that it has since its prescription is known."""
+    flags = dispensed(end.journey)[dispense]
+    if "prescription_unknown" not in flags:
+        return flags
+    return set(end.hand_out(name_of(end.journey.play, dispense)).get("flags", ()))
 
 
 def dispensed(journey: Journey) -> dict[str, set[str]]:

@@ -115,11 +115,11 @@ def check_order_sentence(seen: Witness, said: re.Match[str]) -> None:
         for each in orders
         if (not whom or each.split(" ")[0] in whom) and (not names or each.split(" ")[-1] in names)
     ]
-    number = re.match(r"(?:exactly |only )?(no(?! new| further)|one|an|two|\d)\b", text)
+    number = re.match(r"(?:exactly |only )?(no(?! new| further)|one|two|\d)\b", text)
     if re.match(r"no (?:new|further)", text):
         assert len(orders) == len(set(orders)), "an order went out twice"
         return
-    counts = {"no": 0, "one": 1, "an": 1, "two": 2}
+    counts = {"no": 0, "one": 1, "two": 2}
     if number is None:
         assert fitting, f"{text!r}: orders were {orders}"
     else:

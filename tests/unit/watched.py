@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from schemas import medication_list as ml
 from services.medication_list.read_api.presenting import to_json
 from tests.acceptance.final_checks import check_final
-from tests.acceptance.header_checks import check_unsaid_flags
+from tests.acceptance.header_checks import check_sentence, check_unsaid_flags
 from tests.acceptance.notices import check_told, due_to_issuers
 from tests.acceptance.plain_checks import Judged
 from tests.acceptance.translate import AnyEvent, Play, Step
 from tests.acceptance.unclear import Unclear
+from tests.acceptance.values import NotUnderstoodError
 from tests.oracle.history import Verdict
 
 
@@ -129,6 +131,10 @@ def play_through(scenario: Mapping[str, Any], run: Run, check: Callable[[Watched
         judged += zip(step.events, watched.judged(), strict=False)
     with unclear.noted("final"):
         check_final(watched, scenario.get("final") or {})
+    for sentence in scenario["then"]:
+        # In the header's words alone: what a scenario says in its own is held to by the suite over HTTP.
+        with suppress(NotUnderstoodError):
+            check_sentence(watched, sentence)
     due = due_to_issuers(run.play, judged)
     if "notices" not in scenario:
         check_told(scenario, run.notices(), due)
