@@ -67,6 +67,11 @@ class Answered:
         """Of this step's answers."""
         return [(told.status, told.document) for told in self.journey.told]
 
+    def has_in_history(self, natural: str) -> bool:
+        """As the read API tells it."""
+        history = self.journey.chain.history(self.journey.patient(self.step.patient).digits, CLINICIAN)
+        return any(natural in map(str, each.get("content", {}).values()) for each in history)
+
     def has_raised_an_alarm(self) -> bool:
         """Whether the log of a service has a line of level error about an event that contradicts another."""
         answers = [told for answers in self.journey.answers.values() for told in answers] + self.journey.told

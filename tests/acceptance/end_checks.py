@@ -24,7 +24,7 @@ from tests.acceptance.notices import WHOM, check_told, due_to_issuers, name_of
 from tests.acceptance.step_checks import milliseconds
 from tests.acceptance.translate import ACTORS, ORGANISATIONS, Play
 from tests.acceptance.unclear import Unclear
-from tests.acceptance.values import instant
+from tests.acceptance.values import NO_VALUE, instant
 from tests.chain import Message
 
 
@@ -667,7 +667,10 @@ def check_then(end: End, answered: Answered, unclear: Unclear, sentences: list[s
 def _check(end: End, answered: Answered, sentence: str) -> None:
     matching = ((re.fullmatch(pattern, sentence), holds) for pattern, holds in THEN.items())
     said, holds = next(((said, holds) for said, holds in matching if said is not None), (None, None))
-    if said is not None and holds is not None:
-        holds(end, said)
-    else:
+    if said is None or holds is None:
         check_sentence(answered, sentence)
+        return
+    try:
+        holds(end, said)
+    except NO_VALUE as error:
+        raise AssertionError(f"{sentence!r} does not fit what is shown: {error!r}") from error

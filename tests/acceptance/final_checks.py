@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tests.acceptance.translate import organisation_of
-from tests.acceptance.values import NotUnderstoodError, calendar_day
+from tests.acceptance.values import NO_VALUE, NotUnderstoodError, calendar_day
 from tests.acceptance.witness import Witness, entries, entry, flags_of, hand_out, is_shown, shown_entry
 
 Checks = Mapping[str, Callable[[Witness, str, str, Any], None]]
@@ -22,7 +22,10 @@ def check_final(seen: Witness, final: Mapping[str, Any]) -> None:
             holds = checks.get(str(key).replace(" ", "_"))
             if holds is None:
                 raise NotUnderstoodError(f"{seen.play.scenario['id']}, final: nobody knows {key!r} of {name}")
-            holds(seen, name, str(key).replace(" ", "_"), value)
+            try:
+                holds(seen, name, str(key).replace(" ", "_"), value)
+            except NO_VALUE as error:
+                raise AssertionError(f"{name} {key}: {value} does not fit what is shown: {error!r}") from error
 
 
 def _as_mapping(name: str, said: Any) -> Mapping[Any, Any]:

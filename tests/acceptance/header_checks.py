@@ -12,12 +12,13 @@ from schemas.events import PrescriptionIssued, PrescriptionRecalled, TreatmentDi
 from schemas.reasons import DoorReason, Flag, Reason
 from tests.acceptance.notices import check_notice_sentence, check_order_sentence
 from tests.acceptance.translate import AT_THE_DOOR, ORGANISATIONS, Step, actor_of, organisation_of
-from tests.acceptance.values import NotUnderstoodError, calendar_day, code_of, dosing_period
+from tests.acceptance.values import NO_VALUE, NotUnderstoodError, calendar_day, code_of, dosing_period
 from tests.acceptance.witness import (
     Witness,
     entries,
     flags_of,
     hand_out,
+    hand_outs,
     is_shown,
     judged_of,
     shown_entry,
@@ -36,7 +37,15 @@ def check_sentence(seen: Witness, sentence: str) -> None:
     if found is None:
         raise NotUnderstoodError(f"nobody understands {sentence!r}")
     for said, holds in found:
-        holds(seen, said)
+        try:
+            holds(seen, said)
+        except NO_VALUE as error:
+            raise AssertionError(f"{sentence!r} does not fit what is shown: {error!r}") from error
+
+
+def understands(sentence: str) -> bool:
+    """Whether a sentence has a translation."""
+    return _understood(sentence, "") is not None
 
 
 def check_unsaid_flags(seen: Witness, scenario: Any) -> None:
@@ -61,7 +70,13 @@ def _understood(sentence: str, subject: str) -> list[tuple[Said, Check]] | None:
             said = re.fullmatch(pattern, text)
             if said is not None:
                 return [(said, holds)]
-    for mark in (r"; ", r", (?:and |but |so )?", r" (?:and|but|while) ", r" with (?=(?:the )?flags?\b)"):
+    for mark in (
+        r"; ",
+        r", (?:and |but |so )?",
+        r" (?:and|but|while) ",
+        r" with (?=(?:the )?flags?\b)",
+        r" (?=without )",
+    ):
         parts = re.split(mark, sentence)
         if len(parts) > 1:
             found = _each_understood(parts, subject)
@@ -217,6 +232,38 @@ def _holds_by_itself(_seen: Witness, _said: Said) -> None:
     """The scenario's own steps show it: none of them is the event that nobody had to send."""
 
 
+def _has_in_history(seen: Witness, said: Said) -> None:
+    for name in _names(_part(said, "what")):
+        natural = seen.play.treatment_named(name) if name.startswith("T") else seen.play.id_of(name)
+        assert seen.has_in_history(natural), f"the history has nothing of {name}"
+
+
+def _points_at(seen: Witness, said: Said) -> None:
+    """Each error with its place; at that field, where one is named."""
+    for _, document in seen.documents():
+        pointers = [each["pointer"] for each in document["errors"]]
+        assert pointers
+        field = said.groupdict().get("field")
+        assert field is None or any(field.replace(" ", "_") in pointer for pointer in pointers)
+
+
+def _was_confirmed(seen: Witness, _said: Said) -> None:
+    confirmed = seen.whole()["reconciled"]
+    assert confirmed["by"]["organisation"]
+    assert confirmed["at"]
+
+
+def _are_all_shown(seen: Witness, _said: Said) -> None:
+    """Whatever prescriptions the scenario has."""
+    assert all(is_shown(seen, name) for name in seen.play.sent if re.fullmatch(r"R\d+", name))
+
+
+def _counts_once(seen: Witness, said: Said) -> None:
+    for name in _names(said["d"]):
+        shown = [each for each in hand_outs(seen) if each["dispense"] == seen.play.id_of(name)]
+        assert [each.get("reversed", False) for each in shown] == [False]
+
+
 def _does_not_exist(seen: Witness, said: Said) -> None:
     for name in _names(_part(said, "what")):
         assert not is_shown(seen, name)
@@ -280,7 +327,7 @@ def _flags_around(seen: Witness, said: Said) -> set[str]:
 
 
 def _has_no_flags(seen: Witness, said: Said) -> None:
-    name = said.groupdict().get("what")
+    name = _part(said, "what")
     flags = flags_of(seen, name) if name else {flag for each in seen.judged() for flag in each.flags}
     assert not flags
 
@@ -353,7 +400,7 @@ def _is_open(seen: Witness, said: Said) -> None:
 
 def _keeps(seen: Witness, said: Said) -> None:
     for name in _prescriptions(seen, said):
-        assert seen.prescription(name).get("holder") == ORGANISATIONS[said["whom"]]
+        assert seen.prescription(name).get("holder") == ORGANISATIONS[_part(said, "whom")]
 
 
 def _is_locked(seen: Witness, said: Said) -> None:
@@ -402,6 +449,11 @@ def _is_paused(seen: Witness, said: Said) -> None:
     entry = shown_entry(seen, said["t"])
     assert entry["status"] == "paused"
     assert entry["paused"].get("until") == calendar_day(said["day"]).isoformat()
+
+
+def _has_prescriptions(seen: Witness, said: Said) -> None:
+    shown = {each["prescription"] for each in shown_entry(seen, said["t"]).get("prescriptions", ())}
+    assert {seen.play.id_of(name) for name in _names(said["what"])} <= shown
 
 
 def _has_head(seen: Witness, said: Said) -> None:
@@ -638,20 +690,26 @@ CHECKS: Final[dict[str, Check]] = {
     r"(?:(?P<name>[A-Z]\d+):? (?:is )?)?(?P<outcome>applied|duplicate|parked)": _is_outcome,
     r"(?:(?P<name>[A-Z]\d+):? (?:is )?)?refused ?\((?P<reason>[a-z_]+)\)(?:(?:,| and)? ?(?:naming|names|which names) (?P<named>.+))?": _is_refused,
     r"(?:(?P<name>[A-Z]\d+):? (?:is )?)?refused(?:, because (?P<because>[^;]+?))?(?:,? (?:and )?naming (?P<named>.+))?": _is_refused,
+    r"refused ?\((?P<reason>[a-z_]+)\): (?P<named>.+)": _is_refused,
     r"(?:naming|(?:and )?(?:the )?(?:answer|refusal) names) (?P<named>.+)": _is_named,
     r"(?:turned away|rejected)(?P<how>.*)": _is_turned_away,
     r"(?:(?:the )?(?:answer(?:s|ed)?|status|HTTP)(?: is| with)? ?)?(?P<code>[2-5](?:\d\d|xx))(?:[:,(]? (?!of\b).*)?": _is_answered,
-    r"nothing (?:is |was )?(?:stored|changed|changes|moves|moved|happens)(?: .*)?": _is_unchanged,
+    r"nothing (?:is |was )?(?:stored|changed|changes|moves|moved|happens|in the log)(?: .*)?": _is_unchanged,
     r"(?:everything |the list |R\d+ |T\d+ )?(?:is |stays |the same list )?(?:unchanged|as before)": _is_unchanged,
     r"(?:it )?waits on (?P<on>[RTDA]\d+)(?: .*)?": _waits,
     r"the first outcome is told(?:: (?P<outcome>applied|refused)(?:\((?P<reason>\w+)\))?)?": _tells_first,
     r"(?:with )?(?:an )?alarm(?: is raised)?": _raises_an_alarm,
+    rf"(?:the )?history (?:still )?(?:has|shows|keeps) (?P<what>{_WHAT})|(?P<what2>{_WHAT}) (?:is|are|stays?) in the history": _has_in_history,
+    r"(?:the |each |every )?errors? (?:points?|is) at (?:the )?(?P<field>[a-z_ ]+)|each error (?:with|has) its (?:JSON )?pointer|the answer (?:lists|has|tells|names) every error": _points_at,
+    r"(?:the list )?(?:says|shows|tells) who confirmed it(?: last)?(?: and when)?": _was_confirmed,
+    r"both (?:prescriptions |facts |hand-outs )?(?:are|stay) (?:on the list|shown)": _are_all_shown,
+    rf"(?P<d>{_WHAT}) counts? (?:exactly )?once": _counts_once,
     r"nobody had to .*|no event was needed.*|the (?:dispatch|pause|course) (?:lapsed|ended) by itself": _holds_by_itself,
     rf"(?:none of )?(?P<what>{_WHAT}) (?:does not exist|do not exist|exists)": _does_not_exist,
     r"the answer (?:says|tells):? (?:that it is |that it was |it is )?(?P<what>recalled|expired|completed|already[ _]\w+|marked[\w ]*)": _answers,
     # Flags
     rf"(?:with )?flags? (?!exactly){_FLAGS}(?: on [RTDA]\d+)?(?: only)?(?:, (?:not|no|but not) (?P<nots>\w+(?:(?:, | or | and )\w+)*))?": _has_flags,
-    r"(?:(?P<what>[RTD]\d+) (?:has |shows |with )?)?(?:no|without(?: any| a)?) (?:further |other )?flags?": _has_no_flags,
+    r"(?:(?P<what>[RTD]\d+) (?:has |shows |with )?)?(?:no|without(?: any| a)?) (?:further |other )?flags?(?: on (?P<what2>[RTD]\d+))?": _has_no_flags,
     r"(?:not|no)(?: flag)? (?P<flags>[a-z]+(?:_[a-z]+)+)": _lacks_flags,
     rf"(?P<what>[RTD]\d+)(?: is| has| shows| carries| with| keeps|,)* (?:the )?flag(?:ged|s)? {_FLAGS}": _shows_flags,
     rf"(?P<what>[RTD]\d+) (?:has|shows|carries) {_FLAGS}": _shows_flags,
@@ -673,7 +731,7 @@ CHECKS: Final[dict[str, Check]] = {
     r"nothing is dispensable|nothing can be (?:claimed|dispensed)": _is_open_nowhere,
     rf"(?:a )?search(?:_open_prescriptions)? (?P<not>does not )?returns? (?P<what>{_WHAT})": _is_open,
     rf"{_RX} (?:is |shown as |marked )*(?:as )?locked|marked as locked": _is_locked,
-    r"(?P<whom>[PQ]) keeps (?:its|the) claim": _keeps,
+    r"(?P<whom>[PQ]) (?:keeps (?:its|the) claim|(?:still )?holds (?P<rx>R\d+)(?: once)?)|the claim of (?P<whom2>[PQ]) stays(?: valid)?": _keeps,
     r"(?:exactly )?(?P<many>no|one|two|three|four|\d+) (?:standing )?(?:dispenses?|hand-outs?)(?: (?:on|of) (?P<rx>R\d+))?(?P<unflagged>, none flagged|, no flags?)?": _has_hand_outs,
     # Entries
     rf"{_T} {_IS}(?P<state>active|paused|completed|discontinued|stopped|ended|finished|withdrawn){_DONE}(?: any more)?": _has_entry_state,
@@ -690,6 +748,7 @@ CHECKS: Final[dict[str, Check]] = {
     r"the list shows (?P<rx>R\d+) with its earliest date": _shows_earliest,
     r"(?P<rx>R\d+) (?:is|shows) (?P<status>[EURTF]) and (?:shows the recall with its reason|that it is recalled)": _shows_recall,
     rf"(?:(?P<t>T\d+):? )?chain (?P<chain>{_WHAT})": _has_chain,
+    r"(?P<t>T\d+) (?:shows|has|holds) (?P<what>R\d+(?:(?:, | and )R\d+)*)": _has_prescriptions,
     r"(?:(?P<t>T\d+):? )head (?P<head>R\d+)": _has_head,
     r"(?:shows )?no last dispense": _has_no_last,
     rf"{_T} {_IS}paused until {_DAY}": _is_paused,

@@ -26,6 +26,7 @@ from tests.acceptance.terms import TIMES, Terms
 from tests.acceptance.values import (
     D0,
     MINUTE_MS,
+    NO_VALUE,
     OSLO,
     NotUnderstoodError,
     amount,
@@ -204,11 +205,16 @@ class Play:
     def __iter__(self) -> Iterator[Step]:
         """The steps in order; each is made when it is asked for."""
         for step in self.scenario["steps"]:
+            where = f"{self.scenario['id']}, step {step['n']}"
+            said = f"{step.get('actor')} {step.get('action')} {step.get('object', '')}".strip()
             try:
                 self.taken.append(self._step(step))
             except NotUnderstoodError as error:
-                said = f"{step.get('actor')} {step.get('action')} {step.get('object', '')}".strip()
-                raise NotUnderstoodError(f"{self.scenario['id']}, step {step['n']}, {said}: {error}") from None
+                raise NotUnderstoodError(f"{where}, {said}: {error}") from None
+            except NO_VALUE as error:
+                raise NotUnderstoodError(
+                    f"{where}, {said}: nobody understands {step.get('with')} ({error!r})"
+                ) from error
             yield self.taken[-1]
 
     def saw(self, token: str, version: int, at_ms: int, *, is_whole: bool) -> None:

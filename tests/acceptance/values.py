@@ -23,6 +23,10 @@ class NotUnderstoodError(Exception):
     """A scenario says something that the runner has no translation for: that is the runner's lack, not the platform's."""
 
 
+NO_VALUE: Final = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, StopIteration, RuntimeError)
+"""What comes of a word in a place where it has no meaning."""
+
+
 # --- Times ------------------------------------------------------------------------------------------------------------
 
 _MOMENT: Final = re.compile(

@@ -32,6 +32,9 @@ class Witness(Seen, Protocol):
     def documents(self) -> list[tuple[int, dict[str, Any]]]:
         """Status and document of every answer to the step; none where no service answers."""
 
+    def has_in_history(self, natural: str) -> bool:
+        """Whether the patient's history has an event about this id."""
+
     def has_raised_an_alarm(self) -> bool:
         """Whether a contradiction of this scenario was told to the operators."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from schemas import events as ev
+from tests.acceptance.header_checks import understands
 from tests.acceptance.not_built import NOT_BUILT, NotBuiltError
 from tests.acceptance.translate import Play, Step, sentences
 from tests.acceptance.unclear import Unclear
@@ -89,6 +90,81 @@ def test_a_sentence_with_a_colon_is_a_mapping_to_yaml_and_still_a_sentence() -> 
     assert sentences([{"notice to A": "dispense D1 of R1"}, "E", 404]) == ["notice to A: dispense D1 of R1", "E", "404"]
 
 
+SENTENCES = """
+R1 is T
+R1 still U held by P
+R1 not held
+held by nobody
+P still holds R1
+refused(stale), naming what moved: R1 and R2
+refused(too_early), naming d0+60d
+refused, because the claim has ended
+refused, naming the holder P
+refused(held): P holds it
+refused(conflicting_duplicate), with an alarm
+flag already_recalled, no second notice
+flag recalled and notice to P
+applied without flags
+not dispensed_after_recall
+no flag on D1
+R2 refills left 0
+R1 has 2 refills left
+50 of 100 tablets handed out
+400 of 400
+T1 paused until d0+10d
+T1 shown as active again
+T1 and T2 shown
+one entry T1 with R1 and R2
+the list is empty
+D1 and D2 stand
+D1 does not count
+D1 counts once
+T1 last dispense none
+the answer says already dispensed
+the refusal names P
+rejected, nothing stored
+turned away at the door, naming refills
+the error points at refills
+returns R1 (E) and R2 (U, held by P)
+R1 not returned
+allergy status none_known
+shows "no known allergies"
+R1 tied to nobody
+no new order
+P gets the order
+prescriber A is told that R1 was recalled by B
+two notices to the organisation of prescriber A
+R1 is recalled, reason death
+R1 status U held by P, flag recalled
+R1 T, R2 E and R3 U
+E
+U held by P
+T1 shows flag conflicting_report
+the dosing in force is half a tablet
+the list shows that the patient is deceased
+T1 reported use not taking
+multi-dose pharmacy P
+R1 listed under other prescriptions
+R1 valid until d0+10d
+T1 head R2
+chain R1, R2, R3
+R1 cannot be claimed
+nothing is dispensable
+R1 marked as locked
+the same version
+everything is as before
+exactly one dispense on R1
+the history has T1
+status 409
+404
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_a_sentence_is_understood_in_the_forms_that_people_write(sentence: str) -> None:
+    assert understands(sentence)
+
+
 # --- Fields -----------------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +219,11 @@ def test_a_field_that_nobody_reads_is_told_by_scenario_step_and_name() -> None:
         NotUnderstoodError, match="WORDS, step 2, prescriber A recall R1: nobody reads the field 'colour'"
     ):
         played("recall", "R1", colour="green")
+
+
+def test_a_value_that_means_nothing_is_told_by_its_place() -> None:
+    with pytest.raises(NotUnderstoodError, match=r"WORDS, step 2, prescriber A issue R2: nobody understands .*many"):
+        played("issue", "R2", refills="many")
 
 
 def test_an_action_that_nobody_knows_is_told() -> None:

@@ -105,6 +105,11 @@ class Watched:
         """No service answers."""
         return []
 
+    def has_in_history(self, natural: str) -> bool:
+        """Whatever was sent is in the log."""
+        bodies = [event.body for step in self.play.taken if not step.door for event in step.events]
+        return any(natural in [getattr(body, field) for field in body.__struct_fields__] for body in bodies)
+
     def has_raised_an_alarm(self) -> bool:
         """The log has it where services run; here, what it is raised for."""
         return any(each.reason == "conflicting_duplicate" for each in self.judged())
