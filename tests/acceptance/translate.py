@@ -232,20 +232,10 @@ class Play:
         return issued.treatment
 
     def treatment_named(self, name: str) -> str:
-        """The id of T1, or of the treatment that R1 is in; T1 is that of R1 where the scenario says nothing of T1 before."""
-        own = f"R{name[1:]}"
-        if own in self.sent and (name == own or name not in self._named_treatments()):
-            return self.treatment_of(own)
-        return self.id_of(f"treatment of {name}" if name == own else name)
-
-    def _named_treatments(self) -> set[str]:
-        """Those that some step begins under their own name."""
-        steps = self.scenario["steps"]
-        begun = [str(each.get("object", "")) for each in steps if each.get("action") == "record"]
-        said = " ".join(
-            f"{each.get('object', '')} in {(each.get('with') or {}).get('treatment', '')}" for each in steps
-        )
-        return set(re.findall(r"in (?:treatment )?(T\d+)", said) + re.findall(r"T\d+", " ".join(begun)))
+        """The id of T1, or of the treatment that R1 is in."""
+        if name.startswith("R"):
+            return self.treatment_of(name) if name in self.sent else self.id_of(f"T{name[1:]}")
+        return self.id_of(name)
 
     def pseudonym(self, patient: str) -> str:
         """The key of a patient of this play."""
@@ -277,7 +267,6 @@ class Play:
             return _submission(plain, fields)
         envelope = Envelope(self, actor_of(plain.actor), patient, occurred_ms, received_ms, expect)
         events = tuple(self._events(action, envelope, target, fields))
-        self._keep_claims(events, expect)
         without = dict(re.findall(r"(R\d+) without (\w+)", target))
         national_id = str(fields["national_id"]) if "national_id" in fields else None
         by_policy = frozenset(_by_policy(events, fields))
@@ -287,14 +276,6 @@ class Play:
         if action not in MAKERS:
             raise NotUnderstoodError(f"nobody knows the action {action!r}")
         return MAKERS[action](self, envelope, target, fields)
-
-    def _keep_claims(self, events: Sequence[AnyEvent], expect: Sequence[str]) -> None:
-        stands = not any(re.match(r"refused|turned away|rejected|duplicate", text) for text in expect)
-        names = {self.id_of(name): name for name in self.patients if name.startswith("R")}
-        for event in events:
-            if isinstance(event.body, ev.ClaimRequested):
-                place = event.source.organisation, names.get(event.body.prescription, "")
-                (self.claims if stands else self.ended)[place] = event.body.claim
 
     def _times(self, fields: Terms, *, door: bool) -> tuple[int, int]:
         """When the step is received, and when it happened; the clock of the play goes on from there.
@@ -432,7 +413,12 @@ def _treatment_id(play: Play, rx: str, target: str, fields: Terms, renewed: str 
     named = re.search(r"in (?:treatment )?(T\d+)", f"{target} in {fields.get('treatment', '')}")
     if named:
         return play.id_of(named[1])
-    return play.treatment_of(renewed) if renewed and renewed in play.sent else play.id_of(f"treatment of {rx}")
+    if renewed and renewed in play.sent:
+        return play.treatment_of(renewed)
+    # Its own is T1 to the steps that come, unless that is another one already.
+    own = play.id_of(f"T{rx[1:]}")
+    is_taken = any(getattr(event.body, "treatment", None) == own for event in play.sent.values())
+    return play.id_of(f"treatment of {rx}") if is_taken else own
 
 
 KEPT: Final = (
@@ -581,6 +567,9 @@ def _claim(play: Play, envelope: Envelope, target: str, fields: Terms) -> Iterat
     names = iter(AS_AN_ID.findall(given))
     for rx in _named(target, "R"):
         name = next(names, f"claim {play.new_event_id()}")
+        is_refused = rf"({rx}:? |{name}:? )?(is )?(refused|turned away|rejected|duplicate)"
+        stands = not any(re.match(is_refused, text) for text in envelope.expect)
+        (play.claims if stands else play.ended)[envelope.source.organisation, rx] = play.id_of(name)
         yield envelope.around(ev.ClaimRequested(claim=play.id_of(name), prescription=play.id_of(rx)), name)
 
 
@@ -986,6 +975,10 @@ def _some_change(body: ev.Body) -> dict[str, Any]:
 def _repeat(play: Play, envelope: Envelope, target: str, fields: Terms) -> Iterator[AnyEvent]:
     """What was sent before, as often as said: the same content under new event ids; where that is to be applied, new ids too."""
     times = int(str(fields.get("times", fields.get("count", 1))).split(" ", maxsplit=1)[0])
+    if "steps" in fields or target.split(" ", maxsplit=1)[0] in MAKERS:
+        for _ in range(times):
+            yield from _batch(play, envelope, target, fields)
+        return
     meant = _meant(play, envelope, target or f"step {play.taken[-1].n}")
     for _ in range(times):
         for event in meant:
@@ -1025,6 +1018,7 @@ def _batch(play: Play, envelope: Envelope, target: str, fields: Terms) -> Iterat
 
 
 def _spoken(said: str) -> Mapping[str, Any]:
+    """Such as claim R1."""
     action, _, target = said.strip().partition(" ")
     return {"action": action, "object": target}
 
