@@ -203,12 +203,19 @@ class Journey:
         return View(self.chain.read_list(digits, CLINICIAN), {each["prescription"]: each for each in found})
 
     def prescription(self, name: str) -> dict[str, Any]:
-        """A prescription by its name in the scenario, after the present step."""
+        """A prescription by its name in the scenario, after the present step.
+
+        As the pharmacy's search finds it; a locked one, which no search by patient finds, as the list shows it.
+        """
         letter = self.play.patients.get(name, "X")
         assert self.step is not None
         view = self.now if letter == self.step.patient else self.look(letter)
-        assert self.play.id_of(name) in view.prescriptions, f"{name} is nowhere in the list"
-        return view.prescriptions[self.play.id_of(name)]
+        natural = self.play.id_of(name)
+        in_list = [shown for entry in view.entries for shown in entry.get("prescriptions", ())]
+        locked = (shown for shown in in_list if shown["prescription"] == natural and shown["issued"].get("locked"))
+        found = next(locked, None) or view.prescriptions.get(natural)
+        assert found is not None, f"{name} is nowhere in the list"
+        return found
 
     def entry(self, name: str) -> dict[str, Any] | None:
         """An entry of the list, None when it is not shown."""

@@ -14,7 +14,7 @@ WHOM: Final = {number: name for name, number in ORGANISATIONS.items()}
 ALWAYS_DUE: Final = ("dispensed", "reversed")
 """Kinds that the header has no scenario repeat."""
 KINDS: Final[Mapping[str, str]] = {
-    "dispensed": r"dispens(?!er|able)|hand(?:ed)?[- ]?out|\bD\d",
+    "dispensed": r"dispens(?!er|able)|hand(?:ed)?[- ]?out",
     "reversed": r"revers|return|goods|\bV\d|points at D",
     "recalled_by_other": r"recall|renew|replac|discontinu|withdr|death|died",
     "recalled_while_held": r"recall|renew|replac|discontinu|withdr|death|died",
@@ -139,7 +139,12 @@ def _denies(text: str) -> bool:
 def _kinds_in(text: str, *, named: bool = False) -> set[str]:
     """The kinds that a sentence may speak of, by their names or, unless `named`, by what it is about."""
     exact = {kind for kind in KINDS if "_" in kind and kind in text}
-    return exact or (set() if named else {kind for kind, words in KINDS.items() if re.search(words, text)})
+    if exact or named:
+        return exact
+    spoken = {kind for kind, words in KINDS.items() if re.search(words, text)}
+    return (
+        {"reversed"} if "reversal of" in text else spoken or (set(ALWAYS_DUE) if re.search(r"\bD\d", text) else set())
+    )
 
 
 def _recipients(text: str) -> set[str]:

@@ -606,7 +606,9 @@ def _claims_meant(play: Play, envelope: Envelope, target: str, fields: Terms) ->
 def _dispense(play: Play, envelope: Envelope, target: str, fields: Terms) -> Iterator[AnyEvent]:
     names = AS_AN_ID.findall(str(fields.get("dispense", " ".join(_named(target, "D")))))
     for number, rx in enumerate(_named(target, "R")):
-        name = names[number] if number < len(names) else f"hand-out {play.new_event_id()}"
+        # One that the scenario has no name for gets one that it does not use.
+        unused = (f"D{n}" for n in range(90, 1000) if f"D{n}" not in play.sent)
+        name = names[number] if number < len(names) else next(unused)
         play.patients[name] = envelope.patient
         yield envelope.around(_hand_out(play, envelope, rx, name, fields), name)
 
@@ -1012,7 +1014,8 @@ def _batch(play: Play, envelope: Envelope, target: str, fields: Terms) -> Iterat
         if action not in MAKERS:
             raise NotUnderstoodError(f"nobody knows the action {action!r} in a batch")
         by = actor_of(str(step["actor"])) if "actor" in step else envelope.source
-        yield from MAKERS[action](play, replace(envelope, source=by), str(step.get("object", "")), own)
+        about = str(step.get("object") or " ".join(AS_AN_ID.findall(target)))
+        yield from MAKERS[action](play, replace(envelope, source=by), about, own)
         if own.unread:
             raise NotUnderstoodError(f"nobody reads the field {', '.join(map(repr, own.unread))}")
 
