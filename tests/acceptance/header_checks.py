@@ -70,6 +70,10 @@ def _understood(sentence: str, subject: str) -> list[tuple[Said, Check]] | None:
             said = re.fullmatch(pattern, text)
             if said is not None:
                 return [(said, holds)]
+    claimed = re.split(r": |,? because ", sentence, maxsplit=1)
+    if len(claimed) > 1:
+        # What follows explains it.
+        return _understood(claimed[0], subject)
     for mark in (
         r"; ",
         r", (?:and |but |so )?",

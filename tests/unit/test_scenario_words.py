@@ -137,6 +137,8 @@ two notices to the organisation of prescriber A
 R1 is recalled, reason death
 R1 status U held by P, flag recalled
 R1 T, R2 E and R3 U
+R1 stays T: the recall came first
+R1 is still held by P, because nobody gave it back
 E
 U held by P
 T1 shows flag conflicting_report
@@ -252,6 +254,11 @@ def test_a_sentence_that_nobody_understands_is_told_by_scenario_and_step_when_th
     assert str(told.value) == (
         "WORDS, step 1: nobody understands 'R1 glows'; WORDS, step 1: nobody understands 'R1 sings'"
     )
+
+
+def test_what_explains_a_sentence_does_not_stand_for_it() -> None:
+    assert not understands("the recall came first: R1 glows")
+    assert not understands("R1 glows: the recall came first")
 
 
 def test_a_flag_that_is_none_is_told() -> None:
