@@ -16,7 +16,7 @@ from services.casework.parking import note_at
 from services.identity.registers import InvalidIdentifier, parse_organisation_number
 from services.medication_list.fold.remembering import event_key, recollect
 from services.medication_list.fold.state import Remembered
-from services.medication_list.judging import ParkedNote, Readable, item_of
+from services.medication_list.judging.items import ParkedNote, Readable, item_of
 from services.medication_list.packing import unpack_memory
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.store.port import Refused

@@ -15,11 +15,12 @@ from schemas.events import Event, PrescriptionIssued, Submission
 from schemas.reasons import ParkReason
 from services.casework.desk import Desk, NotThereError
 from services.casework.numbers import MASK, mask
-from services.medication_list.judging import ParkedNote, Readable, item_of
+from services.medication_list.judging.items import ParkedNote, Readable, item_of
+from services.medication_list.log.record import Record
 from services.medication_list.mending import note_in
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.stored_events import header
-from services.medication_list.record_log import StoredRecord, all_of
+from services.medication_list.record_log import all_of
 
 _AT_ONCE: Final = 500
 _SHOWN_HEADERS: Final = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "traceparent"})
@@ -102,12 +103,12 @@ def shown(desk: Desk, place: Place) -> ShownRecord:
     )
 
 
-def _header(record: StoredRecord | None, name: str) -> str | None:
+def _header(record: Record | None, name: str) -> str | None:
     text = None if record is None else header(record, name)
     return None if text is None else mask(text)
 
 
-def _parked(desk: Desk, place: Place, note: ParkedNote, record: StoredRecord | None) -> ParkedRecord:
+def _parked(desk: Desk, place: Place, note: ParkedNote, record: Record | None) -> ParkedRecord:
     item = None if record is None else item_of(record, place.partition, desk.partitions, desk.framing)
     return ParkedRecord(
         position=position_of(*place),
@@ -123,7 +124,7 @@ def _parked(desk: Desk, place: Place, note: ParkedNote, record: StoredRecord | N
     )
 
 
-def _content(desk: Desk, record: StoredRecord) -> tuple[Any, str]:
+def _content(desk: Desk, record: Record) -> tuple[Any, str]:
     """What can be read of it, masked, and why not the rest."""
     try:
         message = decode(desk.framing.from_topic(record.value))

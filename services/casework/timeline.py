@@ -13,7 +13,7 @@ from services.casework.desk import Desk
 from services.medication_list.answered import ANSWERED, Answered, ChangedAnswer
 from services.medication_list.event_index import places_of
 from services.medication_list.fold.state import State
-from services.medication_list.judging import Item
+from services.medication_list.judging.items import Item
 from services.medication_list.packing import unpack_field
 from services.medication_list.read_api.history import HistoryEntry, entry_of
 from services.medication_list.read_api.list_answer import ListAnswer

@@ -16,12 +16,13 @@ from services.medication_list.event_index import is_parked, places_of
 from services.medication_list.fold.judgement import Effect, NoticeDue, OrderDue
 from services.medication_list.fold.remembering import event_key, recollect
 from services.medication_list.fold.state import Remembered
+from services.medication_list.log.record import Record
 from services.medication_list.outgoing import effect_id_of, topic_of
 from services.medication_list.packing import unpack_effect, unpack_memory
 from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, header
-from services.medication_list.record_log import StoredRecord, all_of
+from services.medication_list.record_log import all_of
 from services.medication_list.refolding import as_it_stood, fold_anew
 from services.medication_list.store.waiting import FIRST
 from services.publishing.kafka_clients import connect
@@ -97,7 +98,7 @@ def trace(desk: Desk, place: Place) -> tuple[Trace, str | None]:
     return _traced(desk, place, record, patient, stands), patient
 
 
-def _traced(desk: Desk, place: Place, record: StoredRecord, patient: str | None, stands: int) -> Trace:
+def _traced(desk: Desk, place: Place, record: Record, patient: str | None, stands: int) -> Trace:
     event = event_of(record)
     facts: dict[str, Any] = {
         "event_id": event_id_of(record),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from opentelemetry.trace import SpanKind
 
-from services.medication_list.driver import Record
+from services.medication_list.log.record import Record
 from services.telemetry.traces import Traces, context_of, sampled
 
 

@@ -14,6 +14,8 @@ from services.medication_list.source_log import LogIdentity, SourceLog
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import Beginning, Pointer, Role, Roles, RoleState
 
+RELEASE: Final = "0.1.0"
+"""What a generation's record says of the code that began it."""
 NAME: Final = re.compile(r"g([1-9][0-9]*)-[0-9a-f]{6}")
 _ATTEMPTS: Final = 5
 

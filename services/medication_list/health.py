@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from services.health import Trouble, TroubleReason
-from services.medication_list.driver import PartitionStatus
+from services.medication_list.driver.cursors import PartitionStatus
 
 
 class Progress:

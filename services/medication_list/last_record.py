@@ -1,12 +1,8 @@
 """The mark by which a worker checks that the log still holds, at its offset, the record judged last."""
 
-from __future__ import annotations
-
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # readers of the list need no Faust, which the driver brings
-    from services.medication_list.driver import Record
+from services.medication_list.log.record import Record
 
 _DIGEST_BYTES = 8
 

@@ -1,6 +1,6 @@
 """The processor: takes fetches from the driver and judges them into the store; one or many workers.
 
-`python -m services.medication_list.processor` runs one worker. What a fetch means is in `judging.py`.
+`python -m services.medication_list.processor` runs one worker. What a fetch means is in `judging/judge.py`.
 """
 
 import asyncio
@@ -22,23 +22,13 @@ from services.canonical_log import configure, get_logger
 from services.clock import SystemClock
 from services.health import HealthServer, Pulse, Readiness
 from services.interpreter import collect_seldom
-from services.medication_list.driver import (
-    OF_ALL,
-    Applied,
-    DriverSettings,
-    Fetch,
-    LogReader,
-    PartitionBatch,
-    Rewind,
-    Verdict,
-    create_app,
-    pump,
-    run,
-    status,
-)
+from services.medication_list.driver.app import DriverSettings, create_app, run, status
+from services.medication_list.driver.batches import Applied, Fetch, LogReader, PartitionBatch, Rewind, Verdict
+from services.medication_list.driver.pump import OF_ALL, pump
 from services.medication_list.event_spans import EventSpans
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import (
+    RELEASE,
     GenerationGoneError,
     GenerationRecord,
     GenerationRefusedError,
@@ -52,7 +42,7 @@ from services.medication_list.generations import (
 )
 from services.medication_list.groups import group_of_generation, group_of_release
 from services.medication_list.health import Progress
-from services.medication_list.judging import Judge
+from services.medication_list.judging.judge import Judge
 from services.medication_list.mending import Held, Mender, keep_mending
 from services.medication_list.processor_metrics import ProcessorMetrics
 from services.medication_list.record_log import KafkaRecordLog, RecordLog
@@ -71,7 +61,6 @@ from services.telemetry.exposition import with_process
 from services.telemetry.traces import Traces, traces_of
 from services.topics.registry import EVENTS_TOPIC, load
 
-RELEASE: Final = "0.1.0"
 _TOLD_EVERY_S: Final = 10.0
 _ENTER_AGAIN_S: Final = 0.5
 
@@ -163,7 +152,7 @@ class Worker:
             self._look_around()
 
     def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
-        """The store's word on how far each partition has come (see `driver.Positions`)."""
+        """The store's word on how far each partition has come (see `driver.batches.Positions`)."""
         self.held.asked(partitions)
         self._look_around_now_and_then()
         try:
@@ -173,7 +162,7 @@ class Worker:
             return self._standing_store().standing(partitions)
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
-        """Judge one fetch (see `driver.Process`); permission to write is waited for briefly."""
+        """Judge one fetch (see `driver.batches.Process`); permission to write is waited for briefly."""
         self._look_around_now_and_then()
         verdicts = dict(self._judged(fetch))
         patience = self.patience

@@ -10,9 +10,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.medication_list.driver import Applied, Fetch, PartitionStatus, Verdict
+from services.medication_list.driver.batches import Applied, Fetch, Verdict
+from services.medication_list.driver.cursors import PartitionStatus
 from services.medication_list.fold import VERSION
-from services.medication_list.judging import Judged
+from services.medication_list.judging.counting import Judged
 from services.telemetry import Registry
 
 _RECORDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)

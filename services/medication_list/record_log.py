@@ -10,6 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from services.canonical_log import get_logger
+from services.medication_list.log.record import Record
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_clients import connect
 from services.publishing.kept_admin import listens
@@ -33,39 +34,10 @@ class AnotherLogError(LogLookupError):
     """The log does not hold what the view was made from: it lost records, and others may have taken their places."""
 
 
-class StoredRecord(Protocol):
-    """A record of the log; `timestamp` is the broker's, in milliseconds since the epoch."""
-
-    @property
-    def offset(self) -> int:
-        """Its offset."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """When the broker took it."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """Its key."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Its bytes."""
-        ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]:
-        """Its headers."""
-        ...
-
-
 class RecordLog(Protocol):
     """Single records of the log of medication events. Blocking, callable from several threads."""
 
-    def read(self, partition: int, offsets: Collection[int]) -> Mapping[int, StoredRecord]:
+    def read(self, partition: int, offsets: Collection[int]) -> Mapping[int, Record]:
         """The records at these offsets, unchanged; one that does not exist is left out. Raises LogLookupError."""
         ...
 
@@ -74,9 +46,7 @@ class RecordLog(Protocol):
         ...
 
 
-def all_of(
-    patient: str, partition: int, offsets: Iterable[int], found: Mapping[int, StoredRecord]
-) -> Mapping[int, StoredRecord]:
+def all_of(patient: str, partition: int, offsets: Iterable[int], found: Mapping[int, Record]) -> Mapping[int, Record]:
     """What was found at the offsets that the view has for a patient, if each of them is there and is this patient's.
 
     Raises AnotherLogError, with an alarm: an offset may lead to somebody else's record where the log lost its newest ones.
@@ -96,10 +66,10 @@ def all_of(
 class MemoryRecordLog:
     """One in memory: `records` by partition and offset, to be set as a test wants them."""
 
-    def __init__(self, records: Mapping[tuple[int, int], StoredRecord]) -> None:
+    def __init__(self, records: Mapping[tuple[int, int], Record]) -> None:
         self.records = records
 
-    def read(self, partition: int, offsets: Collection[int]) -> Mapping[int, StoredRecord]:
+    def read(self, partition: int, offsets: Collection[int]) -> Mapping[int, Record]:
         """See `RecordLog.read`."""
         return {each: self.records[partition, each] for each in sorted(offsets) if (partition, each) in self.records}
 
@@ -115,7 +85,7 @@ class KafkaRecordLog:
         self._topic = topic
         self._idle: SimpleQueue[Any] = SimpleQueue()
 
-    def read(self, partition: int, offsets: Collection[int]) -> Mapping[int, StoredRecord]:
+    def read(self, partition: int, offsets: Collection[int]) -> Mapping[int, Record]:
         """See `RecordLog.read`."""
         wanted = sorted(set(offsets))
         if not wanted:
@@ -125,7 +95,7 @@ class KafkaRecordLog:
         except KafkaError as error:
             raise LogLookupError(f"the log does not answer ({type(error).__name__})") from error
         try:
-            found: dict[int, StoredRecord] = _collected(consumer, TopicPartition(self._topic, partition), wanted)
+            found: dict[int, Record] = _collected(consumer, TopicPartition(self._topic, partition), wanted)
         except (KafkaError, LogLookupError) as error:
             consumer.close(autocommit=False)
             raise LogLookupError(f"the log does not bring the records ({type(error).__name__})") from error

@@ -45,22 +45,22 @@ from services.medication_list.fold.state import (
     prescription_field,
     request_field,
 )
-from services.medication_list.judging import (
+from services.medication_list.judging.counting import Judged, nobody_counts
+from services.medication_list.judging.items import (
     Item,
-    Judged,
     Readable,
     Unreadable,
     closed_by,
     ids_of,
     item_of,
     judged,
-    nobody_counts,
     note_of,
     opened_by,
 )
+from services.medication_list.log.record import Record
 from services.medication_list.outgoing import effect_id_of
 from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field
-from services.medication_list.record_log import AnotherLogError, RecordLog, StoredRecord, all_of
+from services.medication_list.record_log import AnotherLogError, RecordLog, all_of
 from services.medication_list.store.port import PatientRewrite, Refused, RefusedWhy, Store, WholePatient, Written
 from services.publishing.partitioning import partition_of
 from services.telemetry.traces import sampled
@@ -154,7 +154,7 @@ class Refolder:
             RefoldNotNowError: the view is being made anew, a switch is under way, or the patient's events keep coming.
             LogLookupError, StoreUnavailableError, RegistryUnavailableError: try again.
         """
-        known: dict[int, StoredRecord] = {}
+        known: dict[int, Record] = {}
         began_ns = time.time_ns()
         approved: tuple[Sequence[AnswerChange], Sequence[int]] | None = None
         for _ in range(_ATTEMPTS):
@@ -177,7 +177,7 @@ class Refolder:
                 )
         raise RefoldNotNowError("The patient's events keep coming between reading and writing: try again.")
 
-    def _planned(self, patient: str, known: dict[int, StoredRecord]) -> Refold:
+    def _planned(self, patient: str, known: dict[int, Record]) -> Refold:
         partition = partition_of(patient.encode(), self._partitions)
         whole = self._store.read_whole(partition, patient, with_index=True)
         was = places_of(whole.fields, whole.remembered)
@@ -229,7 +229,7 @@ def folding(partition: int, items: Sequence[Item]) -> Iterator[tuple[PatientFold
 
 
 def as_it_stood(
-    records: Mapping[int, StoredRecord],
+    records: Mapping[int, Record],
     was: Mapping[int, Remembered | None],
     partition: int,
     partitions: int,

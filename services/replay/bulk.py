@@ -20,20 +20,10 @@ from schemas.framing import Framing
 from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
 from services.interpreter import collect_seldom
-from services.medication_list.driver import (
-    Cursors,
-    Fetch,
-    Intervals,
-    LogReader,
-    PartitionBatch,
-    Pauses,
-    Positions,
-    Rewind,
-    Verdict,
-    pump,
-)
-from services.medication_list.driver.cursors import rolled_back
-from services.medication_list.driver.kafka import PartitionReader, Plan
+from services.medication_list.driver.batches import Fetch, LogReader, PartitionBatch, Positions, Rewind, Verdict
+from services.medication_list.driver.cursors import Cursors, rolled_back
+from services.medication_list.driver.kafka import Intervals, PartitionReader, Plan
+from services.medication_list.driver.pump import Pauses, pump
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import (
     GenerationGoneError,
@@ -127,7 +117,7 @@ class Bounded:
         self.records = 0
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
-        """See `driver.Process`."""
+        """See `driver.batches.Process`."""
         verdicts: dict[int, Verdict] = {}
         batches = []
         for batch in fetch.batches:

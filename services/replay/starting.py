@@ -6,6 +6,7 @@ from typing import Final
 
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import (
+    RELEASE,
     GenerationRecord,
     GenerationRefusedError,
     GenerationState,
@@ -14,7 +15,6 @@ from services.medication_list.generations import (
     mark,
     record_of,
 )
-from services.medication_list.processor import RELEASE
 from services.medication_list.store.roles import Pointer, RoleState, WorkerKind
 from services.replay.place import Place
 

@@ -20,7 +20,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
 
-from services.medication_list.driver import Applied, DriverSettings, Fetch, LogReader, Verdict, create_app, pump, run
+from services.medication_list.driver.app import DriverSettings, create_app, run
+from services.medication_list.driver.batches import Applied, Fetch, LogReader, Verdict
+from services.medication_list.driver.pump import pump
 from services.medication_list.store.port import Standing
 from services.publishing.kafka_access import KafkaAccess
 

@@ -18,8 +18,8 @@ from schemas.codec import UndecodableError, decode
 from schemas.events import Body, Event
 from services.canonical_log import configure
 from services.clock import SystemClock
-from services.medication_list.driver import Applied, Fetch, PartitionBatch, Verdict
-from services.medication_list.driver.batches import Record
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Verdict
+from services.medication_list.log.record import Record
 from services.medication_list.processor import Worker
 from services.medication_list.source_log import KafkaSourceLog
 from services.medication_list.store.keys import GenerationKeys

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from services.medication_list import fold, judging
-from services.medication_list.judging import Judge
+from services.medication_list import fold
+from services.medication_list.judging import judge
+from services.medication_list.judging.items import Readable
+from services.medication_list.judging.judge import Judge
 from services.medication_list.store import library
 from services.medication_list.store.port import PartitionWrite, Refused, Written
 from services.medication_list.store.reading import ViewReader
@@ -94,20 +96,20 @@ def _no_compare_and_set() -> None:
 
 def _no_event_index() -> None:
     """Nobody remembers which events were judged before: the same event takes effect again."""
-    keep = judging._keep  # noqa: SLF001
+    keep = judge._keep  # noqa: SLF001
 
     def forgetful(work: Any, wanted: Any, fields: Any, remembered: Any) -> None:
         keep(work, wanted, fields, [[None] * len(memories) for memories in remembered])
 
-    judging._keep = forgetful  # noqa: SLF001
+    judge._keep = forgetful  # noqa: SLF001
 
 
 def _errors_swallowed() -> None:
     """What cannot be read is left out, and nobody is told."""
-    judge = Judge._judge  # noqa: SLF001
+    original = Judge._judge  # noqa: SLF001
 
     def lenient(self: Judge, work: Any, item: Any) -> str:
-        return judge(self, work, item) if isinstance(item, judging.Readable) else "parked"
+        return original(self, work, item) if isinstance(item, Readable) else "parked"
 
     Judge._judge = lenient  # type: ignore[method-assign]  # noqa: SLF001
 

@@ -20,10 +20,10 @@ from services.admission.read_token import ReadTokens
 from services.clock import ManualClock
 from services.identity.national_id import synthetic
 from services.identity.sealing import SealedIdentityContent
-from services.medication_list.driver import Applied, Fetch, PartitionBatch
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
-from services.medication_list.judging import Judge
+from services.medication_list.judging.judge import Judge
 from services.medication_list.read_api.app import create_app, opened
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.settings import MedicationListSettings

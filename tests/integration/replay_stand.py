@@ -26,9 +26,9 @@ from deploy.local.waiting import wait_until
 from schemas import codec
 from schemas.events import Event
 from services.command_line.app import app
-from services.medication_list.driver import Applied, Fetch, PartitionBatch
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
 from services.medication_list.generations import record_of
-from services.medication_list.judging import Judge
+from services.medication_list.judging.judge import Judge
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.redis_roles import RedisRoles

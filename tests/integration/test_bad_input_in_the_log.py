@@ -21,7 +21,7 @@ from schemas import events as ev
 from services.identity.national_id import NationalId, synthetic
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
-from services.medication_list.judging import ParkedNote
+from services.medication_list.judging.items import ParkedNote
 from services.medication_list.mending import note_in
 from services.medication_list.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link

@@ -26,8 +26,8 @@ from services.casework.appending import kafka_append
 from services.casework.desk import Desk
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.registers import organisation_number
-from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind
-from services.medication_list.judging import Judge
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind
+from services.medication_list.judging.judge import Judge
 from services.medication_list.packing import unpack_effect
 from services.medication_list.record_log import KafkaRecordLog, LogLookupError
 from services.medication_list.refolding import Refolder

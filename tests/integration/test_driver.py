@@ -23,19 +23,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, Records
 from kafka import KafkaAdminClient
 from prometheus_client import generate_latest
 
-from services.medication_list.driver import (
-    Applied,
-    DriverSettings,
-    Fetch,
-    Intervals,
-    LogReader,
-    Rewind,
-    Verdict,
-    create_app,
-    pump,
-    run,
-    status,
-)
+from services.medication_list.driver.app import DriverSettings, create_app, run, status
+from services.medication_list.driver.batches import Applied, Fetch, LogReader, Rewind, Verdict
+from services.medication_list.driver.kafka import Intervals
+from services.medication_list.driver.pump import pump
 from services.medication_list.last_record import mark_of
 from services.medication_list.processor_metrics import Positions
 from services.medication_list.store.port import Standing

@@ -15,8 +15,8 @@ from schemas.events import DispatchRequested, DispenseOrder, Event, Prescription
 from services.clock import ManualClock, SystemClock
 from services.identity.national_id import NationalId
 from services.identity.sealing import SealedIdentityContent, Sealer
-from services.medication_list.driver import Applied, Fetch, PartitionBatch
-from services.medication_list.judging import Judge
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
+from services.medication_list.judging.judge import Judge
 from services.medication_list.outbox import Relay
 from services.medication_list.party_topics import KafkaPartyTopics, MemoryPartyTopics
 from services.medication_list.source_log import KafkaSourceLog

@@ -23,9 +23,10 @@ from schemas.golden import newest_of
 from schemas.reasons import ParkReason
 from services.clock import ManualClock, SystemClock
 from services.identity.national_id import synthetic
-from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind
 from services.medication_list.fold.state import signed_field
-from services.medication_list.judging import Judge, ParkedNote
+from services.medication_list.judging.items import ParkedNote
+from services.medication_list.judging.judge import Judge
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import event_of
 from services.medication_list.record_log import KafkaRecordLog, LogLookupError

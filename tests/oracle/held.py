@@ -10,7 +10,7 @@ import msgspec
 from schemas.medication_list import MedicationList
 from services.medication_list.fold.remembering import EVENT, event_key, recollect
 from services.medication_list.fold.state import Remembered
-from services.medication_list.judging import ParkedNote
+from services.medication_list.judging.items import ParkedNote
 from services.medication_list.packing import unpack_field, unpack_memory
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts, PatientView, numbers_of, others_too

@@ -8,7 +8,7 @@ from schemas.reasons import Reason
 from services.medication_list.event_index import is_parked
 from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import Remembered
-from services.medication_list.judging import Readable
+from services.medication_list.judging.items import Readable
 from services.medication_list.packing import unpack_memory
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.memory_store import Hash

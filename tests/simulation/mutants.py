@@ -9,9 +9,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from services.medication_list import generations, judging, outbox, refolding
+from services.medication_list import generations, outbox, refolding
 from services.medication_list.driver.app import FaustLog
-from services.medication_list.judging import Judge, Readable
+from services.medication_list.judging import judge
+from services.medication_list.judging.items import Readable
+from services.medication_list.judging.judge import Judge
 from services.medication_list.outbox import Relay
 from services.medication_list.store import memory_store
 from services.medication_list.store.keys import PartitionKeys
@@ -121,12 +123,12 @@ def batch_kept_after_a_rewind(stack: ExitStack) -> None:
 @mutant
 def no_event_index(stack: ExitStack) -> None:
     """Nobody remembers which events were judged before."""
-    original = judging._keep
+    original = judge._keep
 
     def forgetful(work: Any, wanted: Any, fields: Any, remembered: Any) -> None:
         original(work, wanted, fields, [[None] * len(memories) for memories in remembered])
 
-    _instead(stack, judging, "_keep", forgetful)
+    _instead(stack, judge, "_keep", forgetful)
 
 
 @mutant
@@ -143,19 +145,16 @@ def errors_swallowed(stack: ExitStack) -> None:
 @mutant
 def batch_skipped_after_an_error(stack: ExitStack) -> None:
     """A fetch that failed counts as done."""
-    import sys
+    from services.medication_list.driver import pump
+    from services.medication_list.driver.batches import Applied
 
-    from services.medication_list.driver import Applied
-    from services.medication_list.driver import pump as package  # noqa: F401
-
-    module = sys.modules["services.medication_list.driver.pump"]
-    original = module._answers
+    original = pump._answers
 
     def careless(process: Any, fetch: Any, *more: Any) -> Any:
         answers = original(process, fetch, *more)
         return answers or {each.partition: Applied(each.next_offset) for each in fetch.batches}
 
-    _instead(stack, module, "_answers", careless)
+    _instead(stack, pump, "_answers", careless)
 
 
 @mutant
@@ -284,7 +283,7 @@ def refold_keeps_what_is_parked(stack: ExitStack) -> None:
 @mutant
 def rebuilt_view_judges_what_was_parked(stack: ExitStack) -> None:
     """What lay parked when the store was lost is judged while the view is made again, and its effects are left out."""
-    _instead(stack, judging, "_withheld", lambda item, _: item)
+    _instead(stack, judge, "_withheld", lambda item, _: item)
 
 
 @mutant

@@ -8,7 +8,8 @@ from typing import Final, TypeVar
 from schemas.codec import decode
 from schemas.events import RelayProgress
 from services.medication_list.generations import GenerationState, record_of
-from services.medication_list.record_log import LogLookupError, StoredRecord
+from services.medication_list.log.record import Record
+from services.medication_list.record_log import LogLookupError
 from services.medication_list.source_log import PROGRESS_TOPIC, LogIdentity, SourceLogUnavailableError
 from services.medication_list.store.inventory import Compared, Memory, PatientPlace
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
@@ -458,7 +459,7 @@ class SimulatedRecordLog:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def read(self, partition: int, offsets: Collection[int]) -> Mapping[int, StoredRecord]:
+    def read(self, partition: int, offsets: Collection[int]) -> Mapping[int, Record]:
         """See `RecordLog.read`."""
         ask_broker(self._world, LogLookupError)
         wanted = set(offsets)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from schemas.framing import PLAIN
-from services.medication_list.driver import Fetch, Verdict
+from services.medication_list.driver.batches import Fetch, Verdict
 from services.medication_list.generations import (
     GenerationRecord,
     GenerationRefusedError,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from services.medication_list.driver import StopReason
+from services.medication_list.driver.cursors import StopReason
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, begin_beside, flip, freeze
 from services.medication_list.source_log import MemorySourceLog

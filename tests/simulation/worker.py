@@ -11,9 +11,10 @@ from aiokafka.client import ConnectionGroup  # type: ignore[import-untyped]
 from aiokafka.errors import IllegalStateError, OffsetOutOfRangeError  # type: ignore[import-untyped]
 
 from schemas.framing import PLAIN, Framing
-from services.medication_list.driver import Fetch, Pauses, Verdict, pump
 from services.medication_list.driver.app import FaustLog
+from services.medication_list.driver.batches import Fetch, Verdict
 from services.medication_list.driver.kafka import Intervals, PartitionReader, Plan, look_for_rollback
+from services.medication_list.driver.pump import Pauses, pump
 from services.medication_list.generations import GenerationRefusedError
 from services.medication_list.mending import Held, Mender, mend_held
 from services.medication_list.processor import OF_EVERY_BATCH, LeavingWhenGone, Patience, Worker

@@ -16,8 +16,8 @@ from services.clock import ManualClock
 from services.health import Readiness
 from services.identity.national_id import synthetic
 from services.identity.pseudonym import Pseudonymiser
-from services.medication_list.driver import Applied, Fetch, PartitionBatch
-from services.medication_list.judging import Judge
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
+from services.medication_list.judging.judge import Judge
 from services.medication_list.read_api.api import Parts
 from services.medication_list.read_api.app import create_app
 from services.medication_list.read_api.event_places import EventPlaces

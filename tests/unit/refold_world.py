@@ -6,10 +6,11 @@ from typing import Any, Final, NamedTuple
 from schemas.codec import encode, name_of
 from schemas.events import Body, Event
 from schemas.reasons import ParkReason
-from services.medication_list.driver import Applied, Fetch, PartitionBatch
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
 from services.medication_list.event_index import is_parked, places_of
 from services.medication_list.fold.remembering import recollect
-from services.medication_list.judging import Judge, Judged
+from services.medication_list.judging.counting import Judged
+from services.medication_list.judging.judge import Judge
 from services.medication_list.packing import WaitingEffect, unpack_effect, unpack_field
 from services.medication_list.record_log import MemoryRecordLog
 from services.medication_list.refolding import Refold, Refolder

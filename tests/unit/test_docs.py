@@ -22,7 +22,7 @@ from schemas.events import EFFECTS, EVERY_BODY
 from schemas.reasons import DoorReason, Flag, NoticeKind, ParkReason, Reason
 from services.command_line.app import PARTS, app, command_of
 from services.health import TroubleReason
-from services.medication_list.driver import StopReason
+from services.medication_list.driver.cursors import StopReason
 from services.medication_list.fold.judgement import OUTCOMES
 from services.medication_list.read_api import app as medication_list
 from services.pharmacy.api import pharmacy_app

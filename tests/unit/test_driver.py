@@ -13,23 +13,12 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from services.canonical_log.allowed_keys import ALLOWED
-from services.medication_list.driver import (
-    OF_ALL,
-    Applied,
-    Cursors,
-    Fetch,
-    MemoryLogReader,
-    PartitionBatch,
-    Pauses,
-    Rewind,
-    Stop,
-    StopReason,
-    Verdict,
-    app,
-    check_codecs,
-    pump,
-)
-from services.medication_list.driver.cursors import rolled_back
+from services.medication_list.driver import app
+from services.medication_list.driver.app import check_codecs
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind, Verdict
+from services.medication_list.driver.cursors import Cursors, Stop, StopReason, rolled_back
+from services.medication_list.driver.memory import MemoryLogReader
+from services.medication_list.driver.pump import OF_ALL, Pauses, pump
 from services.medication_list.last_record import mark_of
 from services.medication_list.store.port import Standing, StoreUnavailableError, WrongTypeError
 

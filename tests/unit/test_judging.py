@@ -15,10 +15,11 @@ from schemas.events import Event, PrescriptionIssued
 from schemas.framing import Framing
 from schemas.reasons import ParkReason
 from services.canonical_log.allowed_keys import ALLOWED
-from services.medication_list.driver import Applied, Fetch, PartitionBatch
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
 from services.medication_list.fold.judgement import ReceiptDue
 from services.medication_list.fold.state import claim_field
-from services.medication_list.judging import Judge, Judged
+from services.medication_list.judging.counting import Judged
+from services.medication_list.judging.judge import Judge
 from services.medication_list.last_record import mark_of
 from services.medication_list.mending import note_in
 from services.medication_list.store.memory_store import MemoryRoles, MemoryStore

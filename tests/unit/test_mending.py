@@ -11,8 +11,8 @@ from schemas.events import Body, Event
 from schemas.framing import Framing
 from services.canonical_log.allowed_keys import ALLOWED
 from services.medication_list import mending
-from services.medication_list.driver import Applied, Fetch, PartitionBatch
-from services.medication_list.judging import Judge
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
+from services.medication_list.judging.judge import Judge
 from services.medication_list.mending import AGAIN_S, Held, Mender, mend_held
 from services.medication_list.store.memory_store import MemoryRoles
 from services.medication_list.store.port import StoreUnavailableError

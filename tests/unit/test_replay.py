@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from schemas import events as ev
 from services.clock import ManualClock
-from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind, Verdict
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind, Verdict
 from services.medication_list.fold import VERSION
 from services.medication_list.fold.state import META, By, Death, Meta, Remembered
 from services.medication_list.generations import (

@@ -12,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from schemas.reasons import DoorReason
 from services.clock import ManualClock
 from services.health import Readiness, Trouble, TroubleReason
-from services.medication_list.driver import Applied, Fetch, PartitionBatch, PartitionStatus, Rewind, Stop, StopReason
-from services.medication_list.judging import Judged
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind
+from services.medication_list.driver.cursors import PartitionStatus, Stop, StopReason
+from services.medication_list.judging.counting import Judged
 from services.medication_list.overview import GenerationOverview, Overview, PartitionOverview, RedisOverview
 from services.medication_list.overview_metrics import OverviewCollector
 from services.medication_list.processor_metrics import Positions, ProcessorMetrics

@@ -27,10 +27,10 @@ from schemas.reasons import NoticeKind
 from services.canonical_log import configure
 from services.canonical_log.allowed_keys import ALLOWED
 from services.clock import ManualClock
-from services.medication_list.driver import Applied, Fetch, PartitionBatch, Rewind
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind
 from services.medication_list.event_spans import EventSpans
 from services.medication_list.fold.judgement import NoticeDue
-from services.medication_list.judging import Judge
+from services.medication_list.judging.judge import Judge
 from services.medication_list.packing import pack_effect, unpack_effect
 from services.medication_list.refolding import Refolder
 from services.publishing.log import LARGEST_RECORD_BYTES, LogRecord, LogUnavailable

@@ -14,7 +14,7 @@ from services.clock import ManualClock
 from services.identity.sealing import Sealer
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
-from services.medication_list.judging import ParkedNote
+from services.medication_list.judging.items import ParkedNote
 from services.medication_list.mending import Mender, note_in
 from services.medication_list.outbox import Relay
 from services.medication_list.party_topics import MemoryPartyTopics

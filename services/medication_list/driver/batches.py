@@ -4,39 +4,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.medication_list.log.record import Record
 from services.medication_list.store.port import Standing
-
-
-class Record(Protocol):
-    """One record of the log, as the driver hands it on: undecoded.
-
-    aiokafka's `ConsumerRecord` is one; `timestamp` is in milliseconds since the epoch, by the broker's clock.
-    """
-
-    @property
-    def offset(self) -> int:
-        """The record's offset in its partition."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """The record's key."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The record's value; None for a record that carries nothing."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Milliseconds since the epoch."""
-        ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]:
-        """Name and value of each header, in the sender's order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,9 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
-from services.medication_list.driver.batches import Fetch, PartitionBatch, Positions, Record
+from services.medication_list.driver.batches import Fetch, PartitionBatch, Positions
 from services.medication_list.driver.cursors import Cursors, StopReason, rolled_back
+from services.medication_list.log.record import Record
 
 _log = structlog.get_logger(__name__)
 

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from math import inf
 
-from services.medication_list.driver.batches import Fetch, LogReader, PartitionBatch, Positions, Record
+from services.medication_list.driver.batches import Fetch, LogReader, PartitionBatch, Positions
 from services.medication_list.driver.cursors import Cursors, StopReason, rolled_back
+from services.medication_list.log.record import Record
 
 ReadRecords = Callable[[int, int, int], Sequence[Record]]
 """Takes partition, offset and a limit; returns the records at and after the offset, in order."""

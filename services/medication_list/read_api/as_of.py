@@ -9,10 +9,11 @@ from schemas.codec import digest_of
 from services.medication_list.event_index import is_parked
 from services.medication_list.fold import Memory, Patient, entry_of, evolve, park
 from services.medication_list.fold.state import META, Meta, Remembered, State
+from services.medication_list.log.record import Record
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import event_of, places_of
 from services.medication_list.read_api.view import Fields
-from services.medication_list.record_log import LogLookupError, StoredRecord, all_of
+from services.medication_list.record_log import LogLookupError, all_of
 from services.medication_list.store.reading import ViewReader
 
 
@@ -46,7 +47,7 @@ async def past_of(
     return Past(fields, index.generation, index.partition, offset, recorded_at_ms)
 
 
-def folded(records: Iterable[tuple[StoredRecord, Remembered | None]]) -> Mapping[str, State]:
+def folded(records: Iterable[tuple[Record, Remembered | None]]) -> Mapping[str, State]:
     """What the fold makes of these records, in their order; what is parked now was parked then."""
     patient = Patient({}, cast("dict[bytes, Memory | None]", defaultdict(lambda: None)), complete=True)
     for record, known in records:

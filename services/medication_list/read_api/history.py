@@ -15,13 +15,14 @@ from services.medication_list.event_index import is_parked
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import META, Remembered
+from services.medication_list.log.record import Record
 from services.medication_list.read_api.list_answer import standing
 from services.medication_list.read_api.locked import Withheld
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.outcomes import FirstOutcome, first_outcome, named_by
 from services.medication_list.read_api.positions import position_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, fields_in, places_of
-from services.medication_list.record_log import StoredRecord, all_of
+from services.medication_list.record_log import all_of
 from services.medication_list.store.reading import ViewReader
 
 NOTHING_WITHHELD: Final = Withheld()
@@ -93,16 +94,14 @@ def _as_shown(entry: HistoryEntry, offset: int, withheld: Withheld) -> HistoryEn
     return replace(entry, content=None) if offset in withheld.offsets else entry
 
 
-def _is_withheld(record: StoredRecord, withheld: Withheld) -> bool:
+def _is_withheld(record: Record, withheld: Withheld) -> bool:
     if not withheld.prescriptions:
         return False
     event = event_of(record)
     return event is not None and withheld.is_about(event.body)
 
 
-def entry_of(
-    partition: int, record: StoredRecord, known: Remembered | None, answered: Remembered | None
-) -> HistoryEntry:
+def entry_of(partition: int, record: Record, known: Remembered | None, answered: Remembered | None) -> HistoryEntry:
     """One record with what became of it; `answered` is there where that is not what was answered first."""
     position = position_of(partition, record.offset)
     event = event_of(record)

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from schemas.codec import UndecodableError
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
-from services.medication_list.record_log import LogLookupError, RecordLog, StoredRecord
+from services.medication_list.log.record import Record
+from services.medication_list.record_log import LogLookupError, RecordLog
 
 _READERS: Final = 4
 
@@ -20,7 +21,7 @@ class LogLookup:
         self._framing = framing
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="log-lookup")
 
-    async def read(self, partition: int, offsets: Iterable[int]) -> Mapping[int, StoredRecord]:
+    async def read(self, partition: int, offsets: Iterable[int]) -> Mapping[int, Record]:
         """The records at these offsets, by offset; one that does not exist is not among them. Raises LogLookupError."""
         wanted = sorted(set(offsets))
         if not wanted:
@@ -35,7 +36,7 @@ class LogLookup:
         self._threads.shutdown(cancel_futures=True)
         self._records.close()
 
-    def _read(self, partition: int, wanted: list[int]) -> Mapping[int, StoredRecord]:
+    def _read(self, partition: int, wanted: list[int]) -> Mapping[int, Record]:
         found = self._records.read(partition, wanted)
         try:
             return {offset: unframed(record, self._framing) for offset, record in found.items()}
@@ -43,10 +44,10 @@ class LogLookup:
             raise LogLookupError("a record cannot be read while the schema registry is away") from error
 
 
-def unframed(record: Any, framing: Framing) -> StoredRecord:
+def unframed(record: Any, framing: Framing) -> Record:
     """The record with its value in single-object encoding. Raises RegistryUnavailableError."""
     try:
-        found: StoredRecord = record._replace(value=framing.from_topic(record.value))
+        found: Record = record._replace(value=framing.from_topic(record.value))
     except UndecodableError:
         return record  # type: ignore[no-any-return]  # it stays what nobody can read
     return found

@@ -12,6 +12,7 @@ from schemas.reasons import ParkReason, Reason
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import event_key, natural_key, parked_key, recollect
 from services.medication_list.fold.state import Remembered
+from services.medication_list.log.record import Record
 from services.medication_list.packing import unpack_memory
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
@@ -19,7 +20,7 @@ from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.requests import OutcomeAsked
 from services.medication_list.read_api.resources import resource_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of
-from services.medication_list.record_log import StoredRecord, all_of
+from services.medication_list.record_log import all_of
 from services.medication_list.store.reading import Found, ViewReader
 
 _LOOKED_BACK: Final = 20
@@ -138,7 +139,7 @@ class Outcomes:
             raise NotInLogError
         return event_of(record)
 
-    async def _record(self, event_id: str, place: Place) -> StoredRecord:
+    async def _record(self, event_id: str, place: Place) -> Record:
         record = (await self._log.read(place.partition, [place.offset])).get(place.offset)
         if record is None or event_id_of(record) != event_id:
             raise NotInLogError
@@ -195,7 +196,7 @@ def _keys(event_id: str, place: Place) -> tuple[bytes, bytes]:
     return parked_key(place.offset), event_key(event_id)
 
 
-def _owner_of(record: StoredRecord) -> str:
+def _owner_of(record: Record) -> str:
     return (record.key or b"").decode(errors="replace")
 
 
@@ -238,7 +239,7 @@ def first_outcome(known: Remembered) -> FirstOutcome:
     return FirstOutcome(verdict.outcome, verdict.reason, tuple(verdict.flags), named_by(verdict))
 
 
-def _again(event_id: str, position: str, known: Remembered, first: Remembered, record: StoredRecord) -> Outcome:
+def _again(event_id: str, position: str, known: Remembered, first: Remembered, record: Record) -> Outcome:
     """A record whose event id was known: the fold keeps nothing of it, but judges the same each time."""
     event = event_of(record)
     is_same = event is not None and digest_of(event) == known.digest

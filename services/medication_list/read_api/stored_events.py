@@ -7,8 +7,8 @@ from schemas.codec import UndecodableError, decode
 from schemas.events import Body, Event
 from services.medication_list import event_index
 from services.medication_list.fold.state import Remembered, State
+from services.medication_list.log.record import Record
 from services.medication_list.packing import unpack_field
-from services.medication_list.record_log import StoredRecord
 from services.medication_list.store.reading import Found
 
 _ID_HEADER: Final = "ce_id"
@@ -30,7 +30,7 @@ def places_of(listed: Found, index: Found) -> dict[int, Remembered | None]:
     return event_index.places_of({name.decode(): packed for name, packed in listed.values.items()}, index.values)
 
 
-def event_of(record: StoredRecord) -> Event[Body] | None:
+def event_of(record: Record) -> Event[Body] | None:
     """The event that a record holds, None if it cannot be read."""
     try:
         event = decode(record.value)
@@ -39,7 +39,7 @@ def event_of(record: StoredRecord) -> Event[Body] | None:
     return event if isinstance(event, Event) else None
 
 
-def event_id_of(record: StoredRecord) -> str | None:
+def event_id_of(record: Record) -> str | None:
     """The id of the event in a record: its own, or, if it cannot be read, the one in its headers."""
     event = event_of(record)
     if event is not None:
@@ -47,7 +47,7 @@ def event_id_of(record: StoredRecord) -> str | None:
     return header(record, _ID_HEADER)
 
 
-def header(record: StoredRecord, wanted: str) -> str | None:
+def header(record: Record, wanted: str) -> str | None:
     """The first header of that name as text, whatever its sender put there; None where there is none, or it is null."""
     return next(
         (value.decode(errors="replace") for name, value in record.headers if name == wanted and value is not None), None

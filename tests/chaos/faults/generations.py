@@ -15,6 +15,7 @@ from deploy.local.program import Child
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import (
+    RELEASE,
     GenerationRecord,
     GenerationState,
     begin_beside,
@@ -24,7 +25,6 @@ from services.medication_list.generations import (
     has_reached,
     record_of,
 )
-from services.medication_list.processor import RELEASE
 from services.medication_list.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles

@@ -1,0 +1,1 @@
+"""The log of medication events as the medication list reads it beside the driver: single records, its ends, its progress."""
