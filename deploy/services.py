@@ -35,14 +35,14 @@ SERVICES: Final = (
     ),
     Service(
         name="processor",
-        module="services.medication_list.processor",
+        module="services.medication_list.processor.app",
         variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS", "MEDCHAIN_PORT"),
         port=8810,
         many=True,
     ),
     Service(
         name="relay",
-        module="services.medication_list.outbox",
+        module="services.medication_list.relay.app",
         # It may make the topics of parties that nobody declared.
         variables=("MEDCHAIN_KAFKA", "MEDCHAIN_REDIS", "MEDCHAIN_PORT", "MEDCHAIN_CREATE_PARTY_TOPICS", *KEYS),
         port=8804,

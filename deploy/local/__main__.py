@@ -19,7 +19,7 @@ from deploy.local.program import ProgramDiedError
 from deploy.local.state import AlreadyRunsError, State, held, running
 from deploy.local.supervisor import end_on_signals
 from deploy.local.waiting import NeverCameTrueError, wait_until
-from services.medication_list.source_log import SourceLogUnavailableError
+from services.medication_list.log.source_log import SourceLogUnavailableError
 
 UP_WITHIN_S: Final = 120.0
 DOWN_WITHIN_S: Final = 60.0

@@ -6,7 +6,7 @@ from typing import Final
 
 from deploy.local.layout import CHECKOUT
 from deploy.local.state import State
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.log.source_log import KafkaSourceLog
 from services.publishing.kafka_access import KafkaAccess
 from services.simulator.population import Town
 from services.simulator.town import patients_for

@@ -17,9 +17,9 @@ from services.identity.registers import InvalidIdentifier, parse_organisation_nu
 from services.medication_list.fold.remembering import event_key, recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.judging.items import ParkedNote, Readable, item_of
-from services.medication_list.packing import unpack_memory
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.store.port import Refused
+from services.medication_list.stored.packing import unpack_memory
 
 NOBODYS: Final = -1
 """In the place of an event's offset: closed by a note, since the record belongs to no patient's order."""

@@ -19,9 +19,9 @@ from services.clock import Clock, SystemClock
 from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRefusedError, record_of, refuse_another_log
-from services.medication_list.record_log import KafkaRecordLog, RecordLog
-from services.medication_list.refolding import Refolder
-from services.medication_list.source_log import KafkaSourceLog, SourceLog
+from services.medication_list.log.record_log import KafkaRecordLog, RecordLog
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLog
+from services.medication_list.refolding.refolder import Refolder
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import Store
 from services.medication_list.store.redis_outbox import RedisOutbox

@@ -17,10 +17,10 @@ from services.casework.desk import Desk, NotThereError
 from services.casework.numbers import MASK, mask
 from services.medication_list.judging.items import ParkedNote, Readable, item_of
 from services.medication_list.log.record import Record
-from services.medication_list.mending import note_in
+from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.stored_events import header
-from services.medication_list.record_log import all_of
+from services.medication_list.refolding.mending import note_in
 
 _AT_ONCE: Final = 500
 _SHOWN_HEADERS: Final = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "traceparent"})

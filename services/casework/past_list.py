@@ -2,14 +2,14 @@
 
 from services.casework.desk import Desk
 from services.casework.timeline import unpacked
-from services.medication_list.event_index import places_of
 from services.medication_list.fold.state import META, Meta
+from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.as_of import folded
 from services.medication_list.read_api.list_answer import ListAnswer, stood
 from services.medication_list.read_api.list_answer import answered as as_answered
 from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.view import show
-from services.medication_list.record_log import all_of
+from services.medication_list.stored.event_index import places_of
 
 
 def list_of(desk: Desk, patient: str, as_of_ms: int | None) -> ListAnswer:

@@ -10,9 +10,9 @@ from schemas.framing import RegistryUnavailableError
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
 from services.casework.desk import CaseRefusedError, NotCurrentError, NotNowError, NotThereError
 from services.command_line.telling import tell_error
-from services.medication_list.record_log import AnotherLogError, LogLookupError
-from services.medication_list.refolding import RefoldNotNowError, RefoldRefusedError
-from services.medication_list.source_log import SourceLogUnavailableError
+from services.medication_list.log.record_log import AnotherLogError, LogLookupError
+from services.medication_list.log.source_log import SourceLogUnavailableError
+from services.medication_list.refolding.refolder import RefoldNotNowError, RefoldRefusedError
 from services.medication_list.store.port import StoreUnavailableError
 from services.publishing.log import LogUnavailable
 

@@ -10,18 +10,18 @@ from msgspec import Struct
 
 from schemas.medication_list import MedicationList, ShownPrescription, ShownTreatment
 from services.casework.desk import Desk
-from services.medication_list.answered import ANSWERED, Answered, ChangedAnswer
-from services.medication_list.event_index import places_of
 from services.medication_list.fold.state import State
 from services.medication_list.judging.items import Item
-from services.medication_list.packing import unpack_field
+from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.history import HistoryEntry, entry_of
 from services.medication_list.read_api.list_answer import ListAnswer
 from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.view import show
-from services.medication_list.record_log import all_of
-from services.medication_list.refolding import as_it_stood, folding
+from services.medication_list.refolding.patient_fold import as_it_stood, folding
 from services.medication_list.store.port import WholePatient
+from services.medication_list.stored.answered import ANSWERED, Answered, ChangedAnswer
+from services.medication_list.stored.event_index import places_of
+from services.medication_list.stored.packing import unpack_field
 
 Facts = Mapping[str, Any]
 

@@ -12,19 +12,19 @@ from msgspec import Struct
 from schemas.codec import name_of
 from schemas.reasons import ParkReason
 from services.casework.desk import Desk, NotNowError, NotThereError
-from services.medication_list.event_index import is_parked, places_of
 from services.medication_list.fold.judgement import Effect, NoticeDue, OrderDue
 from services.medication_list.fold.remembering import event_key, recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.log.record import Record
-from services.medication_list.outgoing import effect_id_of, topic_of
-from services.medication_list.packing import unpack_effect, unpack_memory
+from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, header
-from services.medication_list.record_log import all_of
-from services.medication_list.refolding import as_it_stood, fold_anew
+from services.medication_list.refolding.patient_fold import as_it_stood, fold_anew
+from services.medication_list.relay.outgoing import effect_id_of, topic_of
 from services.medication_list.store.waiting import FIRST
+from services.medication_list.stored.event_index import is_parked, places_of
+from services.medication_list.stored.packing import unpack_effect, unpack_memory
 from services.publishing.kafka_clients import connect
 from services.topics.reading import is_behind, places
 

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from schemas.events import RelayProgress
-from services.medication_list.source_log import LogIdentity, SourceLog
+from services.medication_list.log.source_log import LogIdentity, SourceLog
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import Beginning, Pointer, Role, Roles, RoleState
 

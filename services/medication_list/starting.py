@@ -2,8 +2,8 @@
 
 from services.canonical_log import get_logger
 from services.medication_list.generations import GenerationRefusedError, refuse_another_log
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.settings import MedicationListSettings
-from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles

@@ -18,7 +18,7 @@ from services.health import Trouble
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import record_of
 from services.medication_list.judging.items import Unreadable, item_of
-from services.medication_list.overview import RedisOverview, redis_overview
+from services.medication_list.overview.overview import RedisOverview, redis_overview
 from services.medication_list.store.library import LIBRARY
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.port import StoreUnavailableError

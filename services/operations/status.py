@@ -18,8 +18,8 @@ from rich.text import Text
 from services.canonical_log import configure
 from services.casework.telling import Exit, answered, instant
 from services.command_line.telling import tell
-from services.medication_list.log_side import LogAsker
-from services.medication_list.overview import Overview, PartitionOverview, RedisOverview, overview
+from services.medication_list.overview.log_side import LogAsker
+from services.medication_list.overview.overview import Overview, PartitionOverview, RedisOverview, overview
 from services.medication_list.store.link import Link
 from services.operations.reaching import Reached, ServiceStatus, ask_services, reach
 from services.topics.registry import load

@@ -32,8 +32,8 @@ from services.medication_list.generations import (
     generation_for,
     record_of,
 )
-from services.medication_list.processor import OF_EVERY_BATCH, Patience, Worker
-from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
+from services.medication_list.processor.worker import OF_EVERY_BATCH, Patience, Worker
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import Store, StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles

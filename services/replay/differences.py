@@ -7,8 +7,8 @@ import msgspec
 
 from services.medication_list.fold.remembering import EVENT, recollect
 from services.medication_list.fold.state import META, Meta, Remembered
-from services.medication_list.packing import unpack_field, unpack_memory
 from services.medication_list.store.inventory import Flat, Sides
+from services.medication_list.stored.packing import unpack_field, unpack_memory
 
 MISSING: Final = "(nothing)"
 HIDDEN: Final = "(hidden)"

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.framing import PLAIN, Framing
 from services.clock import Clock, SystemClock
 from services.medication_list.generations import GenerationRefusedError, refuse_another_log
-from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
 from services.medication_list.store.inventory import Inventory
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import Store

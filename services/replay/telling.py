@@ -8,7 +8,7 @@ from schemas.framing import RegistryUnavailableError
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
 from services.command_line.telling import tell_error
 from services.medication_list.generations import GenerationRefusedError
-from services.medication_list.source_log import SourceLogUnavailableError
+from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import StoreUnavailableError
 
 

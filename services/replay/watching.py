@@ -14,7 +14,7 @@ from services.medication_list.generations import (
     mark,
     record_of,
 )
-from services.medication_list.source_log import SourceLogUnavailableError
+from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import Pointer, RoleState
 from services.replay.crew import Crew

@@ -18,13 +18,13 @@ import pytest
 
 from services.medication_list.fold.state import META, Meta, Remembered
 from services.medication_list.generations import GenerationRecord, begin_beside, enter
-from services.medication_list.packing import pack_field, pack_memory
-from services.medication_list.source_log import MemorySourceLog
+from services.medication_list.log.source_log import MemorySourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import PartitionWrite, PatientChange
 from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.stored.packing import pack_field, pack_memory
 from services.replay.compare import compare
 from services.replay.place import Place
 from tests.servers import a_redis

@@ -21,7 +21,7 @@ from kafka import KafkaProducer
 from deploy.local.platform import Platform
 from deploy.local.waiting import wait_until
 from deploy.services import SERVICES
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.log.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link, command
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of

@@ -44,7 +44,7 @@ def reading(reader: str, kafka: str, redis_url: str, folder: Path) -> Iterator[s
     """The processor as it is started everywhere, or another reader."""
     told = {"MEDCHAIN_KAFKA": kafka, "MEDCHAIN_REDIS": redis_url}
     command = (
-        [sys.executable, "-m", "services.medication_list.processor"]
+        [sys.executable, "-m", "services.medication_list.processor.app"]
         if reader == PROCESSOR
         else [sys.executable, "-m", "tests.benchmark.readers", reader, kafka, redis_url]
     )

@@ -20,16 +20,17 @@ from services.canonical_log import configure
 from services.clock import SystemClock
 from services.identity.sealing import Sealer
 from services.medication_list.fold.judgement import NoticeDue
-from services.medication_list.outbox import LINGER_MS, Relay
-from services.medication_list.packing import pack_effect
-from services.medication_list.party_topics import KafkaPartyTopics
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.log.source_log import KafkaSourceLog
+from services.medication_list.relay.app import LINGER_MS
+from services.medication_list.relay.party_topics import KafkaPartyTopics
+from services.medication_list.relay.relay import Relay
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import PartitionWrite
 from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning
+from services.medication_list.stored.packing import pack_effect
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
 from services.topics import cluster

@@ -20,8 +20,8 @@ from services.canonical_log import configure
 from services.clock import SystemClock
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Verdict
 from services.medication_list.log.record import Record
-from services.medication_list.processor import Worker
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.log.source_log import KafkaSourceLog
+from services.medication_list.processor.worker import Worker
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.redis_roles import RedisRoles

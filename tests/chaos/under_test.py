@@ -94,11 +94,15 @@ def main() -> None:
 
 def kinds_of(module: str) -> tuple[str, ...]:
     """Which crash points a module comes by."""
-    last = module.rpartition(".")[2]
-    kinds = {"processor": ("processor", "beginning"), "outbox": ("relay",), "inbox": ("inbox",)}
-    if module in ("services.prescriber.app", "services.pharmacy.app"):
-        return ("recorder",)
-    return kinds.get(last, ())
+    kinds = {
+        "services.medication_list.processor.app": ("processor", "beginning"),
+        "services.medication_list.relay.app": ("relay",),
+        "services.prescriber.app": ("recorder",),
+        "services.pharmacy.app": ("recorder",),
+        "services.prescriber.inbox": ("inbox",),
+        "services.pharmacy.inbox": ("inbox",),
+    }
+    return kinds.get(module, ())
 
 
 def _lay_points(orders: Path, kinds: tuple[str, ...]) -> None:

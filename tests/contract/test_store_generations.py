@@ -22,7 +22,7 @@ from services.medication_list.generations import (
     has_reached,
     mark,
 )
-from services.medication_list.source_log import LogIdentity, MemorySourceLog
+from services.medication_list.log.source_log import LogIdentity, MemorySourceLog
 from services.medication_list.store.inventory import Inventory
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_inventory import MemoryInventory

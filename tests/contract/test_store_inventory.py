@@ -20,7 +20,7 @@ from services.medication_list.generations import (
     mark,
     record_of,
 )
-from services.medication_list.source_log import MemorySourceLog
+from services.medication_list.log.source_log import MemorySourceLog
 from services.medication_list.store.inventory import Inventory, PatientPlace
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_inventory import MemoryInventory

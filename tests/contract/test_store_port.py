@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from schemas.reasons import NoticeKind
 from services.medication_list.fold.judgement import NoticeDue
-from services.medication_list.packing import pack_effect
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import (
@@ -32,6 +31,7 @@ from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning, Pointer, Role, Roles, RoleState
 from services.medication_list.store.waiting import FIRST, Outbox, Unsent
+from services.medication_list.stored.packing import pack_effect
 
 G1, G2 = "g1-aaaaaa", "g2-bbbbbb"
 ANNA, BJORN = "a" * 32, "b" * 32

@@ -24,10 +24,10 @@ from services.medication_list.driver.batches import Applied, Fetch, PartitionBat
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
 from services.medication_list.judging.judge import Judge
+from services.medication_list.log.source_log import KafkaSourceLog
 from services.medication_list.read_api.app import create_app, opened
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.settings import MedicationListSettings
-from services.medication_list.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore

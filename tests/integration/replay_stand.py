@@ -99,7 +99,7 @@ class ReplayStand:
 
     def begin_processor(self) -> None:
         """Start this release's processor."""
-        self._processor = self._popen(["-m", "services.medication_list.processor"], CHECKOUT)
+        self._processor = self._popen(["-m", "services.medication_list.processor.app"], CHECKOUT)
         wait_until(lambda: self.roles.pointer() is not None, within_s=WITHIN_S, what="there is a view")
 
     def end_processor(self) -> None:
@@ -113,7 +113,7 @@ class ReplayStand:
     @contextmanager
     def processor(self, release: Path) -> Iterator[subprocess.Popen[str]]:
         """One processor of another release."""
-        process = self._popen(["-m", "services.medication_list.processor"], release)
+        process = self._popen(["-m", "services.medication_list.processor.app"], release)
         try:
             yield process
         finally:

@@ -22,8 +22,8 @@ from services.identity.national_id import NationalId, synthetic
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
 from services.medication_list.judging.items import ParkedNote
-from services.medication_list.mending import note_in
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.log.source_log import KafkaSourceLog
+from services.medication_list.refolding.mending import note_in
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
@@ -260,7 +260,9 @@ def check_refused(ended: subprocess.CompletedProcess[str]) -> None:
     assert sentence.endswith("use the Redis that belongs to it, or an empty one.")
 
 
-OF_THE_LIST: Final = tuple(f"services.medication_list.{each}" for each in ("processor", "read_api.app", "outbox"))
+OF_THE_LIST: Final = tuple(
+    f"services.medication_list.{each}" for each in ("processor.app", "read_api.app", "relay.app")
+)
 
 
 @pytest.mark.parametrize("module", OF_THE_LIST)

@@ -28,13 +28,13 @@ from services.identity.pseudonym import Pseudonymiser
 from services.identity.registers import organisation_number
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind
 from services.medication_list.judging.judge import Judge
-from services.medication_list.packing import unpack_effect
-from services.medication_list.record_log import KafkaRecordLog, LogLookupError
-from services.medication_list.refolding import Refolder
+from services.medication_list.log.record_log import KafkaRecordLog, LogLookupError
+from services.medication_list.refolding.refolder import Refolder
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.link import command
 from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.stored.packing import unpack_effect
 from services.publishing.kafka_access import KafkaAccess
 from tests.conftest import FreshTopic
 from tests.integration.list_stand import PARTITIONS, ListStand, Patient, a_list_stand, position

@@ -27,8 +27,8 @@ from services.medication_list.driver.app import DriverSettings, create_app, run,
 from services.medication_list.driver.batches import Applied, Fetch, LogReader, Rewind, Verdict
 from services.medication_list.driver.kafka import Intervals
 from services.medication_list.driver.pump import pump
-from services.medication_list.last_record import mark_of
-from services.medication_list.processor_metrics import Positions
+from services.medication_list.log.last_record import mark_of
+from services.medication_list.processor.metrics import Positions
 from services.medication_list.store.port import Standing
 from services.publishing.kafka_access import KafkaAccess
 from services.telemetry import new_registry

@@ -11,7 +11,7 @@ from kafka.errors import KafkaError
 
 from deploy.local.broker import Broker
 from services.health import TroubleReason
-from services.medication_list.log_side import LogAsker
+from services.medication_list.overview.log_side import LogAsker
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import KafkaAccess
 from services.topics import cluster

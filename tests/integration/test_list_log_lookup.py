@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
+from services.medication_list.log.record_log import KafkaRecordLog, LogLookupError
 from services.medication_list.read_api.log_lookup import LogLookup
-from services.medication_list.record_log import KafkaRecordLog, LogLookupError
 from services.publishing.kafka_access import KafkaAccess
 from tests.conftest import FreshTopic
 

@@ -16,17 +16,17 @@ from deploy.local.program import Child, Program
 from deploy.local.waiting import wait_until
 from schemas import codec
 from schemas import events as ev
-from services.medication_list.event_index import places_of
 from services.medication_list.fold.judgement import NoticeDue
 from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import META, Meta
-from services.medication_list.packing import unpack_effect, unpack_field
 from services.medication_list.read_api.view import show_prescription
 from services.medication_list.store.keys import PartitionKeys
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.stored.event_index import places_of
+from services.medication_list.stored.packing import unpack_effect, unpack_field
 from services.publishing.partitioning import partition_of
 from services.topics.registry import EVENTS_TOPIC, load
 from tests.unit.fold_world import ACTORS, Said, at, claimed, id_of, issued, organisation, recalled
@@ -70,7 +70,7 @@ class Stand:
                 program = Program(
                     name=f"processor-{number}",
                     # Without the checkout itself on the path, which would come before the folder.
-                    argv=(sys.executable, "-P", "-m", "services.medication_list.processor"),
+                    argv=(sys.executable, "-P", "-m", "services.medication_list.processor.app"),
                     log=self.folder / f"processor-{number}.log",
                     ready=lambda: True,
                     environment={

@@ -28,7 +28,7 @@ from services.identity.national_id import synthetic
 from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import RELEASE, GenerationRecord, GenerationState, begin_beside, mark
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.log.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles

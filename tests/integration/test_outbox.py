@@ -20,11 +20,10 @@ from services.identity.national_id import NationalId
 from services.identity.sealing import SealedIdentityContent, Sealer
 from services.medication_list.fold.judgement import NoticeDue, OrderDue, ReceiptDue
 from services.medication_list.fold.state import Allergies
-from services.medication_list.outbox import LEASE_MS, Relay
-from services.medication_list.outgoing import effect_id_of
-from services.medication_list.packing import pack_effect
-from services.medication_list.party_topics import KafkaPartyTopics, MemoryPartyTopics
-from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.relay.outgoing import effect_id_of
+from services.medication_list.relay.party_topics import KafkaPartyTopics, MemoryPartyTopics
+from services.medication_list.relay.relay import LEASE_MS, Relay
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import PartitionWrite, StoreUnavailableError
@@ -32,6 +31,7 @@ from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning
+from services.medication_list.stored.packing import pack_effect
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog
 from services.publishing.log import Headers, LogUnavailable, Position, RecordTooLarge, TopicRefused

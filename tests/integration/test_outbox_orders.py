@@ -17,9 +17,9 @@ from services.identity.national_id import NationalId
 from services.identity.sealing import SealedIdentityContent, Sealer
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
 from services.medication_list.judging.judge import Judge
-from services.medication_list.outbox import Relay
-from services.medication_list.party_topics import KafkaPartyTopics, MemoryPartyTopics
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.log.source_log import KafkaSourceLog
+from services.medication_list.relay.party_topics import KafkaPartyTopics, MemoryPartyTopics
+from services.medication_list.relay.relay import Relay
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import Store

@@ -27,10 +27,10 @@ from services.medication_list.driver.batches import Applied, Fetch, PartitionBat
 from services.medication_list.fold.state import signed_field
 from services.medication_list.judging.items import ParkedNote
 from services.medication_list.judging.judge import Judge
+from services.medication_list.log.record_log import KafkaRecordLog, LogLookupError
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import event_of
-from services.medication_list.record_log import KafkaRecordLog, LogLookupError
-from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.roles import Beginning
 from services.publishing.kafka_access import KafkaAccess
@@ -144,7 +144,7 @@ def test_a_schema_with_a_default_is_taken(client: RegistryClient) -> None:
     registered(client, [RELEASED, a_later_version({"name": "later", "type": "string", "default": ""})])
 
 
-@pytest.mark.parametrize("module", ["prescriber.app", "pharmacy.inbox", "medication_list.processor"])
+@pytest.mark.parametrize("module", ["prescriber.app", "pharmacy.inbox", "medication_list.processor.app"])
 def test_no_process_starts_where_the_registry_refuses_its_schemas(server: RegistryServer, module: str) -> None:
     subject = f"medication-events-{RELEASED.schema['namespace']}.{RELEASED.name}"
     server.add(a_later_version({"name": "other", "type": "string"}).schema, subject)

@@ -17,9 +17,9 @@ from deploy.local.waiting import wait_until
 from deploy.services import SERVICES
 from services.clock import SystemClock
 from services.health import Trouble, TroubleReason
-from services.medication_list.log_side import LogAsker
-from services.medication_list.overview import overview
-from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.overview.log_side import LogAsker
+from services.medication_list.overview.overview import overview
 from services.medication_list.store.link import Link
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import CA, CERTIFICATE, Certificates, KafkaAccess

@@ -14,7 +14,7 @@ from schemas.events import Event, ListReconciled
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
 from services.medication_list.fold import Patient, entry_of, evolve
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.log.source_log import KafkaSourceLog
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.simulator.cli import app

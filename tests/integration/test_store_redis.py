@@ -24,10 +24,9 @@ from services.medication_list.generations import (
     mark,
     refuse_another_log,
 )
-from services.medication_list.outbox import Relay
-from services.medication_list.packing import pack_effect
-from services.medication_list.party_topics import MemoryPartyTopics
-from services.medication_list.source_log import MemorySourceLog
+from services.medication_list.log.source_log import MemorySourceLog
+from services.medication_list.relay.party_topics import MemoryPartyTopics
+from services.medication_list.relay.relay import Relay
 from services.medication_list.store.library import CODE, LIBRARY, RELEASE
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
@@ -46,6 +45,7 @@ from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.redis_views import RedisViews
 from services.medication_list.store.roles import Attending, Beginning, WorkerKind
+from services.medication_list.stored.packing import pack_effect
 from services.publishing.memory_log import MemoryLog
 from services.topics.registry import load
 

@@ -17,7 +17,7 @@ from deploy.local.waiting import wait_until
 from schemas.codec import encode
 from schemas.events import RelayProgress
 from services.medication_list.generations import GenerationRecord, GenerationRefusedError, enter
-from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles
 from services.publishing.kafka_access import KafkaAccess
@@ -71,7 +71,7 @@ def a_relay(kafka: str, redis_url: str, port: int) -> Iterator[subprocess.Popen[
         "MEDCHAIN_SEALING_KEY": "00" * 32,
         "MEDCHAIN_PORT": str(port),
     }
-    argv = (sys.executable, "-m", "services.medication_list.outbox")
+    argv = (sys.executable, "-m", "services.medication_list.relay.app")
     process = subprocess.Popen(argv, env=os.environ | told)  # noqa: S603  our own module
     try:
         yield process

@@ -17,7 +17,7 @@ from services.casework.access_record import AccessNotRecordedError, ReasonRefuse
 from services.casework.looking import Operator, ReasonToShow, Show, values_looked_at
 from services.clock import Clock, SystemClock
 from services.command_line.telling import CANNOT, AsJson, ending, tell, tell_error
-from services.medication_list.record_log import LogLookupError
+from services.medication_list.log.record_log import LogLookupError
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError
 from services.publishing.kafka_access import KafkaAccess, kafka_access

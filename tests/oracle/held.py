@@ -11,11 +11,10 @@ from schemas.medication_list import MedicationList
 from services.medication_list.fold.remembering import EVENT, event_key, recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.judging.items import ParkedNote
-from services.medication_list.packing import unpack_field, unpack_memory
+from services.medication_list.log.record_log import KafkaRecordLog
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts, PatientView, numbers_of, others_too
 from services.medication_list.read_api.view import Fields, show
-from services.medication_list.record_log import KafkaRecordLog
 from services.medication_list.store.keys import GenerationKeys, disputed_name
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.port import WholePatient
@@ -23,6 +22,7 @@ from services.medication_list.store.reading import ViewReader, patients_in
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.redis_views import RedisViews
+from services.medication_list.stored.packing import unpack_field, unpack_memory
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from tests.oracle.comparing import Outcome

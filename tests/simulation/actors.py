@@ -5,11 +5,11 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from services.identity.sealing import Sealer
-from services.medication_list.outbox import Relay
-from services.medication_list.party_topics import MemoryPartyTopics, PartyTopics
-from services.medication_list.record_log import LogLookupError
-from services.medication_list.refolding import Refolder, RefoldRefusedError
-from services.medication_list.source_log import SourceLogUnavailableError
+from services.medication_list.log.record_log import LogLookupError
+from services.medication_list.log.source_log import SourceLogUnavailableError
+from services.medication_list.refolding.refolder import Refolder, RefoldRefusedError
+from services.medication_list.relay.party_topics import MemoryPartyTopics, PartyTopics
+from services.medication_list.relay.relay import Relay
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import Found, NotReadyError, ViewReader
 from services.publishing.log import LogUnavailable, Position

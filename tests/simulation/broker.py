@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from services.medication_list.source_log import LogIdentity
+from services.medication_list.log.source_log import LogIdentity
 from services.publishing.partitioning import partition_of
 
 IDENTITY: Final = LogIdentity("simulated", "medication-events")

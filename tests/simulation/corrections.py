@@ -5,13 +5,13 @@ from typing import Final
 
 from schemas.events import Notice
 from schemas.reasons import Reason
-from services.medication_list.event_index import is_parked
 from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.judging.items import Readable
-from services.medication_list.packing import unpack_memory
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.memory_store import Hash
+from services.medication_list.stored.event_index import is_parked
+from services.medication_list.stored.packing import unpack_memory
 from tests.simulation.expected import Expected
 from tests.simulation.world import World
 

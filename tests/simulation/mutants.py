@@ -9,12 +9,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from services.medication_list import generations, outbox, refolding
+from services.medication_list import generations
 from services.medication_list.driver.app import FaustLog
 from services.medication_list.judging import judge
 from services.medication_list.judging.items import Readable
 from services.medication_list.judging.judge import Judge
-from services.medication_list.outbox import Relay
+from services.medication_list.refolding import refolder
+from services.medication_list.relay import relay
+from services.medication_list.relay.relay import Relay
 from services.medication_list.store import memory_store
 from services.medication_list.store.keys import PartitionKeys
 from services.medication_list.store.memory_store import MemoryStore
@@ -241,13 +243,13 @@ def index_growth_not_checked(stack: ExitStack) -> None:
 @mutant
 def refold_forgets_corrections(stack: ExitStack) -> None:
     """Answers change, and nobody who had them is told."""
-    _instead(stack, refolding._Anew, "_corrections", staticmethod(lambda *_: []))
+    _instead(stack, refolder._Anew, "_corrections", staticmethod(lambda *_: []))
 
 
 @mutant
 def refold_forgets_what_was_parked(stack: ExitStack) -> None:
     """What follows from a record that had been parked does not go out."""
-    _instead(stack, refolding._Anew, "_released", lambda *_: [])
+    _instead(stack, refolder._Anew, "_released", lambda *_: [])
 
 
 @mutant
@@ -289,7 +291,7 @@ def rebuilt_view_judges_what_was_parked(stack: ExitStack) -> None:
 @mutant
 def progress_without_what_is_unsent(stack: ExitStack) -> None:
     """The relay notes how far it has come, and not what lies before that and was not sent."""
-    _instead(stack, outbox, "unsent_records", lambda _: ())
+    _instead(stack, relay, "unsent_records", lambda _: ())
 
 
 @mutant
@@ -354,9 +356,9 @@ def switch_without_freeze(stack: ExitStack) -> None:
         original(roles, partitions)
 
     _instead(stack, generations, "follow", follow)
-    from services.medication_list import processor
+    from services.medication_list.processor import worker
 
-    _instead(stack, processor, "follow", follow)
+    _instead(stack, worker, "follow", follow)
     _instead(stack, generations, "has_reached", lambda *_: True)
     from services.replay import switching
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, GenerationRefusedError, begin_beside, left_last
-from services.medication_list.source_log import SourceLogUnavailableError
+from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.store.inventory import Inventory
 from services.medication_list.store.memory_inventory import MemoryInventory
 from services.medication_list.store.port import StoreUnavailableError

@@ -9,8 +9,8 @@ from schemas.codec import decode
 from schemas.events import RelayProgress
 from services.medication_list.generations import GenerationState, record_of
 from services.medication_list.log.record import Record
-from services.medication_list.record_log import LogLookupError
-from services.medication_list.source_log import PROGRESS_TOPIC, LogIdentity, SourceLogUnavailableError
+from services.medication_list.log.record_log import LogLookupError
+from services.medication_list.log.source_log import PROGRESS_TOPIC, LogIdentity, SourceLogUnavailableError
 from services.medication_list.store.inventory import Compared, Memory, PatientPlace
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.memory_inventory import MemoryInventory

@@ -20,8 +20,8 @@ from services.medication_list.generations import (
     left_last,
     record_of,
 )
-from services.medication_list.processor import Worker
-from services.medication_list.source_log import SourceLogUnavailableError
+from services.medication_list.log.source_log import SourceLogUnavailableError
+from services.medication_list.processor.worker import Worker
 from services.medication_list.store.keys import LIVE, GenerationKeys
 from services.medication_list.store.port import StoreUnavailableError
 from services.replay.bulk import CHASING, Bounded, ReplayWorker, code_of, replay

@@ -16,9 +16,9 @@ from services.medication_list.driver.batches import Fetch, Verdict
 from services.medication_list.driver.kafka import Intervals, PartitionReader, Plan, look_for_rollback
 from services.medication_list.driver.pump import Pauses, pump
 from services.medication_list.generations import GenerationRefusedError
-from services.medication_list.mending import Held, Mender, mend_held
-from services.medication_list.processor import OF_EVERY_BATCH, LeavingWhenGone, Patience, Worker
-from services.medication_list.source_log import SourceLogUnavailableError
+from services.medication_list.log.source_log import SourceLogUnavailableError
+from services.medication_list.processor.worker import OF_EVERY_BATCH, LeavingWhenGone, Patience, Worker
+from services.medication_list.refolding.mending import Held, Mender, mend_held
 from services.medication_list.store.port import Store, StoreUnavailableError
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.broker import HEARTBEAT_S, Group

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from services.clock import Clock
-from services.medication_list.source_log import PROGRESS_TOPIC
+from services.medication_list.log.source_log import PROGRESS_TOPIC
 from services.medication_list.store.memory_store import Content, Hash, MemoryServer
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.broker import Broker, Group

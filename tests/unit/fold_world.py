@@ -45,7 +45,8 @@ from services.medication_list.fold.state import (
     treatment_field,
     waiting_field,
 )
-from services.medication_list.packing import (
+from services.medication_list.read_api.view import show_treatment
+from services.medication_list.stored.packing import (
     pack_effect,
     pack_field,
     pack_memory,
@@ -53,7 +54,6 @@ from services.medication_list.packing import (
     unpack_field,
     unpack_memory,
 )
-from services.medication_list.read_api.view import show_treatment
 
 OSLO: Final = ZoneInfo("Europe/Oslo")
 D0: Final = date(2026, 3, 2)

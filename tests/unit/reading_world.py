@@ -18,6 +18,7 @@ from services.identity.national_id import synthetic
 from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
 from services.medication_list.judging.judge import Judge
+from services.medication_list.log.record_log import MemoryRecordLog
 from services.medication_list.read_api.api import Parts
 from services.medication_list.read_api.app import create_app
 from services.medication_list.read_api.event_places import EventPlaces
@@ -28,7 +29,6 @@ from services.medication_list.read_api.positions import place_of
 from services.medication_list.read_api.presenting import to_json
 from services.medication_list.read_api.read_metrics import ReadMetrics
 from services.medication_list.read_api.requests import OutcomeAsked
-from services.medication_list.record_log import MemoryRecordLog
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
 from services.medication_list.store.reading import ViewReader
 from services.medication_list.store.roles import Beginning

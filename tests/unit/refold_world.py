@@ -7,16 +7,16 @@ from schemas.codec import encode, name_of
 from schemas.events import Body, Event
 from schemas.reasons import ParkReason
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
-from services.medication_list.event_index import is_parked, places_of
 from services.medication_list.fold.remembering import recollect
 from services.medication_list.judging.counting import Judged
 from services.medication_list.judging.judge import Judge
-from services.medication_list.packing import WaitingEffect, unpack_effect, unpack_field
-from services.medication_list.record_log import MemoryRecordLog
-from services.medication_list.refolding import Refold, Refolder
+from services.medication_list.log.record_log import MemoryRecordLog
+from services.medication_list.refolding.refolder import Refold, Refolder
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.roles import Beginning
+from services.medication_list.stored.event_index import is_parked, places_of
+from services.medication_list.stored.packing import WaitingEffect, unpack_effect, unpack_field
 from services.publishing.log import SUBMISSION_HEADER, cloud_event_headers
 from tests.unit.fold_world import ACTORS, MINUTE_MS, PATIENT, Said, at, id_of
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from schemas.codec import decode, encode
 from schemas.events import Event
-from services.medication_list.refolding import RefoldRefusedError
+from services.medication_list.refolding.refolder import RefoldRefusedError
 from tests.unit.fold_world import PATIENT, issued
 from tests.unit.reading_world import Citizen, ReadingWorld
 from tests.unit.refold_world import Story

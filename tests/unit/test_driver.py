@@ -19,7 +19,7 @@ from services.medication_list.driver.batches import Applied, Fetch, PartitionBat
 from services.medication_list.driver.cursors import Cursors, Stop, StopReason, rolled_back
 from services.medication_list.driver.memory import MemoryLogReader
 from services.medication_list.driver.pump import OF_ALL, Pauses, pump
-from services.medication_list.last_record import mark_of
+from services.medication_list.log.last_record import mark_of
 from services.medication_list.store.port import Standing, StoreUnavailableError, WrongTypeError
 
 PAUSE = Pauses(first_s=0.0, longest_s=0.0)

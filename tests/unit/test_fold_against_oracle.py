@@ -25,8 +25,8 @@ from services.medication_list.fold.state import (
     State,
     prescription_field,
 )
-from services.medication_list.packing import pack_field, unpack_field
 from services.medication_list.read_api.view import show
+from services.medication_list.stored.packing import pack_field, unpack_field
 from tests.oracle.comparing import comparable, differences
 from tests.oracle.histories import history, returns
 from tests.oracle.history import LogRecord, Unreadable, Verdict

@@ -12,7 +12,7 @@ from msgspec.structs import replace as with_values
 from schemas import events as ev
 from services.medication_list.fold.state import META, Waiting
 from services.medication_list.fold.stopping import is_stopped
-from services.medication_list.packing import pack_field, unpack_field
+from services.medication_list.stored.packing import pack_field, unpack_field
 from tests.unit import fold_world as w
 from tests.unit.fold_world import Said, Then, World, at, id_of, on, tablets
 

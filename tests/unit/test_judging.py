@@ -20,8 +20,8 @@ from services.medication_list.fold.judgement import ReceiptDue
 from services.medication_list.fold.state import claim_field
 from services.medication_list.judging.counting import Judged
 from services.medication_list.judging.judge import Judge
-from services.medication_list.last_record import mark_of
-from services.medication_list.mending import note_in
+from services.medication_list.log.last_record import mark_of
+from services.medication_list.refolding.mending import note_in
 from services.medication_list.store.memory_store import MemoryRoles, MemoryStore
 from services.medication_list.store.port import Standing
 from services.medication_list.store.roles import Beginning

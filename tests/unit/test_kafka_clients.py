@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 
 from deploy.local.ports import LOOPBACK, choose_port
 from deploy.local.waiting import wait_until
-from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_clients import connect
 from services.publishing.kept_admin import KeptAdmin

@@ -10,10 +10,10 @@ from schemas import codec
 from schemas.events import Body, Event
 from schemas.framing import Framing
 from services.canonical_log.allowed_keys import ALLOWED
-from services.medication_list import mending
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
 from services.medication_list.judging.judge import Judge
-from services.medication_list.mending import AGAIN_S, Held, Mender, mend_held
+from services.medication_list.refolding import mending
+from services.medication_list.refolding.mending import AGAIN_S, Held, Mender, mend_held
 from services.medication_list.store.memory_store import MemoryRoles
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import RoleState

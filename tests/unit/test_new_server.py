@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest_asyncio
 
-from services.medication_list.source_log import SourceLogUnavailableError
+from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
 from services.medication_list.store.port import PartitionWrite

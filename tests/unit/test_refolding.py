@@ -12,12 +12,12 @@ from structlog.testing import capture_logs
 from schemas.events import Body, Event, ParkedRecordClosed
 from schemas.reasons import ParkReason
 from services.admission.read_token import ReadToken
-from services.medication_list.answered import ANSWERED
 from services.medication_list.fold.judgement import NoticeDue, ReceiptDue
-from services.medication_list.outgoing import effect_id_of
-from services.medication_list.packing import unpack_field
 from services.medication_list.read_api.view import show_treatment
-from services.medication_list.refolding import Refold, RefoldRefusedError
+from services.medication_list.refolding.refolder import Refold, RefoldRefusedError
+from services.medication_list.relay.outgoing import effect_id_of
+from services.medication_list.stored.answered import ANSWERED
+from services.medication_list.stored.packing import unpack_field
 from tests.oracle.histories import history
 from tests.unit.fold_world import (
     ACTORS,

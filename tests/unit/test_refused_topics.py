@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.clock import ManualClock
-from services.medication_list.refused_topics import FIRST_REST_MS, RefusedTopics
+from services.medication_list.relay.refused_topics import FIRST_REST_MS, RefusedTopics
 from services.publishing.log import LogUnavailable, TopicRefused
 
 AWAY: Final = LogUnavailable("not confirmed")

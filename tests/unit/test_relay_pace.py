@@ -13,13 +13,13 @@ from schemas.reasons import NoticeKind
 from services.clock import Clock
 from services.identity.sealing import Sealer
 from services.medication_list.fold.judgement import NoticeDue
-from services.medication_list.outbox import Relay
-from services.medication_list.packing import pack_effect
-from services.medication_list.party_topics import MemoryPartyTopics
+from services.medication_list.relay.party_topics import MemoryPartyTopics
+from services.medication_list.relay.relay import Relay
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import PartitionWrite
 from services.medication_list.store.roles import Beginning
 from services.medication_list.store.waiting import WaitingEntry
+from services.medication_list.stored.packing import pack_effect
 from services.publishing.log import Headers, Position
 from services.publishing.memory_log import MemoryLog
 from services.topics.registry import load

@@ -24,15 +24,15 @@ from services.medication_list.generations import (
     enter,
     mark,
 )
-from services.medication_list.packing import pack_field, pack_memory
-from services.medication_list.processor import Patience, Worker
-from services.medication_list.source_log import MemorySourceLog
+from services.medication_list.log.source_log import MemorySourceLog
+from services.medication_list.processor.worker import Patience, Worker
 from services.medication_list.store.inventory import Sides
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.memory_inventory import MemoryInventory
 from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
 from services.medication_list.store.port import PartitionWrite, PatientChange
 from services.medication_list.store.roles import Attending, WorkerKind
+from services.medication_list.stored.packing import pack_field, pack_memory
 from services.replay import order as codes
 from services.replay import retiring, switching
 from services.replay.bulk import Bounded, ReplayWorker

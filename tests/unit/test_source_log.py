@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.publishing.kafka_access import KafkaAccess
 
 

@@ -4,7 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from services.medication_list.overview import GenerationOverview, Overview, PartitionOverview, RedisOverview
+from services.medication_list.overview.overview import GenerationOverview, Overview, PartitionOverview, RedisOverview
 from services.operations.reaching import ServiceStatus
 from services.operations.status import Status, screen
 

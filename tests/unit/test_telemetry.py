@@ -15,11 +15,11 @@ from services.health import Readiness, Trouble, TroubleReason
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind
 from services.medication_list.driver.cursors import PartitionStatus, Stop, StopReason
 from services.medication_list.judging.counting import Judged
-from services.medication_list.overview import GenerationOverview, Overview, PartitionOverview, RedisOverview
-from services.medication_list.overview_metrics import OverviewCollector
-from services.medication_list.processor_metrics import Positions, ProcessorMetrics
+from services.medication_list.overview.metrics import OverviewCollector
+from services.medication_list.overview.overview import GenerationOverview, Overview, PartitionOverview, RedisOverview
+from services.medication_list.processor.metrics import Positions, ProcessorMetrics
 from services.medication_list.read_api.read_metrics import ReadMetrics
-from services.medication_list.relay_metrics import RelayMetrics
+from services.medication_list.relay.metrics import RelayMetrics
 from services.problems import Problem, install
 from services.recording.app import CanonicalLine
 from services.recording.write_metrics import WriteMetrics

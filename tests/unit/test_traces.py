@@ -28,11 +28,11 @@ from services.canonical_log import configure
 from services.canonical_log.allowed_keys import ALLOWED
 from services.clock import ManualClock
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind
-from services.medication_list.event_spans import EventSpans
 from services.medication_list.fold.judgement import NoticeDue
+from services.medication_list.judging.event_spans import EventSpans
 from services.medication_list.judging.judge import Judge
-from services.medication_list.packing import pack_effect, unpack_effect
-from services.medication_list.refolding import Refolder
+from services.medication_list.refolding.refolder import Refolder
+from services.medication_list.stored.packing import pack_effect, unpack_effect
 from services.publishing.log import LARGEST_RECORD_BYTES, LogRecord, LogUnavailable
 from services.publishing.memory_log import MemoryLog
 from services.publishing.traced_log import TracedLog

@@ -15,14 +15,14 @@ from services.identity.sealing import Sealer
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
 from services.medication_list.judging.items import ParkedNote
-from services.medication_list.mending import Mender, note_in
-from services.medication_list.outbox import Relay
-from services.medication_list.party_topics import MemoryPartyTopics
-from services.medication_list.source_log import MemorySourceLog
+from services.medication_list.log.source_log import MemorySourceLog
+from services.medication_list.refolding.mending import Mender, note_in
+from services.medication_list.relay.party_topics import MemoryPartyTopics
+from services.medication_list.relay.relay import Relay
+from services.medication_list.relay.unsent import NOTED_AT_MOST, unsent_records
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles
 from services.medication_list.store.waiting import Unsent, WaitingEntry
-from services.medication_list.unsent import NOTED_AT_MOST, unsent_records
 from services.publishing.memory_log import MemoryLog
 from services.topics.registry import load
 from tests.unit.fold_world import PATIENT, claimed, dispatched, issued, organisation, recalled

@@ -7,7 +7,7 @@ from enum import StrEnum
 from itertools import count
 
 from services.medication_list.driver.batches import PartitionBatch
-from services.medication_list.last_record import mark_of, offset_in
+from services.medication_list.log.last_record import mark_of, offset_in
 from services.medication_list.log.record import Record
 from services.medication_list.store.port import Standing
 

@@ -12,12 +12,12 @@ from schemas.events import ParkedRecordClosed
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason, Reason
 from services.canonical_log import get_logger
-from services.medication_list.alarms import tell_conflicting, tell_number_conflict
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind, Verdict
-from services.medication_list.event_spans import EventSpans, StoredEvent, sampled_in
 from services.medication_list.fold import EVERYTHING, Judgement, LogEntry, Patient, named_by, pointed_at
 from services.medication_list.fold.state import META, State
+from services.medication_list.judging.alarms import tell_conflicting, tell_number_conflict
 from services.medication_list.judging.counting import Judged, nobody_counts
+from services.medication_list.judging.event_spans import EventSpans, StoredEvent, sampled_in
 from services.medication_list.judging.items import (
     Item,
     Readable,
@@ -28,9 +28,9 @@ from services.medication_list.judging.items import (
     note_of,
     opened_by,
 )
-from services.medication_list.last_record import mark_of
-from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field, unpack_memory
+from services.medication_list.log.last_record import mark_of
 from services.medication_list.store.port import PartitionWrite, PatientChange, Refused, Store, Wanted, Written
+from services.medication_list.stored.packing import pack_effect, pack_field, pack_memory, unpack_field, unpack_memory
 from services.telemetry.traces import sampled
 
 _PARK_REASONS = frozenset(ParkReason)

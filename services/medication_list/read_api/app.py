@@ -17,6 +17,8 @@ from services.canonical_log import configure
 from services.clock import Clock, SystemClock
 from services.health import Readiness, Trouble, health_routes
 from services.identity.pseudonym import Pseudonymiser
+from services.medication_list.log.record_log import KafkaRecordLog, LogLookupError
+from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.read_api.api import (
     DECODED_BY_TYPE,
     DIRECT,
@@ -33,9 +35,7 @@ from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import Outcomes
 from services.medication_list.read_api.read_metrics import ReadMetrics
-from services.medication_list.record_log import KafkaRecordLog, LogLookupError
 from services.medication_list.settings import MedicationListSettings
-from services.medication_list.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.starting import refuse_to_start
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError, ViewReader

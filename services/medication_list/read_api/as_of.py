@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, cast
 
 from schemas.codec import digest_of
-from services.medication_list.event_index import is_parked
 from services.medication_list.fold import Memory, Patient, entry_of, evolve, park
 from services.medication_list.fold.state import META, Meta, Remembered, State
 from services.medication_list.log.record import Record
+from services.medication_list.log.record_log import LogLookupError, all_of
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import event_of, places_of
 from services.medication_list.read_api.view import Fields
-from services.medication_list.record_log import LogLookupError, all_of
 from services.medication_list.store.reading import ViewReader
+from services.medication_list.stored.event_index import is_parked
 
 
 class Past(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, Final
 from schemas.codec import UndecodableError
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from services.medication_list.log.record import Record
-from services.medication_list.record_log import LogLookupError, RecordLog
+from services.medication_list.log.record_log import LogLookupError, RecordLog
 
 _READERS: Final = 4
 

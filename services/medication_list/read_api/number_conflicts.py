@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from schemas.codec import decode
 from schemas.events import Event, PrescriptionIssued
-from services.medication_list.alarms import tell_number_conflict
 from services.medication_list.fold.state import META, Meta, PrescriptionState, signed_field
+from services.medication_list.judging.alarms import tell_number_conflict
+from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.as_of import folded
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import places_of, unpacked
 from services.medication_list.read_api.view import Fields
-from services.medication_list.record_log import all_of
 from services.medication_list.store.reading import Found, NotReadyError, ViewReader
 
 _ALARMS_REMEMBERED: Final = 10_000

@@ -13,15 +13,15 @@ from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import event_key, natural_key, parked_key, recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.log.record import Record
-from services.medication_list.packing import unpack_memory
+from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.requests import OutcomeAsked
 from services.medication_list.read_api.resources import resource_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of
-from services.medication_list.record_log import all_of
 from services.medication_list.store.reading import Found, ViewReader
+from services.medication_list.stored.packing import unpack_memory
 
 _LOOKED_BACK: Final = 20
 """Records of a patient that are looked through at once for a claim; it was made shortly before it ended."""

@@ -5,11 +5,11 @@ from typing import Final
 
 from schemas.codec import UndecodableError, decode
 from schemas.events import Body, Event
-from services.medication_list import event_index
 from services.medication_list.fold.state import Remembered, State
 from services.medication_list.log.record import Record
-from services.medication_list.packing import unpack_field
 from services.medication_list.store.reading import Found
+from services.medication_list.stored import event_index
+from services.medication_list.stored.packing import unpack_field
 
 _ID_HEADER: Final = "ce_id"
 

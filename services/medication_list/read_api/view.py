@@ -40,7 +40,6 @@ from schemas.medication_list import (
     Who,
 )
 from schemas.reasons import Flag
-from services.medication_list.answered import changed_answers
 from services.medication_list.fold.availability import is_substitution_reserved
 from services.medication_list.fold.calendar import day_of, ended_ms, is_later
 from services.medication_list.fold.dispatching import standing_dispatch
@@ -69,6 +68,7 @@ from services.medication_list.fold.state import (
 )
 from services.medication_list.fold.stopping import is_paused, standing_pause, stop_in_force
 from services.medication_list.read_api.dosing_text import dosing_text, texts_differ
+from services.medication_list.stored.answered import changed_answers
 
 OTHER_GROUPS = frozenset({"nutrition", "consumable"})
 FOUR_PLACES = Decimal("0.0001")

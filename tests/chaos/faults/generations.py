@@ -25,7 +25,7 @@ from services.medication_list.generations import (
     has_reached,
     record_of,
 )
-from services.medication_list.source_log import KafkaSourceLog
+from services.medication_list.log.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.roles import Pointer, Roles

@@ -13,13 +13,13 @@ from kafka.errors import KafkaError
 from deploy.local.waiting import wait_until
 from schemas import codec
 from services.medication_list.fold.state import RenewalState, request_field
-from services.medication_list.packing import pack_field
-from services.medication_list.record_log import KafkaRecordLog, LogLookupError
-from services.medication_list.refolding import Refold, Refolder, RefoldRefusedError
+from services.medication_list.log.record_log import KafkaRecordLog, LogLookupError
+from services.medication_list.refolding.refolder import Refold, Refolder, RefoldRefusedError
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.stored.packing import pack_field
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.simulator.population import organisation

@@ -19,7 +19,7 @@ from schemas.events import (
 from services.identity.sealing import Sealer
 from services.medication_list.fold.judgement import Effect as Due
 from services.medication_list.fold.judgement import NoticeDue, OrderDue, ReceiptDue
-from services.medication_list.packing import WaitingEffect
+from services.medication_list.stored.packing import WaitingEffect
 
 EFFECTS = UUID("6f3c2a52-6f0e-5d0b-9d65-5a5c1f1a7c11")
 """Namespace of effect ids: the same effect made again (after a loss, by another generation) has the same id."""

@@ -1,14 +1,13 @@
 """Folds one patient anew, in log order, and replaces the stored state with the result, while traffic runs.
 
 The entry function is `Refolder.refold`. Once a schema or a fault is mended, what had been parked takes effect in its own
-place. What comes of it is what a fold of the whole log gives, and nothing else, but for `answered.py`: outcomes that had
+place. What comes of it is what a fold of the whole log gives, and nothing else, but for `stored/answered.py`: outcomes that had
 been answered otherwise stay recorded, their senders get a correction, and the entry shows it.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, cast
 
 from msgspec.structs import replace as with_fields
@@ -24,15 +23,11 @@ from schemas.events import (
     RenewalDeclined,
 )
 from schemas.framing import PLAIN, Framing
-from schemas.reasons import NoticeKind, ParkReason, Reason
+from schemas.reasons import NoticeKind, Reason
 from services.canonical_log import get_logger
-from services.medication_list.alarms import tell_conflicting, tell_number_conflict
-from services.medication_list.answered import ANSWERED, Answered, ChangedAnswer
-from services.medication_list.event_index import is_parked, places_of
-from services.medication_list.event_spans import EventSpans, StoredEvent
-from services.medication_list.fold import Judgement, LogEntry, Memory, Patient, Verdict
+from services.medication_list.fold import LogEntry, Verdict
 from services.medication_list.fold.judgement import Effect, NoticeDue, ReceiptDue
-from services.medication_list.fold.remembering import recollect, remembered
+from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import (
     META,
     HandOutPointer,
@@ -45,23 +40,18 @@ from services.medication_list.fold.state import (
     prescription_field,
     request_field,
 )
+from services.medication_list.judging.alarms import tell_conflicting, tell_number_conflict
 from services.medication_list.judging.counting import Judged, nobody_counts
-from services.medication_list.judging.items import (
-    Item,
-    Readable,
-    Unreadable,
-    closed_by,
-    ids_of,
-    item_of,
-    judged,
-    note_of,
-    opened_by,
-)
+from services.medication_list.judging.event_spans import EventSpans, StoredEvent
+from services.medication_list.judging.items import Item, Readable, Unreadable, ids_of, item_of, note_of
 from services.medication_list.log.record import Record
-from services.medication_list.outgoing import effect_id_of
-from services.medication_list.packing import pack_effect, pack_field, pack_memory, unpack_field
-from services.medication_list.record_log import AnotherLogError, RecordLog, all_of
+from services.medication_list.log.record_log import AnotherLogError, RecordLog, all_of
+from services.medication_list.refolding.patient_fold import PatientFold, fold_anew, reason_of
+from services.medication_list.relay.outgoing import effect_id_of
 from services.medication_list.store.port import PatientRewrite, Refused, RefusedWhy, Store, WholePatient, Written
+from services.medication_list.stored.answered import ANSWERED, Answered, ChangedAnswer
+from services.medication_list.stored.event_index import is_parked, places_of
+from services.medication_list.stored.packing import pack_effect, pack_field, pack_memory, unpack_field
 from services.publishing.partitioning import partition_of
 from services.telemetry.traces import sampled
 
@@ -191,83 +181,6 @@ class Refolder:
         return _Anew(partition, patient, whole, was).plan(items, self._now_ms())
 
 
-@dataclass(slots=True)
-class PatientFold:
-    """One fold of the patient's records: how far it has come, and the outcome of each."""
-
-    patient: Patient
-    verdicts: dict[int, Remembered] = field(default_factory=dict)
-    """By offset; a second record of a known event stands there with what became of the first."""
-    effects: list[tuple[Readable, Effect]] = field(default_factory=list)
-    opened: dict[str, bytes] = field(default_factory=dict)
-    parked: dict[int, Unreadable] = field(default_factory=dict)
-    closed: dict[int, bytes] = field(default_factory=dict)
-    """Parked records that an operator closed, with their notes."""
-
-    @classmethod
-    def empty(cls) -> "PatientFold":
-        """Before the first record."""
-        memory = cast("dict[bytes, Memory | None]", defaultdict(lambda: None))
-        return cls(Patient({}, memory, complete=True))
-
-
-def fold_anew(partition: int, items: Sequence[Item]) -> PatientFold:
-    """Fold one patient's records from the first on."""
-    fold = PatientFold.empty()
-    for fold, _ in folding(partition, items):  # noqa: B007 - the last one is what it comes to
-        pass
-    return fold
-
-
-def folding(partition: int, items: Sequence[Item]) -> Iterator[tuple[PatientFold, Item]]:
-    """Fold one patient's records from the first on, and stop after each: the same fold, further on, and the record."""
-    fold = PatientFold.empty()
-    for each in items:
-        item, judgement = judged(partition, fold.patient, each, _nothing_is_missing)
-        _take(fold, item, judgement)
-        yield fold, item
-
-
-def as_it_stood(
-    records: Mapping[int, Record],
-    was: Mapping[int, Remembered | None],
-    partition: int,
-    partitions: int,
-    framing: Framing,
-) -> list[Item]:
-    """A patient's records in log order; what the view has parked stays so, also where it could be read by now."""
-    return [
-        Unreadable(records[offset], (records[offset].key or b"").decode(), _reason_of(known))
-        if is_parked(known)
-        else item_of(records[offset], partition, partitions, framing)
-        for offset, known in was.items()
-    ]
-
-
-def _nothing_is_missing(field_name: str) -> None:
-    raise AssertionError(f"a whole patient lacks no field: {field_name}")
-
-
-def _take(fold: PatientFold, item: Item, judgement: Judgement) -> None:
-    if isinstance(item, Readable):
-        fold.closed |= closed_by(fold.patient, item, judgement)
-    fold.patient.fields.update(judgement.puts)
-    fold.patient.memory.update(judgement.remember)
-    if isinstance(item, Unreadable):
-        fold.parked[item.record.offset] = item
-        return
-    for value in judgement.remember.values():
-        if isinstance(value, Remembered):
-            fold.verdicts[value.offset] = value
-    if judgement.first is not None:
-        again = remembered(judgement.verdict, item.entry.offset, item.entry.digest)
-        is_same = judgement.verdict.outcome == "duplicate"
-        fold.verdicts[item.entry.offset] = judgement.first if is_same else again
-    for name in opened_by(item, judgement):
-        fold.opened.setdefault(name, (item.patient or "").encode())
-    fold.effects += [(item, due) for due in judgement.effects]
-
-
 @dataclass(frozen=True, slots=True)
 class _Anew:
     """One patient as it stands (`whole`), and what became of each of its records (`was`)."""
@@ -382,7 +295,7 @@ class _Anew:
         if not unparked:
             return []
         aside = [
-            Unreadable(item.record, self.patient, _reason_of(self.was[item.record.offset]))
+            Unreadable(item.record, self.patient, reason_of(self.was[item.record.offset]))
             if item.record.offset in unparked
             else item
             for item in items
@@ -472,11 +385,6 @@ class _Anew:
             stood, anew = cast("Meta", unpack_field(META, packed)), cast("Meta | None", fields.get(META)) or Meta()
             fields[META] = with_fields(anew, position=max(stood.position, anew.position))
         return fields
-
-
-def _reason_of(known: Remembered | None) -> ParkReason:
-    assert known is not None, "a parked record is remembered"
-    return ParkReason.from_code(known.reason)
 
 
 def _entry_of(body: Body, fields: Mapping[str, State | None], claims: Mapping[str, str]) -> str | None:

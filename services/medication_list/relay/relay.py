@@ -1,11 +1,10 @@
 """The relay: takes effects from the outbox, sends them, awaits the acks, notes the progress, deletes; it keeps no cursor.
 
-At least once by the relay, once by the effects' ids. `python -m services.medication_list.outbox` runs it.
+At least once by the relay, once by the effects' ids.
 """
 
 import asyncio
 import secrets
-import signal
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,37 +15,21 @@ from msgspec.structs import replace
 
 from schemas.codec import NotInContractError, UndecodableError, encode
 from schemas.events import RelayProgress, UnsentRecord
-from schemas.framing import PLAIN, Framing
-from services.canonical_log import configure, get_logger
-from services.clock import Clock, SystemClock
-from services.health import HealthServer, Pulse, Readiness, Trouble, TroubleReason
+from services.canonical_log import get_logger
+from services.clock import Clock
+from services.health import Trouble, TroubleReason
 from services.identity.sealing import SealBroken, Sealer
 from services.medication_list.fold.judgement import Effect, ReceiptDue
-from services.medication_list.generations import refuse_another_log
-from services.medication_list.log_side import LogAsker
-from services.medication_list.outgoing import effect_id_of, outgoing, topic_of
-from services.medication_list.overview import overview
-from services.medication_list.overview_metrics import OverviewCollector
-from services.medication_list.packing import WaitingEffect, unpack_effect
-from services.medication_list.party_topics import KafkaPartyTopics, PartyTopics
-from services.medication_list.refused_topics import RefusedTopics
-from services.medication_list.relay_metrics import RelayMetrics
-from services.medication_list.settings import MedicationListSettings
-from services.medication_list.source_log import (
-    PROGRESS_TOPIC,
-    KafkaSourceLog,
-    SourceLogUnavailableError,
-)
-from services.medication_list.starting import refuse_to_start
-from services.medication_list.store.link import Link
+from services.medication_list.log.source_log import PROGRESS_TOPIC, SourceLogUnavailableError
+from services.medication_list.relay.metrics import RelayMetrics
+from services.medication_list.relay.outgoing import effect_id_of, outgoing, topic_of
+from services.medication_list.relay.party_topics import PartyTopics
+from services.medication_list.relay.refused_topics import RefusedTopics
+from services.medication_list.relay.unsent import NOTED_AT_MOST, unsent_records
 from services.medication_list.store.port import StoreUnavailableError
-from services.medication_list.store.redis_check import RedisCheck
-from services.medication_list.store.redis_outbox import RedisOutbox
-from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.waiting import FIRST, Outbox, Unsent, WaitingEntry
-from services.medication_list.unsent import NOTED_AT_MOST, unsent_records
-from services.publishing.broker_check import BrokerCheck
-from services.publishing.kafka_log import DELIVERY_TIMEOUT_MS, KafkaLog
+from services.medication_list.stored.packing import WaitingEffect, unpack_effect
+from services.publishing.kafka_log import DELIVERY_TIMEOUT_MS
 from services.publishing.log import (
     Log,
     LogRecord,
@@ -56,12 +39,8 @@ from services.publishing.log import (
     TopicRefused,
     cloud_event_headers,
 )
-from services.publishing.traced_log import TracedLog
-from services.schema_registry import framing_at_start
-from services.telemetry import TroubleMetrics, metrics_routes, new_registry
-from services.telemetry.exposition import with_process
-from services.telemetry.traces import traces_of
-from services.topics.registry import EVENTS_TOPIC, UndeclaredTopicError, load
+from services.telemetry import new_registry
+from services.topics.registry import UndeclaredTopicError
 
 LEASE_MS: Final = 12_000
 # What is sent must have been confirmed or given up before another relay can hold the lease.
@@ -76,8 +55,6 @@ _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 _TAKEN_OVER_WITHIN_S: Final = 3.0
 """Another relay asks for every lease each two seconds, when it renews its own."""
-LINGER_MS: Final = 5
-"""How long the producer waits for more of a batch: what the relay sends is on its way for longer anyhow."""
 _ROUND_EVERY_MS: Final = 100
 """How often rounds begin while they bring little. A round costs about the same for one effect as for ten, 7 ms of CPU with
 the broker's part: one by one, 60 effects a second took a fifth of a core. One that comes after a pause leaves at once."""
@@ -507,83 +484,3 @@ def _is_before(effect: WaitingEffect, noted: RelayProgress | None) -> bool:
 def _place(entry_id: str) -> tuple[int, int]:
     time_ms, _, number = entry_id.partition("-")
     return int(time_ms), int(number)
-
-
-# --- The process --------------------------------------------------------------------------------------------------
-
-
-async def serve(settings: MedicationListSettings, framing: Framing = PLAIN) -> None:
-    """Run the relay until SIGTERM or SIGINT; with a port, tell on it how it is."""
-    clock, topics, registry = SystemClock(), load(), with_process(new_registry())
-    link, source = Link(settings.redis), KafkaSourceLog(settings.kafka, framing=framing)
-
-    def relayed() -> Mapping[int, RelayProgress]:
-        # Asked again with every new lease: the store may have been empty, or away, at the start.
-        refuse_another_log(RedisRoles(link), source)
-        return source.relayed()
-
-    log: Log = KafkaLog(
-        settings.kafka, topics.partitions, client_id="medchain-relay", linger_ms=LINGER_MS, framing=framing
-    )
-    traces = traces_of(settings, "relay")
-    if traces is not None:
-        log = TracedLog(log, traces)
-    relay = Relay(
-        RedisOutbox(link),
-        log,
-        KafkaPartyTopics(settings.kafka, topics, create_missing=settings.create_party_topics),
-        settings.sealer(),
-        clock,
-        topics.partitions(EVENTS_TOPIC),
-        relayed,
-        metrics=RelayMetrics(registry),
-    )
-    ended = asyncio.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(each, ended.set)
-    pulse = Pulse()
-    readiness = Readiness(
-        {
-            "broker": BrokerCheck(settings.kafka, topics.partitions, [PROGRESS_TOPIC]),
-            "Redis": RedisCheck(settings.redis, writes=True),
-            "outbox": relay.check,
-        }
-    )
-    TroubleMetrics(readiness, registry)
-    if traces is not None:
-        traces.tell(registry)
-    asker = LogAsker(settings.kafka)
-    collector = OverviewCollector(lambda: overview(asker, link, topics), registry)
-    more = [metrics_routes(lambda _: (registry,))]
-    health = HealthServer(readiness, pulse, host=settings.host, port=settings.port, more=more)
-    health.start()
-    collector.start()
-    tasks = [asyncio.create_task(relay.run(), name="relay"), asyncio.create_task(pulse.keep(), name="pulse")]
-    get_logger().info("relay_started")
-    await asyncio.wait([asyncio.create_task(ended.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError):
-            await task
-    with suppress(StoreUnavailableError):
-        await relay.hand_over()
-    await log.close()
-    if traces is not None:
-        await asyncio.to_thread(traces.close)
-    collector.stop()
-    asker.close()
-    link.close()
-    health.stop()
-
-
-def main() -> None:
-    """The process. Exits with 1 and one sentence where log and store do not belong together."""
-    configure("relay")
-    settings = MedicationListSettings()  # type: ignore[call-arg]  # the environment fills it
-    refuse_to_start(settings)
-    asyncio.run(serve(settings, framing_at_start(settings.schema_registry)))
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from services.canonical_log import get_logger
-from services.medication_list.overview import Overview, PartitionOverview
+from services.medication_list.overview.overview import Overview, PartitionOverview
 from services.telemetry import Registry
 
 LOOKS_EVERY_S: Final = 5.0

@@ -14,11 +14,11 @@ from schemas.codec import release_of
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
 from services.canonical_log import get_logger
-from services.medication_list.event_spans import EventSpans
 from services.medication_list.judging.counting import Judged, nobody_counts
+from services.medication_list.judging.event_spans import EventSpans
 from services.medication_list.judging.items import ParkedNote, Readable, item_of
-from services.medication_list.record_log import LogLookupError, RecordLog
-from services.medication_list.refolding import Refolder, RefoldRefusedError
+from services.medication_list.log.record_log import LogLookupError, RecordLog
+from services.medication_list.refolding.refolder import Refolder, RefoldRefusedError
 from services.medication_list.store.port import Store, StoreUnavailableError
 
 AT_MOST: Final = 200

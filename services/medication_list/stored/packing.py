@@ -6,7 +6,6 @@ from typing import Any, cast
 import msgspec
 
 from schemas.events import EVERY_BODY, Event
-from services.medication_list.answered import ANSWERED, Answered
 from services.medication_list.fold import Memory
 from services.medication_list.fold.judgement import Effect, OrderDue
 from services.medication_list.fold.state import (
@@ -24,6 +23,7 @@ from services.medication_list.fold.state import (
     Waiting,
     WaitingFact,
 )
+from services.medication_list.stored.answered import ANSWERED, Answered
 
 
 class _PackedFact(msgspec.Struct, frozen=True, array_like=True):

@@ -1,13 +1,10 @@
-"""The processor: takes fetches from the driver and judges them into the store; one or many workers.
+"""One worker: judges fetches into the store, and follows its release's generation through losses and switches.
 
-`python -m services.medication_list.processor` runs one worker. What a fetch means is in `judging/judge.py`.
+What a fetch means is in `services/medication_list/judging/judge.py`.
 """
 
-import asyncio
-import atexit
 import os
 import secrets
-import signal
 import socket
 import threading
 import time
@@ -15,17 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 from schemas.framing import PLAIN, Framing
-from services.canonical_log import configure, get_logger
+from services.canonical_log import get_logger
 from services.clock import SystemClock
-from services.health import HealthServer, Pulse, Readiness
-from services.interpreter import collect_seldom
-from services.medication_list.driver.app import DriverSettings, create_app, run, status
-from services.medication_list.driver.batches import Applied, Fetch, LogReader, PartitionBatch, Rewind, Verdict
-from services.medication_list.driver.pump import OF_ALL, pump
-from services.medication_list.event_spans import EventSpans
+from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind, Verdict
+from services.medication_list.driver.pump import OF_ALL
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import (
     RELEASE,
@@ -40,29 +33,19 @@ from services.medication_list.generations import (
     is_announced,
     record_of,
 )
-from services.medication_list.groups import group_of_generation, group_of_release
-from services.medication_list.health import Progress
+from services.medication_list.judging.event_spans import EventSpans
 from services.medication_list.judging.judge import Judge
-from services.medication_list.mending import Held, Mender, keep_mending
-from services.medication_list.processor_metrics import ProcessorMetrics
-from services.medication_list.record_log import KafkaRecordLog, RecordLog
-from services.medication_list.settings import MedicationListSettings
-from services.medication_list.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
-from services.medication_list.store.link import Link
+from services.medication_list.log.record_log import RecordLog
+from services.medication_list.log.source_log import SourceLog, SourceLogUnavailableError
+from services.medication_list.processor.metrics import ProcessorMetrics
+from services.medication_list.refolding.mending import Held, Mender
 from services.medication_list.store.port import Standing, Store, StoreUnavailableError, ViewLostError
-from services.medication_list.store.redis_check import RedisCheck
-from services.medication_list.store.redis_roles import RedisRoles
-from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Attending, Pointer, Roles, WorkerKind
-from services.publishing.broker_check import BrokerCheck
-from services.schema_registry import framing_at_start
-from services.telemetry import TroubleMetrics, metrics_routes, new_registry
+from services.telemetry import new_registry
 from services.telemetry.exposition import with_process
-from services.telemetry.traces import Traces, traces_of
-from services.topics.registry import EVENTS_TOPIC, load
+from services.telemetry.traces import Traces
 
 _TOLD_EVERY_S: Final = 10.0
-_ENTER_AGAIN_S: Final = 0.5
 
 LOOK_AROUND_EVERY_S: Final = 1.0
 """How often a worker looks which generation it is to feed, and says that it works."""
@@ -70,8 +53,6 @@ ATTENDS_FOR_MS: Final = 6_000
 """How long it counts as working after it said so: the driver asks at least every two seconds while it has partitions."""
 SWITCH_WITHIN_S: Final = 1.0
 """A switch that a worker has seen undecided for so long is given up: its command is gone, and writes wait."""
-_WAIT_FOR_LEAVE_S: Final = 0.4
-"""A switch usually takes less; then no batch need be read again."""
 OF_EVERY_BATCH: Final = (*OF_ALL, SourceLogUnavailableError, GenerationRefusedError)
 """What `Worker.process` raises before it looks at any batch, too: it enters the generation, and looks around."""
 _log = get_logger()
@@ -316,62 +297,6 @@ class Tally:
             self._told_at_s = now_s
 
 
-def main() -> NoReturn:
-    """Run one worker until SIGTERM. Exits with 1 and one sentence where it must not work on this store or log."""
-    settings = MedicationListSettings()  # type: ignore[call-arg]  # the environment fills it
-    configure("processor")
-    partitions = load().partitions(EVENTS_TOPIC)
-    framing = framing_at_start(settings.schema_registry)
-    link, traces = Link(settings.redis), traces_of(settings, "processor")
-    worker = Worker(
-        RedisRoles(link),
-        KafkaSourceLog(settings.kafka, framing=framing),
-        lambda generation: RedisStore(link, generation),
-        partitions,
-        SystemClock().now_ms(),
-        settings.generation,
-        framing,
-        KafkaRecordLog(settings.kafka),
-    )
-    worker.traces = traces
-    worker.patience = Patience(for_s=_WAIT_FOR_LEAVE_S)
-    pulse, progress = Pulse(), Progress()
-    readiness = Readiness(
-        {
-            "broker": BrokerCheck(settings.kafka, load().partitions, [EVENTS_TOPIC]),
-            "Redis": RedisCheck(settings.redis, writes=True),
-            "partitions": progress.check,
-        }
-    )
-    TroubleMetrics(readiness, worker.registry)
-    if traces is not None:
-        traces.tell(worker.registry)
-    more = [metrics_routes(lambda _: (worker.registry,))]
-    HealthServer(readiness, pulse, host=settings.host, port=settings.port, more=more).start()
-    _enter_when_possible(worker, pulse)
-    # Releases that fold otherwise feed generations of their own, beside one another: they must not share partitions.
-    group = group_of_generation(settings.generation) if settings.generation else group_of_release(VERSION)
-    driver = DriverSettings(group, settings.kafka, EVENTS_TOPIC, partitions)
-    leaving = LeavingWhenGone(worker, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    if traces is not None:
-        atexit.register(traces.close)
-    atexit.register(worker.leave)
-    app = create_app(driver, leaving)
-
-    async def agent(log: LogReader) -> None:
-        beating = asyncio.create_task(pulse.keep(), name="pulse")
-        progress.follow(lambda: status(app))
-        worker.metrics.positions.follow(lambda: status(app))
-        try:
-            await pump(log, leaving.process, of_all=OF_EVERY_BATCH)
-        finally:
-            beating.cancel()
-
-    keep_mending(worker.held, worker.mend)
-    collect_seldom()
-    run(app, agent)
-
-
 class LeavingWhenGone:
     """Ends the process in order, as an operator would, when there is nothing left to feed."""
 
@@ -398,22 +323,3 @@ class LeavingWhenGone:
             _log.warning("generation_gone", generation=self._worker.generation)
             self._leave()
             raise
-
-
-def _enter_when_possible(worker: Worker, pulse: Pulse) -> None:
-    """A broker or a Redis that is still starting is waited for; a store that is not ours is not."""
-    while True:
-        pulse.beat()
-        try:
-            worker.enter()
-        except GenerationRefusedError as refusal:
-            raise SystemExit(str(refusal)) from None
-        except (StoreUnavailableError, SourceLogUnavailableError) as error:
-            _log.warning("waiting_to_enter", error_type=type(error).__name__)
-            time.sleep(_ENTER_AGAIN_S)
-        else:
-            return
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from services.medication_list.fold.state import HandOutPointer, Remembered
-from services.medication_list.packing import unpack_field, unpack_memory
+from services.medication_list.stored.packing import unpack_field, unpack_memory
 
 _PARKED: Final = 3
 _HAND_OUT: Final = "out:"

@@ -1,0 +1,1 @@
+"""The state of log and view seen from outside, for metrics and operators."""

@@ -1,0 +1,1 @@
+"""Folds one patient anew, for an operator or automatically, once parked records can be judged."""

@@ -1,0 +1,1 @@
+"""The relay: sends the effects in the outbox to the topics of the parties."""
