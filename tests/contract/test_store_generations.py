@@ -26,7 +26,9 @@ from services.medication_list.log.source_log import LogIdentity, MemorySourceLog
 from services.medication_list.store.inventory import Inventory
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_inventory import MemoryInventory
-from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import PartitionWrite, Refused, Store, StoreUnavailableError, Written
 from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles

@@ -24,7 +24,9 @@ from services.medication_list.log.source_log import MemorySourceLog
 from services.medication_list.store.inventory import Inventory, PatientPlace
 from services.medication_list.store.link import Link
 from services.medication_list.store.memory_inventory import MemoryInventory
-from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import (
     PartitionWrite,
     PatientChange,

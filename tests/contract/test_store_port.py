@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from schemas.reasons import NoticeKind
 from services.medication_list.fold.judgement import NoticeDue
 from services.medication_list.store.link import Link
-from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.memory_outbox import MemoryOutbox
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import (
     PartitionWrite,
     PatientChange,

@@ -9,7 +9,10 @@ import pytest_asyncio
 import redis
 
 from services.medication_list.store.link import Link
-from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
+from services.medication_list.store.memory_views import MemoryViews
 from services.medication_list.store.port import PartitionWrite, PatientChange, Store, StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError, ViewReader, Views
 from services.medication_list.store.redis_roles import RedisRoles

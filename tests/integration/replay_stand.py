@@ -30,7 +30,9 @@ from services.medication_list.driver.batches import Applied, Fetch, PartitionBat
 from services.medication_list.generations import record_of
 from services.medication_list.judging.judge import Judge
 from services.medication_list.store.link import Link, command
-from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.roles import Beginning, Pointer, WorkerKind
 from services.publishing.kafka_access import KafkaAccess

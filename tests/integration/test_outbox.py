@@ -25,7 +25,10 @@ from services.medication_list.relay.outgoing import effect_id_of
 from services.medication_list.relay.party_topics import KafkaPartyTopics, MemoryPartyTopics
 from services.medication_list.relay.relay import LEASE_MS, Relay
 from services.medication_list.store.link import Link
-from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.memory_outbox import MemoryOutbox
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import PartitionWrite, StoreUnavailableError
 from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles

@@ -31,7 +31,9 @@ from services.medication_list.log.record_log import KafkaRecordLog, LogLookupErr
 from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.stored_events import event_of
-from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.roles import Beginning
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.memory_log import MemoryLog

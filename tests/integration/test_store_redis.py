@@ -29,7 +29,10 @@ from services.medication_list.relay.party_topics import MemoryPartyTopics
 from services.medication_list.relay.relay import Relay
 from services.medication_list.store.library import CODE, LIBRARY, RELEASE
 from services.medication_list.store.link import Link
-from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
+from services.medication_list.store.memory_views import MemoryViews
 from services.medication_list.store.port import (
     PartitionWrite,
     PatientChange,

@@ -7,7 +7,7 @@ from schemas.codec import decode
 from schemas.events import DispenseOrder, Notice, RelayProgress, SubmissionReceipt
 from services.medication_list.log.source_log import PROGRESS_TOPIC
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
-from services.medication_list.store.memory_store import Content
+from services.medication_list.store.memory_server import Content
 from services.medication_list.store.reading import Found
 from services.medication_list.stored.answered import ANSWERED
 from services.topics.registry import EVENTS_TOPIC

@@ -9,7 +9,7 @@ from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.judging.items import Readable
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
-from services.medication_list.store.memory_store import Hash
+from services.medication_list.store.memory_server import Hash
 from services.medication_list.stored.event_index import is_parked
 from services.medication_list.stored.packing import unpack_memory
 from tests.simulation.expected import Expected

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from services.medication_list.store.keys import LIVE
-from services.medication_list.store.memory_store import Content
+from services.medication_list.store.memory_server import Content
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.stories import poison
 

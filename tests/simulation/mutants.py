@@ -17,8 +17,8 @@ from services.medication_list.judging.judge import Judge
 from services.medication_list.refolding import refolder
 from services.medication_list.relay import relay
 from services.medication_list.relay.relay import Relay
-from services.medication_list.store import memory_store
 from services.medication_list.store.keys import PartitionKeys
+from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import PartitionWrite, PatientRewrite, ViewLostError, Written
 from services.medication_list.store.reading import ViewReader
@@ -215,12 +215,12 @@ def reset_policy_earliest(stack: ExitStack) -> None:
 @mutant
 def lost_view_begun_as_new(stack: ExitStack) -> None:
     """A role that is lost is begun as that of an empty view, which is whole at once."""
-    original = memory_store.MemoryRoles.begin
+    original = MemoryRoles.begin
 
     def begin(self: Any, beginnings: Any) -> Any:
         return original(self, {each: what._replace(until=0) for each, what in beginnings.items()})
 
-    _instead(stack, memory_store.MemoryRoles, "begin", begin)
+    _instead(stack, MemoryRoles, "begin", begin)
 
 
 @mutant
@@ -313,7 +313,7 @@ def switch_to_what_is_behind(stack: ExitStack) -> None:
 @mutant
 def rollback_loses_the_outbox(stack: ExitStack) -> None:
     """What waits in the outbox is gone once another generation is live."""
-    original = memory_store.MemoryRoles.turn
+    original = MemoryRoles.turn
 
     def turn(self: Any, partition: int, seen: Any, shall: Any) -> Any:
         turned = original(self, partition, seen, shall)
@@ -321,20 +321,20 @@ def rollback_loses_the_outbox(stack: ExitStack) -> None:
             self._server.content_now.outboxes.pop(PartitionKeys(partition).outbox, None)
         return turned
 
-    _instead(stack, memory_store.MemoryRoles, "turn", turn)
+    _instead(stack, MemoryRoles, "turn", turn)
 
 
 @mutant
 def switch_skips_effects(stack: ExitStack) -> None:
     """The generation that becomes live lets nothing out of the records that it is given next."""
-    original = memory_store.MemoryRoles.turn
+    original = MemoryRoles.turn
 
     def turn(self: Any, partition: int, seen: Any, shall: Any) -> Any:
         if seen.live != shall.live:
             shall = shall._replace(effects_from=shall.effects_from + 1_000)
         return original(self, partition, seen, shall)
 
-    _instead(stack, memory_store.MemoryRoles, "turn", turn)
+    _instead(stack, MemoryRoles, "turn", turn)
 
 
 @mutant

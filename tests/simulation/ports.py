@@ -14,7 +14,10 @@ from services.medication_list.log.source_log import PROGRESS_TOPIC, LogIdentity,
 from services.medication_list.store.inventory import Compared, Memory, PatientPlace
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.memory_inventory import MemoryInventory
-from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryStore, MemoryViews
+from services.medication_list.store.memory_outbox import MemoryOutbox
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_store import MemoryStore
+from services.medication_list.store.memory_views import MemoryViews
 from services.medication_list.store.port import (
     PartitionWrite,
     PatientRewrite,

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any, Final
 from unittest.mock import patch
 
-from services.medication_list.store import memory_store
+from services.medication_list.store import memory_server
 from services.medication_list.store.keys import GenerationKeys
+from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import PartitionWrite, Standing, ViewLostError
 from services.replay import compare, starting
@@ -38,7 +39,7 @@ def _instead(stack: ExitStack, of: Any, name: str, other: Any) -> None:
 
 
 def _is_live(store: Any, content: Any, partition: int) -> bool:
-    role = memory_store._role(content, partition)
+    role = memory_server.role_at(content, partition)
     return role is None or role.live == store.generation
 
 
@@ -98,19 +99,19 @@ def replay_resumes_from_the_beginning(stack: ExitStack) -> None:
 @mutant
 def replay_begins_at_the_logs_end(stack: ExitStack) -> None:
     """A generation is begun where the log ends: what came before is not in it."""
-    original = memory_store.MemoryRoles.begin
+    original = MemoryRoles.begin
 
     def begin(self: Any, beginnings: Any) -> Any:
         refused = original(self, beginnings)
         content = self._server.content_now
         for partition, what in beginnings.items():
             if what.beside and partition not in refused:
-                role = memory_store._role(content, partition)
+                role = memory_server.role_at(content, partition)
                 live = content.hashes.get(GenerationKeys(role.live, partition).offset, {}) if role else {}
                 content.hashes[GenerationKeys(what.generation, partition).offset][b"offset"] = live.get(b"offset", b"0")
         return refused
 
-    _instead(stack, memory_store.MemoryRoles, "begin", begin)
+    _instead(stack, MemoryRoles, "begin", begin)
 
 
 @mutant

@@ -18,7 +18,7 @@ import structlog
 from schemas.framing import PLAIN
 from services.medication_list.generations import GenerationState
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
-from services.medication_list.store.memory_store import Content
+from services.medication_list.store.memory_server import Content
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.actors import Acknowledged, EveryTopic, run_caseworker, run_client, run_reader, run_relay
 from tests.simulation.checks import Checks

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from services.clock import Clock
 from services.medication_list.log.source_log import PROGRESS_TOPIC
-from services.medication_list.store.memory_store import Content, Hash, MemoryServer
+from services.medication_list.store.memory_server import Content, Hash, MemoryServer
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.broker import Broker, Group
 from tests.simulation.history import History

@@ -29,7 +29,10 @@ from services.medication_list.read_api.positions import place_of
 from services.medication_list.read_api.presenting import to_json
 from services.medication_list.read_api.read_metrics import ReadMetrics
 from services.medication_list.read_api.requests import OutcomeAsked
-from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
+from services.medication_list.store.memory_views import MemoryViews
 from services.medication_list.store.reading import ViewReader
 from services.medication_list.store.roles import Beginning
 from services.publishing.partitioning import partition_of

@@ -13,7 +13,9 @@ from services.medication_list.judging.judge import Judge
 from services.medication_list.log.record_log import MemoryRecordLog
 from services.medication_list.refolding.refolder import Refold, Refolder
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
-from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.roles import Beginning
 from services.medication_list.stored.event_index import is_parked, places_of
 from services.medication_list.stored.packing import WaitingEffect, unpack_effect, unpack_field

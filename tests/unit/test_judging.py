@@ -22,7 +22,8 @@ from services.medication_list.judging.counting import Judged
 from services.medication_list.judging.judge import Judge
 from services.medication_list.log.last_record import mark_of
 from services.medication_list.refolding.mending import note_in
-from services.medication_list.store.memory_store import MemoryRoles, MemoryStore
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import Standing
 from services.medication_list.store.roles import Beginning
 from services.publishing.log import SUBMISSION_HEADER

@@ -14,7 +14,7 @@ from services.medication_list.driver.batches import Applied, Fetch, PartitionBat
 from services.medication_list.judging.judge import Judge
 from services.medication_list.refolding import mending
 from services.medication_list.refolding.mending import AGAIN_S, Held, Mender, mend_held
-from services.medication_list.store.memory_store import MemoryRoles
+from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import RoleState
 from tests.unit.fold_world import ACTORS, at, id_of, issued

@@ -8,7 +8,10 @@ import pytest_asyncio
 
 from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.store.keys import GenerationKeys
-from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore, MemoryViews
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
+from services.medication_list.store.memory_views import MemoryViews
 from services.medication_list.store.port import PartitionWrite
 from services.medication_list.store.reading import ViewReader
 from services.medication_list.store.roles import Beginning

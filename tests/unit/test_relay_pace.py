@@ -15,7 +15,10 @@ from services.identity.sealing import Sealer
 from services.medication_list.fold.judgement import NoticeDue
 from services.medication_list.relay.party_topics import MemoryPartyTopics
 from services.medication_list.relay.relay import Relay
-from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.memory_outbox import MemoryOutbox
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import PartitionWrite
 from services.medication_list.store.roles import Beginning
 from services.medication_list.store.waiting import WaitingEntry

@@ -29,7 +29,9 @@ from services.medication_list.processor.worker import Patience, Worker
 from services.medication_list.store.inventory import Sides
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.memory_inventory import MemoryInventory
-from services.medication_list.store.memory_store import MemoryRoles, MemoryServer, MemoryStore
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_server import MemoryServer
+from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import PartitionWrite, PatientChange
 from services.medication_list.store.roles import Attending, WorkerKind
 from services.medication_list.stored.packing import pack_field, pack_memory

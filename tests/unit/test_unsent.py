@@ -21,7 +21,8 @@ from services.medication_list.relay.party_topics import MemoryPartyTopics
 from services.medication_list.relay.relay import Relay
 from services.medication_list.relay.unsent import NOTED_AT_MOST, unsent_records
 from services.medication_list.store.keys import GenerationKeys
-from services.medication_list.store.memory_store import MemoryOutbox, MemoryRoles
+from services.medication_list.store.memory_outbox import MemoryOutbox
+from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.waiting import Unsent, WaitingEntry
 from services.publishing.memory_log import MemoryLog
 from services.topics.registry import load

@@ -7,7 +7,7 @@ from typing import Final
 
 from services.medication_list.store.inventory import Compared, Memory, PatientPlace, Sides
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
-from services.medication_list.store.memory_store import Content, MemoryServer
+from services.medication_list.store.memory_server import Content, MemoryServer
 
 _INDEX: Final = re.compile(r"(g[0-9]+-[0-9a-f]+):\{([0-9]+)\}:e:(.+)")
 LIMIT: Final = 1 << 30
