@@ -94,7 +94,7 @@ class Recorder:
 
     async def _turn_away_late(self, admitted: Admitted, asked: Asked) -> None:
         try:
-            await turn_away_late(admitted, event_id_of(asked.caller.system, asked.key), self.medication_list)
+            await turn_away_late(admitted, asked.caller.system, asked.key, self.medication_list)
         except ListUnreachable:
             raise unavailable(DoorReason.LIST_UNAVAILABLE) from None
 

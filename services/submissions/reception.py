@@ -11,7 +11,7 @@ from schemas import codec
 from schemas.events import ReceiptError, Source, Submission, SubmissionReceipt
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import DoorReason, ParkReason
-from services.admission.completion import EVENTS, event_id_of
+from services.admission.completion import EVENTS
 from services.admission.door import Door
 from services.admission.errors import Finding, TurnedAway
 from services.admission.plain import plain_of
@@ -112,7 +112,7 @@ class Reception:
             )
             await turn_away_anothers(admitted, self._medication_list)
             message_id = submission.message_id.lower()
-            await turn_away_late(admitted, event_id_of(received.system, message_id), self._medication_list)
+            await turn_away_late(admitted, received.system, message_id, self._medication_list)
         except TurnedAway as error:
             raise Rejected(DoorReason.INVALID, _errors(error)) from None
         except ListUnreachable as error:
