@@ -38,7 +38,7 @@ _USER: Final = 10001
 
 _OURS: Final = tuple(each.name for each in SERVICES if "MEDCHAIN_KAFKA" in each.variables)
 _PROCESSORS: Final = "medication-list."
-"""What the groups of processors begin with (`services.medication_list.processor.groups`)."""
+"""What the groups of processors begin with (`services.medication_list.groups`)."""
 
 
 def files() -> dict[str, str]:

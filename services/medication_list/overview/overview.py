@@ -13,9 +13,9 @@ from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationState, record_of
+from services.medication_list.groups import group_of_generation, group_of_release
 from services.medication_list.judging.items import ParkedNote
 from services.medication_list.overview.log_side import LogAsker, LogSide
-from services.medication_list.processor.groups import group_of_generation, group_of_release
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.port import StoreUnavailableError

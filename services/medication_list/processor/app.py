@@ -16,9 +16,9 @@ from services.medication_list.driver.batches import LogReader
 from services.medication_list.driver.pump import pump
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRefusedError
+from services.medication_list.groups import group_of_generation, group_of_release
 from services.medication_list.log.record_log import KafkaRecordLog
 from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
-from services.medication_list.processor.groups import group_of_generation, group_of_release
 from services.medication_list.processor.progress import Progress
 from services.medication_list.processor.worker import OF_EVERY_BATCH, LeavingWhenGone, Patience, Worker
 from services.medication_list.refolding.mending import keep_mending
