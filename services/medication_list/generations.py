@@ -87,8 +87,10 @@ def enter(
         _refuse_misfit(pointer, identity, wanted, record)
         ends = log.ends()
         _refuse_beyond(roles, log, wanted, ends)
-        if not _begin_missing(roles, log, pointer, wanted, ends) or _still_stands(roles, pointer, wanted, name):
+        if not _begin_missing(roles, log, pointer, wanted, ends):
             return wanted
+        # Looked at once more: another worker may have begun something else in between, or the store was emptied.
+        _point_anew_if_emptied(roles, pointer, wanted, name)
     raise StoreUnavailableError("the store is emptied again and again")
 
 
@@ -426,20 +428,17 @@ def _after_a_loss(generation: str, epoch: int, end: int, relayed: RelayProgress 
     return Beginning(generation, epoch, until, relayed.source_offset, instead_of, withheld=withheld)
 
 
-def _still_stands(roles: Roles, pointer: Pointer, generation: str, name: Callable[[int], str]) -> bool:
-    """Whether what was begun is known to the pointer; where the store was emptied in between, another is begun.
+def _point_anew_if_emptied(roles: Roles, pointer: Pointer, generation: str, name: Callable[[int], str]) -> None:
+    """Where the store was emptied while a generation was begun in it, have another one begun in its place.
 
     Roles and pointer do not lie on one node, so they cannot be set in one step. What was begun around the loss may have
     been begun after it, with ends of the log that were asked before: it would be shown before it holds what was lost. A
     pointer with a new name makes it one that nobody knows, and what is missing is begun with ends asked after the loss.
     """
-    stands = roles.pointer()
-    if stands is None:
+    if roles.pointer() is None:
         first = name(1)
         records = {first: pointer.records[generation]}
         roles.point(None, Pointer(1, first, "", pointer.cluster, pointer.topic, records))
-        return False
-    return generation in stands.records
 
 
 def _begin(roles: Roles, beginnings: Mapping[int, Beginning]) -> None:

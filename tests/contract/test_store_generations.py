@@ -33,7 +33,7 @@ from services.medication_list.store.port import PartitionWrite, Refused, Store, 
 from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
-from services.medication_list.store.roles import Role, Roles, RoleState
+from services.medication_list.store.roles import Beginning, Role, Roles, RoleState
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 RECORD = GenerationRecord(fold_version=3, release="0.1.0", made_at_ms=1_700_000_000_000)
@@ -75,7 +75,7 @@ class Place:
 class LogWithMishap(MemorySourceLog):
     """Something happens, once, right after the log's ends were asked for and before what was relayed is known."""
 
-    mishap: Callable[[], None] | None = None
+    mishap: Callable[[], object] | None = None
 
     def relayed(self) -> Mapping[int, RelayProgress]:
         """See `SourceLog.relayed`."""
@@ -165,6 +165,17 @@ def test_what_was_begun_with_an_end_from_before_the_loss_is_begun_again(place: P
     assert role is not None
     assert (role.live, role.state, role.until) == (name, RoleState.BUILDING, 50)
     assert enter(place.roles, stopped, RECORD) == name
+
+
+def test_what_another_worker_begins_in_between_for_a_view_that_is_gone_is_begun_again(place: Place) -> None:
+    """One that read the pointer before the loss begins partition 0 after another one has looked there and found no role."""
+    late = LogWithMishap(
+        log_ends={0: 50, 1: 0},
+        mishap=lambda: place.roles.begin({0: Beginning("g1-0ddba1", epoch=1, until=30, effects_from=0)}),
+    )
+    name = enter(place.roles, late, RECORD)
+    stands = {partition: role and (role.live, role.until) for partition, role in place.roles.roles([0, 1]).items()}
+    assert stands == {0: (name, 50), 1: (name, 0)}
 
 
 def test_a_partition_that_was_lost_alone_is_built_again(place: Place, log: MemorySourceLog) -> None:
