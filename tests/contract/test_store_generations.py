@@ -29,7 +29,14 @@ from services.medication_list.store.memory_inventory import MemoryInventory
 from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.memory_server import MemoryServer
 from services.medication_list.store.memory_store import MemoryStore
-from services.medication_list.store.port import PartitionWrite, Refused, Store, StoreUnavailableError, Written
+from services.medication_list.store.port import (
+    PartitionWrite,
+    PatientRewrite,
+    Refused,
+    Store,
+    StoreUnavailableError,
+    Written,
+)
 from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
@@ -185,6 +192,22 @@ def test_a_partition_that_was_lost_alone_is_built_again(place: Place, log: Memor
     role = place.roles.roles([2])[2]
     assert role is not None
     assert (role.state, role.until) == (RoleState.BUILDING, 40)
+
+
+def test_an_epoch_never_comes_twice_so_what_was_read_before_an_older_copy_came_back_is_stale(
+    place: Place, log: MemorySourceLog
+) -> None:
+    """Two views stand for one that goes on and the same one that went back: the offset is the same, and each is refolded."""
+    live = enter(place.roles, log, RECORD)
+    epochs = set()
+    for name in (live, begin_beside(place.roles, log, RECORD)):
+        store = place.store(name)
+        assert isinstance(store.rewrite(PatientRewrite(0, "p", 0, 0, {})), Written)
+        epochs.add(store.read({0: []})[0].epoch)
+        assert isinstance(store.note_parked(1, 0, {}), Written)
+        epochs.add(store.read({1: []})[1].epoch)
+    assert len(epochs) == 4
+    assert min(epochs) > 0
 
 
 def test_another_log_is_refused_with_one_sentence(place: Place, log: MemorySourceLog) -> None:

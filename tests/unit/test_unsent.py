@@ -23,6 +23,7 @@ from services.medication_list.relay.unsent import NOTED_AT_MOST, unsent_records
 from services.medication_list.store.keys import GenerationKeys
 from services.medication_list.store.memory_outbox import MemoryOutbox
 from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.roles import Beginning
 from services.medication_list.store.waiting import Unsent, WaitingEntry
 from services.publishing.memory_log import MemoryLog
 from services.topics.registry import load
@@ -224,6 +225,15 @@ async def test_an_outbox_that_was_lost_while_its_effects_were_sent_notes_nothing
     platform.outbox.hook = lose
     await platform.relay.step()
     assert platform.progress() == [], "what is unsent of it is not known any more"
+
+
+async def test_the_effects_of_a_view_that_was_replaced_while_they_were_sent_note_nothing(platform: Platform) -> None:
+    """What they would be noted with is what the new view has parked, which has come nowhere yet."""
+    end = len(platform.world.records)
+    anew = Beginning("g1-0ddba1", epoch=1, until=end, effects_from=0, instead_of=GENERATION)
+    platform.outbox.hook = lambda: MemoryRoles(platform.world.server).begin({0: anew})
+    await platform.relay.step()
+    assert platform.progress() == []
 
 
 def a_note(patient: str | None, reason: str = "not_judged") -> bytes:

@@ -40,9 +40,10 @@ class MemoryRoles:
 
     @staticmethod
     def _begin(content: Content, partition: int, beginning: Beginning) -> bool:
-        keys = GenerationKeys(beginning.generation, partition)
+        keys, common = GenerationKeys(beginning.generation, partition), PartitionKeys(partition)
         role = role_at(content, partition)
-        if role is not None and role.live == beginning.instead_of:
+        is_replaced = role is not None and role.live == beginning.instead_of
+        if is_replaced:
             role = None
         if role is None and beginning.beside:
             return False
@@ -54,8 +55,11 @@ class MemoryRoles:
             reached = int(content.hashes[keys.offset][b"offset"]) >= beginning.until
             state = RoleState.LIVE if reached else RoleState.BUILDING
             begun = Role(beginning.epoch, beginning.generation, state, "", beginning.until, beginning.effects_from)
-            put(content, PartitionKeys(partition).role, _role_fields(begun))
+            put(content, common.role, _role_fields(begun))
             content.hashes.pop(keys.withheld, None)
+            if is_replaced:
+                content.outboxes.pop(common.outbox, None)
+                content.hashes.pop(common.released, None)
             withheld = {str(offset).encode(): reason.encode() for offset, reason in beginning.withheld.items()}
             put(content, keys.withheld, withheld)
         return True

@@ -1,9 +1,10 @@
 """The store in memory: the same promises as Redis, for simulations and tests."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
+from services.medication_list.store.epochs import by_chance
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys, disputed_name
 from services.medication_list.store.memory_server import Content, MemoryServer, drop, put, role_at
 from services.medication_list.store.port import (
@@ -34,9 +35,10 @@ _decoder = msgspec.msgpack.Decoder(_Entry)
 class MemoryStore:
     """One generation in memory. See `port.Store` for what each method promises."""
 
-    def __init__(self, server: MemoryServer, generation: str) -> None:
+    def __init__(self, server: MemoryServer, generation: str, epoch_rises_by: Callable[[], int] = by_chance) -> None:
         self._server = server
         self.generation = generation
+        self._epoch_rises_by = epoch_rises_by
 
     def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
         """See `port.Store.next_offsets`."""
@@ -103,7 +105,7 @@ class MemoryStore:
             held = content.hashes.get(keys.parked, {})
             named = {str(each).encode(): note for each, note in notes.items()}
             put(content, keys.parked, {name: note for name, note in named.items() if name in held})
-            put(content, keys.offset, {b"epoch": str(stands + 1).encode()})
+            put(content, keys.offset, {b"epoch": str(stands + self._epoch_rises_by()).encode()})
             return Written(offset, {})
 
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
@@ -145,7 +147,7 @@ class MemoryStore:
         taken = self._owners(content, keys.rx, rewrite)
         drop(content, keys.parked, [str(each).encode() for each in rewrite.unparked])
         put(content, keys.parked, {str(each).encode(): note for each, note in rewrite.parked.items()})
-        put(content, keys.offset, {b"epoch": str(epoch + 1).encode()})
+        put(content, keys.offset, {b"epoch": str(epoch + self._epoch_rises_by()).encode()})
         return Written(offset, taken, 0 if own else None)
 
     def _release(self, content: Content, rewrite: PatientRewrite) -> None:

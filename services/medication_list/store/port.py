@@ -186,7 +186,7 @@ class Store(Protocol):
         ...
 
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
-        """Replace a patient by the result of a refold, and raise the epoch, in one step.
+        """Replace a patient by the result of a refold, and raise the epoch, in one step: by chance, so that none comes twice.
 
         Refused (role) while the live generation is frozen, also beside it; and of itself while it is building: what is judged
         later could owe effects to what this releases, and leave them out for a record from before the relay's progress.

@@ -84,4 +84,5 @@ def _pack_begin(partition: int, beginning: Beginning) -> bytes:
     words: list[Word] = [generation, epoch, until, effects_from, instead_of, beside]
     for offset, reason in withheld.items():
         words += (offset, reason)
-    return command("FCALL", function("begin"), 3, at.role, own.offset, own.withheld, *words)
+    keys = (at.role, own.offset, own.withheld, at.outbox, at.released)
+    return command("FCALL", function("begin"), len(keys), *keys, *words)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from services.medication_list.store.epochs import by_chance
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.library import function
 from services.medication_list.store.link import Link, Word, command, hash_of, packed
@@ -58,9 +59,10 @@ class _Places:
 class RedisStore:
     """One generation in Redis. See `port.Store` for what each method promises."""
 
-    def __init__(self, link: Link, generation: str) -> None:
+    def __init__(self, link: Link, generation: str, epoch_rises_by: Callable[[], int] = by_chance) -> None:
         self._link = link
         self.generation = generation
+        self._epoch_rises_by = epoch_rises_by
         self._places: dict[int, _Places] = {}
 
     def next_offsets(self, partitions: Collection[int]) -> Mapping[int, int]:
@@ -138,15 +140,19 @@ class RedisStore:
             values: list[Word] = []
             for offset, note in notes.items():
                 values += (offset, note)
-            return packed(("FCALL", _NOTE_PARKED, len(keys), *keys, self.generation, at.live, epoch, *values))
+            head = (self.generation, at.live, epoch, rises_by)
+            return packed(("FCALL", _NOTE_PARKED, len(keys), *keys, *head, *values))
 
+        rises_by = self._epoch_rises_by()
         reply = self._call([partition], pack)[partition]
         return _answer(reply)
 
     def rewrite(self, rewrite: PatientRewrite) -> Written | Refused:
         """See `port.Store.rewrite`."""
-        partition = rewrite.partition
-        reply = self._call([partition], lambda each: _pack_rewrite(self._at(each), self.generation, rewrite))[partition]
+        rises_by = self._epoch_rises_by()
+        reply = self._call(
+            [rewrite.partition], lambda each: _pack_rewrite(self._at(each), self.generation, rewrite, rises_by)
+        )[rewrite.partition]
         return _answer(reply)
 
     def _call(self, partitions: Iterable[int], pack: Callable[[int], bytes]) -> dict[int, Any]:
@@ -228,7 +234,7 @@ def _lists(wanted: Sequence[Wanted], reply: Any) -> tuple[list[Any], list[Any]]:
     return fields, remembered
 
 
-def _pack_rewrite(at: _Places, generation: str, rewrite: PatientRewrite) -> bytes:
+def _pack_rewrite(at: _Places, generation: str, rewrite: PatientRewrite, rises_by: int) -> bytes:
     common, own = at.common, at.own
     keys = (
         *(common.role, own.offset, at.live_offset, common.outbox, own.rx, own.parked),
@@ -241,7 +247,8 @@ def _pack_rewrite(at: _Places, generation: str, rewrite: PatientRewrite) -> byte
     values: list[Word] = []
     for part in parts:
         values += chain.from_iterable(part.items()) if isinstance(part, Mapping) else part
-    head = (generation, at.live, rewrite.epoch, rewrite.index_size, _pack_counts([len(part) for part in parts]))
+    counts = _pack_counts([len(part) for part in parts])
+    head = (generation, at.live, rewrite.epoch, rises_by, rewrite.index_size, counts)
     return packed(("FCALL", _REWRITE, len(keys), *keys, *head, *values))
 
 

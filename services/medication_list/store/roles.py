@@ -49,7 +49,8 @@ class Pointer:
 class Beginning(NamedTuple):
     """How a generation begins in a partition without a role: see Role for `until` and `effects_from`.
 
-    A role of the generation `instead_of`, which is gone, counts as none. With `beside`, which is 0 or 1, the generation
+    A role of the generation `instead_of`, which is gone, counts as none; its effects that wait are dropped, since they are
+    made again. With `beside`, which is 0 or 1, the generation
     begins only where there is a role: beside the live one, and never in its place. `withheld` maps the offset of each
     record that it parks while it is building, whether or not it can be read, to the reason.
     """

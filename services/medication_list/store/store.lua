@@ -229,22 +229,22 @@ local function release(parked_key, released_key, args, first, last, entry_id)
 end
 
 -- Puts a patient that was folded anew in the place of what stands, unless its index has grown or anybody else wrote a
--- patient meanwhile; raises the epoch, so that what others have read is stale.
+-- patient meanwhile; raises the epoch by what it is told, so that what others have read is stale.
 -- What was parked and sends something now stays noted, with the last entry of that, until all of it was sent. Refused while
 -- the live view is being made: what is judged later would owe effects to it that come before the relay's progress; and while
 -- a switch is under way, also beside: what it would send goes nowhere if that one becomes live.
 -- KEYS: role, offset, the live generation's offset, outbox, rx, parked, the patient's hash and event index, released.
--- ARGV: generation, believed live one, epoch, size of the index, packed counts (put, remember, effects, opened, closed,
--- unparked, parked, forget, unchanged), then the values in that order. Answers as `write`, and the offset; all effects go out.
+-- ARGV: generation, believed live one, epoch, what it rises by, size of the index, packed counts (put, remember, effects,
+-- opened, closed, unparked, parked, forget, unchanged), then the values in that order. Answers as `write`, and the offset; all effects go out.
 local function rewrite(keys, args)
   local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
   if not now then
     return other
   end
-  local counts = cmsgpack.unpack(args[5])
+  local counts = cmsgpack.unpack(args[6])
   local total = 2 * (counts[1] + counts[2] + counts[4] + counts[5] + counts[7] + counts[9])
   total = total + counts[3] + counts[6] + counts[8]
-  if #keys ~= 9 or #counts ~= 9 or #args ~= 5 + total or not whole(args[3]) then
+  if #keys ~= 9 or #counts ~= 9 or #args ~= 6 + total or not whole(args[3]) or not whole(args[4]) then
     return redis.error_reply('BADARGUMENT the rewrite does not add up')
   end
   local why = false
@@ -252,7 +252,7 @@ local function rewrite(keys, args)
     why = 'role'
   elseif now.epoch ~= args[3] then
     why = 'epoch'
-  elseif redis.call('HLEN', keys[8]) ~= tonumber(args[4]) then
+  elseif redis.call('HLEN', keys[8]) ~= tonumber(args[5]) then
     why = 'index'
   else
     for i = #args - 2 * counts[9] + 1, #args, 2 do
@@ -266,7 +266,7 @@ local function rewrite(keys, args)
   end
   -- From here on nothing is refused.
   redis.call('DEL', keys[7])
-  local at = 6
+  local at = 7
   set_pairs(keys[7], args, at, at + 2 * counts[1] - 1)
   at = at + 2 * counts[1]
   local forget_at = #args - 2 * counts[9] - counts[8] + 1
@@ -289,13 +289,13 @@ local function rewrite(keys, args)
   end
   drop(keys[6], args, parked_at - counts[6], parked_at - 1)
   set_pairs(keys[6], args, parked_at, forget_at - 1)
-  redis.call('HINCRBY', keys[2], 'epoch', 1)
+  redis.call('HINCRBY', keys[2], 'epoch', args[4])
   return {'ok', taken, now.own and 0, now.offset}
 end
 
 -- Puts other notes to records that are parked already, and raises the epoch as every write of a patient does.
--- KEYS: role, offset, the live generation's offset, parked. ARGV: generation, believed live one, epoch, then offsets and
--- notes. Answers as `rewrite`; no effects go out.
+-- KEYS: role, offset, the live generation's offset, parked. ARGV: generation, believed live one, epoch, what it rises by,
+-- then offsets and notes. Answers as `rewrite`; no effects go out.
 local function note_parked(keys, args)
   local now, other = standing(keys[1], keys[2], keys[3], args[1], args[2])
   if not now then
@@ -310,12 +310,12 @@ local function note_parked(keys, args)
   if why then
     return {why, now.offset, now.epoch, now.limit}
   end
-  for i = 4, #args - 1, 2 do
+  for i = 5, #args - 1, 2 do
     if redis.call('HEXISTS', keys[4], args[i]) == 1 then
       redis.call('HSET', keys[4], args[i], args[i + 1])
     end
   end
-  redis.call('HINCRBY', keys[2], 'epoch', 1)
+  redis.call('HINCRBY', keys[2], 'epoch', args[4])
   return {'ok', {}, false, now.offset}
 end
 
@@ -354,13 +354,16 @@ end
 
 -- Begins a generation in one partition; again is harmless. Where no role stands, the generation becomes the live one,
 -- building until its offset has reached `until`, and withholding records from being judged; not so one that is to begin
--- beside the live one. A role of the generation that is to be replaced counts as none.
--- KEYS: role, offset, withheld. ARGV: generation, role epoch, until, effects from, which one is to be replaced, 1 to
+-- beside the live one. A role of the generation that is to be replaced counts as none, and what that one was about to send
+-- goes with it: it is made again. Left in the outbox it would come before effects of older records, and take the relay's
+-- progress beyond them.
+-- KEYS: role, offset, withheld, outbox, released. ARGV: generation, role epoch, until, effects from, which one is to be replaced, 1 to
 -- begin beside, then offsets that are withheld, each with its reason. Answers 'ok', or 'retired', or 'alone'.
 local function begin(keys, args)
   local role = redis.call('HMGET', keys[1], 'live')
   local stands = redis.call('HGET', keys[2], 'offset')
-  if role[1] == args[5] then
+  local is_replaced = role[1] and role[1] == args[5]
+  if is_replaced then
     role[1] = false
   end
   if role[1] and stands then
@@ -388,6 +391,9 @@ local function begin(keys, args)
     redis.call('HSET', keys[1], 'epoch', args[2], 'live', args[1], 'state', state, 'token', '',
       'until', args[3], 'effects_from', args[4])
     redis.call('DEL', keys[3])
+    if is_replaced then
+      redis.call('DEL', keys[4], keys[5])
+    end
     set_pairs(keys[3], args, 7, #args)
   end
   return {'ok'}
