@@ -24,9 +24,11 @@ from services.medication_list.log.source_log import KafkaSourceLog, SourceLog
 from services.medication_list.refolding.refolder import Refolder
 from services.medication_list.store.link import Link
 from services.medication_list.store.port import Store
+from services.medication_list.store.reading import Views
 from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.store.redis_views import RedisViews
 from services.medication_list.store.roles import Roles, RoleState
 from services.medication_list.store.waiting import Outbox
 from services.publishing.kafka_access import KafkaAccess, KafkaSetting
@@ -72,6 +74,8 @@ class Desk:
     """The live generation of the view, and the log that it is made from."""
 
     store: Store
+    views: Callable[[], Views]
+    """Where the read API's readers look; made anew for each event loop, and closed with it."""
     generation: str
     roles: Roles
     source: SourceLog
@@ -137,8 +141,8 @@ def open_desk() -> Iterator[Desk]:
     assert settings.kafka is not None
     assert settings.redis is not None
     assert settings.access_record is not None
-    framing = framing_at_start(settings.schema_registry)
-    link, source = Link(settings.redis), KafkaSourceLog(settings.kafka, framing=framing)
+    framing, redis = framing_at_start(settings.schema_registry), settings.redis
+    link, source = Link(redis), KafkaSourceLog(settings.kafka, framing=framing)
     with closing(link), closing(KafkaRecordLog(settings.kafka)) as records:
         roles = RedisRoles(link)
         try:
@@ -151,6 +155,7 @@ def open_desk() -> Iterator[Desk]:
         clock, key = SystemClock(), settings.pseudonym_key
         yield Desk(
             store=RedisStore(link, pointer.generation),
+            views=lambda: RedisViews(redis),
             generation=pointer.generation,
             roles=roles,
             source=source,

@@ -120,6 +120,8 @@ def _event(out: Console, each: TimelineEvent) -> None:
     if event.answered is not None:
         first = event.answered
         out.print(f"  answered first: {first.outcome}{f'({first.reason})' if first.reason else ''}", markup=False)
+    if each.hidden:
+        out.print("  hidden: its number was another patient's already, so that it is in no list")
     changes(out, each.changed)
 
 

@@ -14,6 +14,7 @@ from services.medication_list.log.record_log import AnotherLogError, LogLookupEr
 from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.refolding.refolder import RefoldNotNowError, RefoldRefusedError
 from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.reading import NotReadyError
 from services.publishing.log import LogUnavailable
 
 
@@ -30,6 +31,7 @@ class Exit(IntEnum):
 NOT_WELL: Final = (
     NotCurrentError,
     NotNowError,
+    NotReadyError,
     NotThereError,
     RefoldNotNowError,
     LogLookupError,

@@ -10,10 +10,11 @@ from msgspec import Struct
 
 from schemas.medication_list import MedicationList, ShownPrescription, ShownTreatment
 from services.casework.desk import Desk
+from services.casework.shown_view import read_as_readers_do
 from services.medication_list.fold.state import State
 from services.medication_list.judging.items import Item
 from services.medication_list.log.record_log import all_of
-from services.medication_list.read_api.history import HistoryEntry, entry_of
+from services.medication_list.read_api.history import HistoryEntry, as_shown, entry_of
 from services.medication_list.read_api.list_answer import ListAnswer
 from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.view import show
@@ -35,10 +36,15 @@ class Change(Struct, frozen=True):
 
 
 class TimelineEvent(Struct, frozen=True):
-    """One event, and what it changed in the list, as the list was read when the log took the event."""
+    """One event, and what it changed in the list, as the list was read when the log took the event.
+
+    `hidden`: it came with a number that was another patient's already, so that it is in no list: what it says is left out here
+    too, and what the others changed is told as if it had never come.
+    """
 
     event: HistoryEntry
     changed: tuple[Change, ...]
+    hidden: bool
 
 
 class Timeline(Struct, frozen=True):
@@ -52,19 +58,26 @@ class Timeline(Struct, frozen=True):
 
 
 def timeline_of(desk: Desk, patient: str) -> Timeline:
-    """Every event of a patient. Raises NotCurrentError, LogLookupError, StoreUnavailableError, RegistryUnavailableError."""
+    """Every event of a patient.
+
+    Raises NotCurrentError, NotReadyError, LogLookupError, StoreUnavailableError, RegistryUnavailableError.
+    """
     partition = desk.partition_of(patient)
     desk.await_current(partition)
+    hidden = read_as_readers_do(desk, lambda readers: readers.numbers.told_apart(patient, None)).hidden
     whole = desk.store.read_whole(partition, patient, with_index=True)
     was = places_of(whole.fields, whole.remembered)
     records = all_of(patient, partition, was, desk.records.read(partition, list(was)))
-    changed = {each.first.offset: each.first for each in changes_answered(whole)}
+    first = {each.first.offset: each.first for each in changes_answered(whole)}
     items = as_it_stood(records, was, partition, desk.partitions, desk.framing)
+    changed = dict(_steps(partition, [each for each in items if each.record.offset not in hidden]))
+    entries = {
+        offset: entry_of(partition, unframed(records[offset], desk.framing), known, first.get(offset))
+        for offset, known in was.items()
+    }
     events = tuple(
-        TimelineEvent(
-            entry_of(partition, unframed(records[offset], desk.framing), was[offset], changed.get(offset)), changes
-        )
-        for offset, changes in _steps(partition, items)
+        TimelineEvent(as_shown(entry, offset, hidden), changed.get(offset, ()), offset in hidden)
+        for offset, entry in entries.items()
     )
     shown = show(unpacked(whole.fields), desk.clock.now_ms())
     return Timeline(patient, partition, desk.generation, shown.incomplete_since_ms, events)

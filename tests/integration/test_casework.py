@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.link import command
 from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.redis_views import RedisViews
 from services.medication_list.stored.packing import unpack_effect
 from services.publishing.kafka_access import KafkaAccess
 from tests.conftest import FreshTopic
@@ -54,6 +56,7 @@ class Casework:
         self.records = KafkaRecordLog(KafkaAccess(kafka), stand.topic)
         self.desk = Desk(
             store=stand.store,
+            views=lambda: RedisViews(stand.settings.redis),
             generation=stand.generation,
             roles=RedisRoles(stand.link),
             source=stand.source,
@@ -133,6 +136,22 @@ def faulty_fold() -> Iterator[None]:
         yield
     finally:
         prescribing.prescription_recalled = sound
+
+
+def test_a_prescription_whose_number_came_first_in_another_partition_is_in_no_list_that_an_operator_sees(
+    casework: Casework,
+) -> None:
+    """No store of one partition knows it: the index of every partition is asked."""
+    stand, first = casework.stand, casework.stand.a_patient()
+    second = next(each for each in (stand.a_patient() for _ in range(1_000)) if each.partition != first.partition)
+    number = uuid.uuid4().hex
+    for whose in (first, second):
+        stand.say(whose, issued(f"R {whose.key}", "T1", reference_number=number))
+    (flagged,) = casework.told(patient, "list", *casework.who(first), *WHY)["treatments"]
+    assert flagged["flags"] == ["prescription_number_conflict"]
+    assert casework.told(patient, "list", *casework.who(second), *WHY)["treatments"] == []
+    (event,) = casework.told(patient, "timeline", *casework.who(second), *WHY)["events"]
+    assert (event["hidden"], event["changed"]) == (True, [])
 
 
 def test_a_fault_of_ours_from_noticing_to_the_mended_list(casework: Casework) -> None:

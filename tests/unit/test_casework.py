@@ -23,6 +23,7 @@ from services.identity.registers import organisation_number
 from services.medication_list.log.source_log import MemorySourceLog
 from services.medication_list.store.memory_outbox import MemoryOutbox
 from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.memory_views import MemoryViews
 from services.medication_list.store.roles import RoleState
 from tests.unit.fold_world import MINUTE_MS, PATIENT, at, claimed, discontinued, dispensed, id_of, issued, recalled
 from tests.unit.refold_world import GENERATION, Stored, Story
@@ -43,6 +44,7 @@ class Stand:
         world = self.story.world
         self.desk = Desk(
             store=world.store,
+            views=lambda: MemoryViews(world.server),
             generation=GENERATION,
             roles=MemoryRoles(world.server),
             source=self.source,
@@ -131,6 +133,31 @@ def test_the_list_as_of_a_time_is_the_list_that_was_known_then(stand: Stand) -> 
     refused = stand.run(patient, "list", *WHY, *WHO, "--as-of", "yesterday")
     assert refused.exit_code == 2
     assert "--as-of" in refused.output
+
+
+def test_a_prescription_whose_number_was_anothers_is_in_no_list_that_an_operator_sees_and_the_first_is_flagged(
+    stand: Stand,
+) -> None:
+    second = "b" * 32
+    stand.story.say(issued("R1"))
+    stand.story.say(issued("R2", "T2"), patient=second)
+    alone = "2026-03-02T08:02:30"
+    stand.story.say(issued("R1", "T2"), patient=second)
+    stand.story.say(claimed("R1", "C1", by="P"), patient=second)
+    whose = ("--pseudonym", second, *WHY)
+    for when in ((), ("--as-of", "2026-03-02T08:05")):
+        (treatment,) = stand.told(patient, "list", *whose, *when)["treatments"]
+        assert [(each["prescription"], each["status"]) for each in treatment["prescriptions"]] == [(id_of("R2"), "E")]
+        (flagged,) = stand.told(patient, "list", *WHO, *WHY, *when)["treatments"]
+        assert flagged["prescriptions"][0]["flags"] == ["prescription_number_conflict"]
+    (then,) = stand.told(patient, "list", *WHO, *WHY, "--as-of", alone)["treatments"]
+    assert "flags" not in then["prescriptions"][0], "nobody knew of a second one then"
+    events = stand.told(patient, "timeline", *whose)["events"]
+    assert [each["hidden"] for each in events] == [False, True, False]
+    assert ("content" in events[1]["event"], events[1]["event"]["outcome"]) == (False, "applied")
+    assert [each["changed"] for each in events[1:]] == [[], []]
+    page = stand.run(patient, "timeline", *whose).stdout
+    assert "PrescriptionIssued by 910000001 (doctor): applied\n  hidden: its number was another patient's" in page
 
 
 def test_a_list_is_not_shown_while_it_could_be_less_than_is_known(

@@ -1,5 +1,6 @@
 """A patient's events in log order, page by page: what was reported, by whom, and its outcome."""
 
+from collections.abc import Collection
 from itertools import islice
 from typing import Any, Final
 
@@ -81,7 +82,9 @@ async def page_of(
     kept = fields_in(listed.values, META, ANSWERED)
     changed = {each.first.offset: each.first for each in changed_answers(kept)}
     entries = tuple(
-        _as_shown(entry_of(index.partition, records[offset], known[offset], changed.get(offset)), offset, withheld)
+        as_shown(
+            entry_of(index.partition, records[offset], known[offset], changed.get(offset)), offset, withheld.offsets
+        )
         for offset in offsets
         if not _is_withheld(records[offset], withheld)
     )
@@ -89,9 +92,9 @@ async def page_of(
     return HistoryPage(entries, cursor, *standing(index, kept))
 
 
-def _as_shown(entry: HistoryEntry, offset: int, withheld: Withheld) -> HistoryEntry:
+def as_shown(entry: HistoryEntry, offset: int, hidden: Collection[int]) -> HistoryEntry:
     """A prescription whose number is another patient's came, and what it says is shown to nobody."""
-    return replace(entry, content=None) if offset in withheld.offsets else entry
+    return replace(entry, content=None) if offset in hidden else entry
 
 
 def _is_withheld(record: Record, withheld: Withheld) -> bool:

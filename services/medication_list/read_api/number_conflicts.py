@@ -109,8 +109,8 @@ class NumberConflicts:
             fields = await self._without(patient, hidden, fields)
         return PatientView(found, fields, flagged, hidden)
 
-    async def told_apart(self, patient: str, as_of_ms: int) -> Settled:
-        """What is hidden and what is flagged of a patient, as it was known then. Raises as `shown`."""
+    async def told_apart(self, patient: str, as_of_ms: int | None) -> Settled:
+        """What is hidden and what is flagged of a patient, as it was known then; None: as it is now. Raises as `shown`."""
         found = await self._reader.read_list(patient)
         return await self._told_apart(patient, unpacked(found.values), None, as_of_ms)
 
