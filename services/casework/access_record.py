@@ -37,18 +37,24 @@ def record_path(named: Path | None, local: Path | None) -> Path:
     return local / "access-record.jsonl"
 
 
-def _text(pattern: str) -> Callable[[object], bool]:
+def _form(pattern: str) -> Callable[[object], bool]:
+    """An id or a place of ours: its digits are no identity number, however many they are."""
     compiled = re.compile(pattern)
-    return lambda value: isinstance(value, str) and bool(compiled.fullmatch(value)) and not holds_a_number(value)
+    return lambda value: isinstance(value, str) and bool(compiled.fullmatch(value))
+
+
+def _text(pattern: str) -> Callable[[object], bool]:
+    """What people write: it must not hold an identity number."""
+    fits = _form(pattern)
+    return lambda value: fits(value) and not holds_a_number(str(value))
 
 
 ALLOWED: Final[Mapping[str, Callable[[object], bool]]] = {
     "timestamp": _text(r"[0-9T:.\-]{10,30}Z"),
     "action": _text(r"[a-z]+( [a-z]+)?"),
-    # Hexadecimal: its digits are no identity number.
-    "patient": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{32}", value)),
-    "position": _text(r"[0-9]{1,5}-[0-9]{1,10}"),
-    "event_id": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f-]{36}", value)),
+    "patient": _form(r"[0-9a-f]{32}"),
+    "position": _form(r"[0-9]{1,5}-[0-9]{1,18}"),
+    "event_id": _form(r"[0-9a-f-]{36}"),
     "operator": _text(r"[^\x00-\x1f]{1,80}"),
     "account": _text(r"[^\x00-\x1f]{1,80}"),
     "reason": _text(rf"[^\x00-\x1f]{{3,{_LONGEST_REASON}}}"),

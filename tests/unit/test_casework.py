@@ -363,6 +363,14 @@ def test_that_a_patient_has_no_such_event_is_told_to_nobody_whose_look_is_not_re
     assert "no event" not in said.output
 
 
+@pytest.mark.parametrize("position", ["0-1234567890", "0-123456789012345678"])
+def test_an_offset_of_many_digits_is_no_identity_number(stand: Stand, position: str) -> None:
+    stand.story.say(issued("R1"))
+    said = stand.run(event, "trace", id_of("event 0"), "--position", position, *WHY)
+    assert said.exit_code == 1, "it may yet come"
+    assert [look["position"] for look in stand.looks()] == [position]
+
+
 def test_a_trace_finds_what_is_parked_too_and_refuses_what_is_not_there(stand: Stand) -> None:
     stand.story.say(issued("R1"), damaged=True)
     parked_one = stand.told(event, "trace", id_of("event 0"), *WHO, *WHY)
