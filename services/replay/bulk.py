@@ -72,11 +72,10 @@ class ReplayWorker(Worker):
         framing: Framing,
         patience: Patience,
     ) -> None:
-        super().__init__(roles, log, store_of, partitions, 0, made, framing)
+        super().__init__(roles, log, store_of, partitions, 0, made, framing, patience=patience)
         self._made = made
         self._replay_roles = roles
         self._is_live = False
-        self.patience = patience
         self.attending = Attending(WorkerKind.REPLAY, self.attending.name)
 
     def mine(self, pointer: Pointer) -> str | None:

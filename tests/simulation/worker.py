@@ -16,9 +16,12 @@ from services.medication_list.driver.batches import Fetch, Verdict
 from services.medication_list.driver.kafka import Intervals, PartitionReader, Plan, look_for_rollback
 from services.medication_list.driver.pump import Pauses, pump
 from services.medication_list.generations import GenerationRefusedError
+from services.medication_list.judging.counting import Judged
+from services.medication_list.judging.event_spans import EventSpans
 from services.medication_list.log.source_log import SourceLogUnavailableError
-from services.medication_list.processor.worker import OF_EVERY_BATCH, LeavingWhenGone, Patience, Worker
+from services.medication_list.processor.worker import OF_EVERY_BATCH, LeavingWhenGone, MenderOf, Patience, Worker
 from services.medication_list.refolding.mending import Held, Mender, mend_held
+from services.medication_list.refolding.refolder import Refolder
 from services.medication_list.store.port import Store, StoreUnavailableError
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.broker import HEARTBEAT_S, Group
@@ -49,23 +52,18 @@ class Release:
 async def run_worker(world: World, process: Process, release: Release, group: Group) -> None:
     """One worker from its start to its end; ends when it must not work on this store."""
     link = StoreLink(world, process)
-    standing: list[Store] = []
-
-    def store_of(generation: str) -> Store:
-        standing[:] = [SimulatedStore(link, generation)]
-        return standing[0]
-
     worker = Worker(
         SimulatedRoles(link),
         SimulatedSourceLog(world),
-        store_of,
+        lambda generation: SimulatedStore(link, generation),
         world.partitions,
         world.now_ms(),
         release.generation,
         release.framing,
+        mender_of=_mender_of(world, release.framing),
+        held=Held(world.loop.time),
+        patience=Patience(world.dice.choice((0.0, 0.4)), sleep=world.loop.pause, monotonic=world.loop.time),
     )
-    worker.held = Held(world.loop.time)
-    worker.patience = Patience(world.dice.choice((0.0, 0.4)), sleep=world.loop.pause, monotonic=world.loop.time)
     if not await _entered(world, worker):
         return
     leaving = LeavingWhenGone(worker, lambda: world.loop.kill(process))
@@ -74,13 +72,12 @@ async def run_worker(world: World, process: Process, release: Release, group: Gr
     queue: asyncio.Queue[Fetch] = asyncio.Queue(QUEUED)
     seat = Seat(world, process, leaving, plan, consumer)
     world.seats[process.name] = seat
-    mender = _mender(world, standing, release.framing)
     loop = world.loop
     tasks = [
         loop.spawn(process, _member(world, process, group, plan, consumer), f"{process.name} member"),
         loop.spawn(process, _fetch(plan, consumer, queue, release.max_records), f"{process.name} fetches"),
         loop.spawn(process, _watch_store(plan), f"{process.name} watches"),
-        loop.spawn(process, _mend(worker.held, mender), f"{process.name} mends"),
+        loop.spawn(process, _mend(worker), f"{process.name} mends"),
     ]
     log = FaustLog(_queued(queue), plan.cursors, loop.time)
     try:
@@ -125,20 +122,15 @@ class Seat:
         return self.worker.process(fetch)
 
 
-def _mender(world: World, standing: list[Store], framing: Framing) -> Callable[[int], int]:
-    """Mends in whatever generation the worker has entered last."""
-    menders: dict[int, Mender] = {}
+def _mender_of(world: World, framing: Framing) -> MenderOf:
+    """What the processor's process makes its menders with, in the time of this world."""
+    records = SimulatedRecordLog(world)
 
-    def mend(partition: int) -> int:
-        store = standing[0]
-        if id(store) not in menders:
-            menders.clear()
-            menders[id(store)] = Mender(
-                store, SimulatedRecordLog(world), world.partitions, world.now_ms, framing, world.loop.pause
-            )
-        return menders[id(store)].mend(partition)
+    def mender(store: Store, spans: EventSpans | None, told: Callable[[Judged], None]) -> Mender:
+        refolder = Refolder(store, records, world.partitions, world.now_ms, framing, spans, told)
+        return Mender(refolder, store, records, world.partitions, framing, world.loop.pause)
 
-    return mend
+    return mender
 
 
 async def _queued(queue: "asyncio.Queue[Fetch]") -> AsyncIterator[Fetch]:
@@ -161,10 +153,10 @@ async def _watch_store(plan: Plan) -> None:
         await look_for_rollback(plan)
 
 
-async def _mend(held: Held, mend: Callable[[int], int]) -> None:
+async def _mend(worker: Worker) -> None:
     while True:
         await asyncio.sleep(1.0)
-        await asyncio.to_thread(mend_held, held, mend)
+        await asyncio.to_thread(mend_held, worker.held, worker.mend)
 
 
 async def _member(world: World, process: Process, group: Group, plan: Plan, consumer: "SimulatedConsumer") -> None:

@@ -14,6 +14,7 @@ from services.medication_list.driver.batches import Applied, Fetch, PartitionBat
 from services.medication_list.judging.judge import Judge
 from services.medication_list.refolding import mending
 from services.medication_list.refolding.mending import AGAIN_S, Held, Mender, mend_held
+from services.medication_list.refolding.refolder import Refolder
 from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import RoleState
@@ -63,7 +64,8 @@ class Parked:
 
     def mender(self) -> Mender:
         """A worker's, with what a process knows of the registry."""
-        return Mender(self.world.store, self.world.log, 1, lambda: at(1), Framing(self.registry), sleep=lambda _: None)
+        store, log, framing = self.world.store, self.world.log, Framing(self.registry)
+        return Mender(Refolder(store, log, 1, lambda: at(1), framing), store, log, 1, framing, lambda _: None)
 
     def parked(self) -> int:
         """How many still are."""

@@ -102,7 +102,8 @@ class Platform:
 
     def mend(self) -> int:
         """Refold what can be read now, as a processor does by itself."""
-        return Mender(self.world.store, self.world.log, 1, lambda: self.world.now_ms, sleep=lambda _: None).mend(0)
+        store, log = self.world.store, self.world.log
+        return Mender(self.world.refolder, store, log, 1, sleep=lambda _: None).mend(0)
 
     def orders(self) -> list[DispenseOrder]:
         """What the pharmacy was sent."""

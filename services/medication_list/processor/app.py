@@ -5,8 +5,10 @@ import atexit
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Final, NoReturn
 
+from schemas.framing import Framing
 from services.canonical_log import configure, get_logger
 from services.clock import SystemClock
 from services.health import HealthServer, Pulse, Readiness
@@ -17,14 +19,17 @@ from services.medication_list.driver.pump import pump
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRefusedError
 from services.medication_list.groups import group_of_generation, group_of_release
-from services.medication_list.log.record_log import KafkaRecordLog
+from services.medication_list.judging.counting import Judged
+from services.medication_list.judging.event_spans import EventSpans
+from services.medication_list.log.record_log import KafkaRecordLog, RecordLog
 from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
 from services.medication_list.processor.progress import Progress
-from services.medication_list.processor.worker import OF_EVERY_BATCH, LeavingWhenGone, Patience, Worker
-from services.medication_list.refolding.mending import keep_mending
+from services.medication_list.processor.worker import OF_EVERY_BATCH, LeavingWhenGone, MenderOf, Patience, Worker
+from services.medication_list.refolding.mending import Mender, keep_mending
+from services.medication_list.refolding.refolder import Refolder
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.store.link import Link
-from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.port import Store, StoreUnavailableError
 from services.medication_list.store.redis_check import RedisCheck
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
@@ -55,10 +60,10 @@ def main() -> NoReturn:
         SystemClock().now_ms(),
         settings.generation,
         framing,
-        KafkaRecordLog(settings.kafka),
+        mender_of=_mender_of(KafkaRecordLog(settings.kafka), partitions, framing),
+        patience=Patience(for_s=_WAIT_FOR_LEAVE_S),
+        traces=traces,
     )
-    worker.traces = traces
-    worker.patience = Patience(for_s=_WAIT_FOR_LEAVE_S)
     pulse, progress = Pulse(), Progress()
     readiness = Readiness(
         {
@@ -94,6 +99,14 @@ def main() -> NoReturn:
     keep_mending(worker.held, worker.mend)
     collect_seldom()
     run(app, agent)
+
+
+def _mender_of(records: RecordLog, partitions: int, framing: Framing) -> MenderOf:
+    def mender(store: Store, spans: EventSpans | None, told: Callable[[Judged], None]) -> Mender:
+        refolder = Refolder(store, records, partitions, SystemClock().now_ms, framing, spans, told)
+        return Mender(refolder, store, records, partitions, framing)
+
+    return mender
 
 
 def _enter_when_possible(worker: Worker, pulse: Pulse) -> None:

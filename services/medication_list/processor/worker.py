@@ -16,7 +16,6 @@ from typing import Final
 
 from schemas.framing import PLAIN, Framing
 from services.canonical_log import get_logger
-from services.clock import SystemClock
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind, Verdict
 from services.medication_list.driver.pump import OF_ALL
 from services.medication_list.fold import VERSION
@@ -33,9 +32,9 @@ from services.medication_list.generations import (
     is_announced,
     record_of,
 )
+from services.medication_list.judging.counting import Judged
 from services.medication_list.judging.event_spans import EventSpans
 from services.medication_list.judging.judge import Judge
-from services.medication_list.log.record_log import RecordLog
 from services.medication_list.log.source_log import SourceLog, SourceLogUnavailableError
 from services.medication_list.processor.metrics import ProcessorMetrics
 from services.medication_list.refolding.mending import Held, Mender
@@ -72,6 +71,12 @@ class Patience:
     monotonic: Callable[[], float] = time.monotonic
 
 
+_NO_PATIENCE: Final = Patience()
+"""Whatever may not be written yet is given back at once, to be read again."""
+MenderOf = Callable[[Store, EventSpans | None, Callable[[Judged], None]], Mender]
+"""Makes who mends in a store; with what makes the spans of sampled events, if any, and what counts the alarms."""
+
+
 class Worker:
     """One worker: feeds the generation of its release, judges what the driver brings, enters again when the view is lost.
 
@@ -79,7 +84,7 @@ class Worker:
     from, or refused. `attending` is who it says that it is.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the ports, and what a process or a simulation gives by name
         self,
         roles: Roles,
         log: SourceLog,
@@ -88,11 +93,15 @@ class Worker:
         made_at_ms: int,
         generation: str | None = None,
         framing: Framing = PLAIN,
-        records: RecordLog | None = None,
+        *,
+        mender_of: MenderOf | None = None,
+        held: Held | None = None,
+        patience: Patience = _NO_PATIENCE,
+        traces: Traces | None = None,
     ) -> None:
         """`store_of` gives the store of a generation; `generation` is the one to work on, None: that of this release.
 
-        `records`: where the records of a patient are read whose parked ones can be read now; None: nothing is mended.
+        `mender_of` is asked with each store that this worker begins to feed; None: it mends nothing.
         """
         self._roles = roles
         self._log = log
@@ -101,13 +110,13 @@ class Worker:
         self._record = GenerationRecord(VERSION, RELEASE, made_at_ms)
         self._wanted = generation
         self._framing = framing
-        self._records = records
         self.registry = with_process(new_registry())
         self.metrics = ProcessorMetrics(self.registry)
+        self._mender_of = mender_of
         self._mender: Mender | None = None
-        self.held = Held()
-        self.patience = Patience()
-        self.traces: Traces | None = None
+        self.held = Held() if held is None else held
+        self._patience = patience
+        self._traces = traces
         self._tally = Tally()
         self._turning = threading.RLock()
         self._store: Store | None = None
@@ -146,7 +155,7 @@ class Worker:
         """Judge one fetch (see `driver.batches.Process`); permission to write is waited for briefly."""
         self._look_around_now_and_then()
         verdicts = dict(self._judged(fetch))
-        patience = self.patience
+        patience = self._patience
         until_s, pause_s = patience.monotonic() + patience.for_s, patience.first_pause_s
         while (left := _waiting(fetch, verdicts)) and patience.monotonic() < until_s:
             # A switch is under way, or the live generation has yet to come as far.
@@ -177,7 +186,7 @@ class Worker:
     # --- Which generation ----------------------------------------------------------------------------------------
 
     def _look_around_now_and_then(self) -> None:
-        if self.patience.monotonic() >= self._look_at_s:
+        if self._patience.monotonic() >= self._look_at_s:
             self._look_around()
 
     def _look_around(self) -> None:
@@ -186,7 +195,7 @@ class Worker:
         Raises GenerationGoneError when there is nothing to feed any more, StoreUnavailableError.
         """
         with self._turning:
-            self._look_at_s = self.patience.monotonic() + LOOK_AROUND_EVERY_S
+            self._look_at_s = self._patience.monotonic() + LOOK_AROUND_EVERY_S
             pointer = self._roles.pointer()
             if pointer is None or self._generation is None:
                 return
@@ -203,7 +212,7 @@ class Worker:
     def _help(self, pointer: Pointer) -> None:
         """A switch ends even if its command is gone: undecided for too long, it is given up; decided, it is followed."""
         if is_announced(pointer.token):
-            now_s = self.patience.monotonic()
+            now_s = self._patience.monotonic()
             if self._switch is None or self._switch[0] != pointer.token:
                 self._switch = pointer.token, now_s
             elif now_s - self._switch[1] >= SWITCH_WITHIN_S and give_up(self._roles, self._partitions, pointer):
@@ -214,19 +223,11 @@ class Worker:
 
     def _feed(self, generation: str) -> None:
         store = self._store_of(generation)
-        spans = None if self.traces is None else EventSpans(self.traces, generation)
+        spans = None if self._traces is None else EventSpans(self._traces, generation)
         self._judge = Judge(store, self._partitions, self._framing, self.metrics.judged, spans)
         self.metrics.entered(generation)
-        if self._records is not None:
-            self._mender = Mender(
-                store,
-                self._records,
-                self._partitions,
-                SystemClock().now_ms,
-                self._framing,
-                spans=spans,
-                told=self.metrics.judged,
-            )
+        if self._mender_of is not None:
+            self._mender = self._mender_of(store, spans, self.metrics.judged)
         self._store, self._generation = store, generation
         _log.info("generation_entered", generation=generation)
 

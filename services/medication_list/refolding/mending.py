@@ -14,8 +14,6 @@ from schemas.codec import release_of
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
 from services.canonical_log import get_logger
-from services.medication_list.judging.counting import Judged, nobody_counts
-from services.medication_list.judging.event_spans import EventSpans
 from services.medication_list.judging.items import ParkedNote, Readable, item_of
 from services.medication_list.log.record_log import LogLookupError, RecordLog
 from services.medication_list.refolding.refolder import Refolder, RefoldRefusedError
@@ -37,16 +35,15 @@ class Mender:
 
     def __init__(
         self,
+        refolder: Refolder,
         store: Store,
         records: RecordLog,
         partitions: int,
-        now_ms: Callable[[], int],
         framing: Framing = PLAIN,
         sleep: Callable[[float], None] = time.sleep,
-        spans: EventSpans | None = None,
-        told: Callable[[Judged], None] = nobody_counts,
     ) -> None:
-        """`sleep`: how to wait between two patients, in seconds. `spans`, `told`: see `Refolder`."""
+        """`store` is the one that `refolder` works in; `sleep`: how to wait between two patients, in seconds."""
+        self._refolder = refolder
         self._store = store
         self._records = records
         self._partitions = partitions
@@ -54,7 +51,6 @@ class Mender:
         self._sleep = sleep
         self._looked_at: dict[int, int] = {}
         """By partition, the last offset that was looked at: what cannot be read yet must not hide what comes after it."""
-        self._refolder = Refolder(store, records, partitions, now_ms, framing, spans, told)
 
     def mend(self, partition: int) -> int:
         """Refold the patients of whose parked records one can be read now; returns how many were.
