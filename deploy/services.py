@@ -25,7 +25,8 @@ class Service:
     optional: tuple[str, ...] = OPTIONAL
 
 
-# Only the medication list is told where Redis is: access control and the access log have one place.
+# Of the processes, only the medication list's are told where Redis is: access control and the access log have one place.
+# Operators' commands, which are told it too, keep an access record of their own.
 SERVICES: Final = (
     Service(
         name="medication-list",
