@@ -1,12 +1,13 @@
 """`medchain patient`: one patient's events, the list as it was, and the patient folded anew."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
 
+from services.admission.rules import FUTURE_TOLERANCE_MS
 from services.casework.desk import CaseRefusedError, DeskOpened, open_desk
 from services.casework.looking import Operator, PatientFile, Pseudonym, Reason, note_look, patient_of
 from services.casework.past_list import list_of
@@ -17,6 +18,7 @@ from services.command_line.telling import AsJson, Yes, tell
 from services.medication_list.read_api.list_answer import ListAnswer
 
 OSLO: Final = ZoneInfo("Europe/Oslo")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 AsOf = Annotated[
     str | None,
     typer.Option("--as-of", help="The list as it was known then: ISO 8601, Norwegian time unless it says otherwise."),
@@ -64,7 +66,7 @@ def _add_list(app: typer.Typer, desk_opened: DeskOpened) -> None:
     ) -> None:
         """A patient's list, now or as it was known at an earlier time."""
         with answered(as_json=as_json), desk_opened() as desk:
-            at_ms = None if as_of is None else instant_of(as_of)
+            at_ms = None if as_of is None else instant_of(as_of, desk.clock.now_ms())
             patient = patient_of(desk, patient_file, pseudonym)
             note_look(desk.accesses, "patient list", reason, operator, patient=patient)
             found = list_of(desk, patient, at_ms)
@@ -93,13 +95,16 @@ def _add_refold(app: typer.Typer, desk_opened: DeskOpened) -> None:
             tell(document, lambda out: page(out, document), as_json=as_json)
 
 
-def instant_of(text: str) -> int:
-    """Milliseconds since the epoch. Raises CaseRefusedError."""
+def instant_of(text: str, now_ms: int) -> int:
+    """Milliseconds since the epoch. Raises CaseRefusedError, also for a time that is not past: nothing is known of it."""
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
         raise CaseRefusedError("--as-of: a time such as 2026-03-02T09:00, or with a zone.") from None
-    return int((when if when.tzinfo is not None else when.replace(tzinfo=OSLO)).timestamp() * 1000)
+    at_ms = ((when if when.tzinfo is not None else when.replace(tzinfo=OSLO)) - _EPOCH) // timedelta(milliseconds=1)
+    if not 0 <= at_ms <= now_ms + FUTURE_TOLERANCE_MS:
+        raise CaseRefusedError("--as-of: a time that is past, and no earlier than 1970.")
+    return at_ms
 
 
 def _page(out: Console, found: Timeline) -> None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
 
 from schemas.framing import RegistryUnavailableError
+from services.admission.plain import rfc3339
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
 from services.casework.desk import CaseRefusedError, NotCurrentError, NotNowError, NotThereError
 from services.command_line.telling import tell_error
@@ -65,5 +65,10 @@ def sentence_of(error: Exception) -> str:
 
 
 def instant(at_ms: int | None) -> str:
-    """An instant for people: UTC, to the second."""
-    return "-" if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    """An instant for people: UTC, to the millisecond, so that --as-of takes it back and shows what was known from then on."""
+    return "-" if at_ms is None else rfc3339(at_ms).replace("T", " ")
+
+
+def second(at_ms: int) -> str:
+    """An instant for people who have little room: UTC, to the second."""
+    return f"{instant(at_ms).partition('.')[0]}Z"

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.canonical_log import configure
-from services.casework.telling import Exit, answered, instant
+from services.casework.telling import Exit, answered, second
 from services.command_line.telling import tell
 from services.medication_list.overview.log_side import LogAsker
 from services.medication_list.overview.overview import Overview, PartitionOverview, RedisOverview, overview
@@ -126,7 +126,7 @@ def _follow(console: Console, platform: Reached, asker: LogAsker, link: Link, se
 
 def screen(seen: Status) -> Group:
     """What people see."""
-    head = Text(f"{instant(seen.at_ms)}  ", style="bold")
+    head = Text(f"{second(seen.at_ms)}  ", style="bold")
     head.append("all is well", "green") if seen.well else head.append("something is not well", "bold red")
     away = [Text(each, style="bold red") for each in seen.overview.away]
     return Group(head, *away, _services(seen), _partitions(seen), _rest(seen), _generations(seen.overview))
@@ -179,6 +179,6 @@ def _generations(seen: Overview) -> Table:
     table = Table("generation", "fold", "release", "made", "is", "lag", title="Generations", title_justify="left")
     for each in seen.generations:
         state = ("live" if each.is_live else "beside it") + ("" if each.is_complete else ", being made")
-        made = instant(each.made_at_ms)
+        made = second(each.made_at_ms)
         table.add_row(each.generation, str(each.fold_version), each.release, made, state, _number(each.lag))
     return table

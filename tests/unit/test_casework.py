@@ -135,6 +135,36 @@ def test_the_list_as_of_a_time_is_the_list_that_was_known_then(stand: Stand) -> 
     assert "--as-of" in refused.output
 
 
+@pytest.mark.parametrize(
+    "as_of",
+    [
+        "2099-01-01T09:00",
+        "1969-12-31T23:59Z",
+        "0001-01-01",
+        "9999-12-31T23:59-05:00",
+        "9999-12-31T23:59:59.999999+14:00",
+    ],
+)
+def test_a_list_as_of_a_time_that_is_not_past_is_refused(stand: Stand, as_of: str) -> None:
+    """Nothing is known of what will have been known, as the API says too; and no time ends a command with a stack trace."""
+    stand.story.say(issued("R1"))
+    said = stand.run(patient, "list", *WHY, *WHO, "--as-of", as_of, "--json")
+    assert (said.exit_code, json.loads(said.stdout)["error"]) == (
+        2,
+        "--as-of: a time that is past, and no earlier than 1970.",
+    )
+    assert stand.looks() == []
+
+
+def test_a_time_that_the_timeline_prints_shows_the_event_if_it_is_given_back(stand: Stand) -> None:
+    stand.story.now_ms += 123
+    stand.story.say(issued("R1"))
+    stand.story.say(issued("R2", "T2"))
+    (printed, _) = stand.run(patient, "timeline", *WHO, *WHY).stdout.split(" 0-0 ")
+    assert printed.endswith(".123Z")
+    assert len(stand.told(patient, "list", *WHO, *WHY, "--as-of", printed)["treatments"]) == 1
+
+
 def test_a_prescription_whose_number_was_anothers_is_in_no_list_that_an_operator_sees_and_the_first_is_flagged(
     stand: Stand,
 ) -> None:
