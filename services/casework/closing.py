@@ -4,7 +4,6 @@ import time
 from typing import Final
 from uuid import UUID, uuid5
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -16,10 +15,11 @@ from services.casework.parking import note_at
 from services.identity.registers import InvalidIdentifier, parse_organisation_number
 from services.medication_list.fold.remembering import event_key, recollect
 from services.medication_list.fold.state import Remembered
-from services.medication_list.judging.items import ParkedNote, Readable, item_of
+from services.medication_list.judging.items import Readable, item_of
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.store.port import Refused
 from services.medication_list.stored.packing import unpack_memory
+from services.medication_list.stored.parked_note import ParkedNote, pack_note
 
 NOBODYS: Final = -1
 """In the place of an event's offset: closed by a note, since the record belongs to no patient's order."""
@@ -106,7 +106,7 @@ def _outcome_of(desk: Desk, event: Event[ParkedRecordClosed], at: Place) -> str:
 
 def _close_by_note(desk: Desk, place: Place, note: ParkedNote, closing: Closing) -> Closing:
     """It marks no list, so nothing but what operators are shown depends on it; a view made anew lists it again."""
-    packed = msgspec.msgpack.encode(replace(note, closed=NOBODYS))
+    packed = pack_note(replace(note, closed=NOBODYS))
     for _ in range(_ATTEMPTS):
         epoch = desk.store.read({place.partition: []})[place.partition].epoch
         if not isinstance(desk.store.note_parked(place.partition, epoch, {place.offset: packed}), Refused):

@@ -17,8 +17,8 @@ from services.casework.parking import ParkedRecord, ShownRecord, note_at, parked
 from services.casework.refold_answer import RefoldTold, page, told
 from services.casework.telling import EXPECTED, Exit, answered, exit_of, instant, sentence_of
 from services.command_line.telling import AsJson, Yes, tell, tell_error
-from services.medication_list.refolding.mending import note_in
 from services.medication_list.refolding.refolder import RefoldRefusedError
+from services.medication_list.stored.parked_note import unpack_note
 
 PlaceArgument = Annotated[str, typer.Argument(metavar="PLACE", help="Partition and offset, as the list says: 3-1042.")]
 OptionalPlace = Annotated[
@@ -156,7 +156,7 @@ def _patients(desk: Desk, place: str | None) -> list[str]:
             )
         return [patient]
     notes = (
-        note_in(packed)
+        unpack_note(packed)
         for partition in range(desk.partitions)
         for _, packed in sorted(desk.store.parked(partition).items())
     )

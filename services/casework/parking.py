@@ -15,12 +15,12 @@ from schemas.events import Event, PrescriptionIssued, Submission
 from schemas.reasons import ParkReason
 from services.casework.desk import Desk, NotThereError
 from services.casework.numbers import MASK, mask
-from services.medication_list.judging.items import ParkedNote, Readable, item_of
+from services.medication_list.judging.items import Readable, item_of
 from services.medication_list.log.record import Record
 from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.stored_events import header
-from services.medication_list.refolding.mending import note_in
+from services.medication_list.stored.parked_note import ParkedNote, unpack_note
 
 _AT_ONCE: Final = 500
 _SHOWN_HEADERS: Final = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "traceparent"})
@@ -62,7 +62,7 @@ class ShownRecord(Struct, frozen=True, omit_defaults=True):
 def parked_records(desk: Desk) -> Iterator[ParkedRecord]:
     """Everything that is parked, by place. Raises LogLookupError, StoreUnavailableError, RegistryUnavailableError."""
     for partition in range(desk.partitions):
-        notes = {offset: note_in(packed) for offset, packed in sorted(desk.store.parked(partition).items())}
+        notes = {offset: unpack_note(packed) for offset, packed in sorted(desk.store.parked(partition).items())}
         offsets = list(notes)
         for start in range(0, len(offsets), _AT_ONCE):
             some = offsets[start : start + _AT_ONCE]
@@ -75,7 +75,7 @@ def note_at(desk: Desk, place: Place) -> ParkedNote:
     packed = desk.store.parked(place.partition).get(place.offset)
     if packed is None:
         raise NotThereError(f"Nothing is parked at {position_of(*place)}.")
-    return note_in(packed)
+    return unpack_note(packed)
 
 
 def shown(desk: Desk, place: Place) -> ShownRecord:

@@ -21,12 +21,11 @@ from schemas import events as ev
 from services.identity.national_id import NationalId, synthetic
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
-from services.medication_list.judging.items import ParkedNote
 from services.medication_list.log.source_log import KafkaSourceLog
-from services.medication_list.refolding.mending import note_in
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
+from services.medication_list.stored.parked_note import ParkedNote, unpack_note
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.topics.registry import EVENTS_TOPIC, load
@@ -101,7 +100,7 @@ def parked(chain: Chain, partition: int) -> dict[int, ParkedNote]:
         pointer = RedisRoles(link).pointer()
         assert pointer is not None
         notes = RedisStore(link, pointer.generation).parked(partition)
-    return {offset: note_in(packed) for offset, packed in notes.items()}
+    return {offset: unpack_note(packed) for offset, packed in notes.items()}
 
 
 def a_notice() -> bytes:

@@ -25,7 +25,6 @@ from services.clock import ManualClock, SystemClock
 from services.identity.national_id import synthetic
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind
 from services.medication_list.fold.state import signed_field
-from services.medication_list.judging.items import ParkedNote
 from services.medication_list.judging.judge import Judge
 from services.medication_list.log.record_log import KafkaRecordLog, LogLookupError
 from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
@@ -35,6 +34,7 @@ from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.memory_server import MemoryServer
 from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.roles import Beginning
+from services.medication_list.stored.parked_note import ParkedNote, unpack_note
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.memory_log import MemoryLog
 from services.publishing.partitioning import partition_of
@@ -266,7 +266,7 @@ class Bench:
     def parked(self) -> list[ParkedNote]:
         """What was set aside, in log order."""
         found = [*self.server.content().get(f"{G1}:{{0}}:parked", {}).items()]  # type: ignore[union-attr]  # a hash
-        return [msgspec.msgpack.decode(note, type=ParkedNote) for _, note in sorted(found)]
+        return [unpack_note(note) for _, note in sorted(found)]
 
 
 def without_marks(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
-import msgspec
-
 from schemas.medication_list import MedicationList
 from services.medication_list.fold.remembering import EVENT, event_key, recollect
 from services.medication_list.fold.state import Remembered
-from services.medication_list.judging.items import ParkedNote
 from services.medication_list.log.record_log import KafkaRecordLog
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts, PatientView, numbers_of, others_too
@@ -23,6 +20,7 @@ from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.redis_views import RedisViews
 from services.medication_list.stored.packing import unpack_field, unpack_memory
+from services.medication_list.stored.parked_note import unpack_note
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from tests.oracle.comparing import Outcome
@@ -81,7 +79,7 @@ class RedisHeld:
         """Offset -> reason, of every record that was set aside."""
         flat = self._link.ask([command("HGETALL", GenerationKeys(self._generation, partition).parked)])[0]
         notes = zip(flat[::2], flat[1::2], strict=True)
-        return {int(offset): str(msgspec.msgpack.decode(note, type=ParkedNote).reason) for offset, note in notes}
+        return {int(offset): str(unpack_note(note).reason) for offset, note in notes}
 
     def _owners_of(self, names: list[str]) -> Mapping[str, Collection[str]]:
         """Who has each of these prescription ids and reference numbers, in the index of every partition."""

@@ -21,11 +21,11 @@ from services.medication_list.fold.state import claim_field
 from services.medication_list.judging.counting import Judged
 from services.medication_list.judging.judge import Judge
 from services.medication_list.log.last_record import mark_of
-from services.medication_list.refolding.mending import note_in
 from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import Standing
 from services.medication_list.store.roles import Beginning
+from services.medication_list.stored.parked_note import unpack_note
 from services.publishing.log import SUBMISSION_HEADER
 from tests.oracle.histories import history
 from tests.unit.fold_world import PATIENT, aborted, claimed, dispensed, id_of, issued, tablets
@@ -114,7 +114,7 @@ def test_a_record_that_decoding_stumbles_over_is_parked_alone_too() -> None:
     records[0] = records[0]._replace(value=b"stumble")
     batch = PartitionBatch(0, 1, 3, records, 0)
     assert Judge(world.store, 1, Stumbling()).process(Fetch((batch,))) == {0: Applied(3)}
-    assert [note_in(each).reason for each in world.store.parked(0).values()] == [ParkReason.NOT_JUDGED]
+    assert [unpack_note(each).reason for each in world.store.parked(0).values()] == [ParkReason.NOT_JUDGED]
     assert world.store.parked(0).keys() == {1}
 
 

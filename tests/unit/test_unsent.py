@@ -14,9 +14,8 @@ from services.clock import ManualClock
 from services.identity.sealing import Sealer
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
-from services.medication_list.judging.items import ParkedNote
 from services.medication_list.log.source_log import MemorySourceLog
-from services.medication_list.refolding.mending import Mender, note_in
+from services.medication_list.refolding.mending import Mender
 from services.medication_list.relay.party_topics import MemoryPartyTopics
 from services.medication_list.relay.relay import Relay
 from services.medication_list.relay.unsent import NOTED_AT_MOST, unsent_records
@@ -25,6 +24,7 @@ from services.medication_list.store.memory_outbox import MemoryOutbox
 from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.roles import Beginning
 from services.medication_list.store.waiting import Unsent, WaitingEntry
+from services.medication_list.stored.parked_note import ParkedNote, pack_note, unpack_note
 from services.publishing.memory_log import MemoryLog
 from services.topics.registry import load
 from tests.unit.fold_world import PATIENT, claimed, dispatched, issued, organisation, recalled
@@ -120,7 +120,7 @@ class Platform:
 
     def note(self) -> ParkedNote:
         """What the dispatch is listed by."""
-        return note_in(self.world.store.parked(0)[self.parked])
+        return unpack_note(self.world.store.parked(0)[self.parked])
 
     def has_parked(self) -> bool:
         """Whether the dispatch is."""
@@ -251,7 +251,7 @@ def test_what_belongs_to_nobody_is_not_noted_and_all_else_is() -> None:
         7: a_note("p", "a_reason_of_tomorrow"),
         8: a_note(None, "no_key"),
         3: b"no note at all",
-        4: msgspec.msgpack.encode(ParkedNote(ParkReason.UNKNOWN_SCHEMA, "p", 0)),
+        4: pack_note(ParkedNote(ParkReason.UNKNOWN_SCHEMA, "p", 0)),
     }
     assert [(each.offset, each.reason) for each in unsent_records(found(notes, {12: "unreadable"}))] == [
         (3, "not_judged"),

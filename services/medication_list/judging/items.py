@@ -16,23 +16,13 @@ from services.medication_list.fold import Judgement, LogEntry, NotLoadedError, P
 from services.medication_list.fold.judgement import ReceiptDue
 from services.medication_list.fold.state import META, Meta
 from services.medication_list.log.record import Record
+from services.medication_list.stored.parked_note import ParkedNote, pack_note
 from services.publishing.log import SUBMISSION_HEADER
 from services.publishing.partitioning import partition_of
 
 PATIENT_KEY_BYTES = 32
 _HEX = frozenset(b"0123456789abcdef")
 _log = get_logger()
-
-
-class ParkedNote(msgspec.Struct, frozen=True, array_like=True):
-    """How a parked record is listed: why, whose (None: unknown), and since when."""
-
-    reason: ParkReason
-    patient: str | None
-    at_ms: int
-    schema: str | None = None
-    closed: int | None = None
-    """The offset of the event with which an operator closed it."""
 
 
 class Readable(msgspec.Struct, frozen=True, gc=False):
@@ -121,7 +111,7 @@ def _not_judged(record: Record, patient: str, partition: int, error: Exception) 
 
 def note_of(item: Unreadable) -> bytes:
     """What a parked record is listed by."""
-    return msgspec.msgpack.encode(ParkedNote(item.reason, item.patient, item.record.timestamp, item.schema))
+    return pack_note(ParkedNote(item.reason, item.patient, item.record.timestamp, item.schema))
 
 
 def closed_by(patient: Patient, item: Readable, judgement: Judgement) -> dict[int, bytes]:
@@ -132,7 +122,7 @@ def closed_by(patient: Patient, item: Readable, judgement: Judgement) -> dict[in
     meta = cast("Meta", patient.fields[META])
     parked = next(each for each in meta.parked if each.place == body.offset)
     note = ParkedNote(ParkReason.from_code(parked.reason), item.patient, parked.at_ms, None, item.entry.offset)
-    return {body.offset: msgspec.msgpack.encode(note)}
+    return {body.offset: pack_note(note)}
 
 
 def opened_by(item: Readable, judgement: Judgement) -> tuple[str, ...]:

@@ -14,13 +14,13 @@ from kafka.errors import KafkaError, TopicAuthorizationFailedError
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationState, record_of
 from services.medication_list.groups import group_of_generation, group_of_release
-from services.medication_list.judging.items import ParkedNote
 from services.medication_list.overview.log_side import LogAsker, LogSide
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.roles import Pointer, Role, RoleState
+from services.medication_list.stored.parked_note import unpack_note
 from services.publishing.kafka_access import no_right_to, refusal
 from services.topics.registry import EVENTS_TOPIC, Topics
 
@@ -156,8 +156,9 @@ def _view_side(link: Link, partitions: range) -> _ViewSide:
 def _parked(link: Link, generation: str, partitions: range) -> dict[int, int]:
     """How many records stand parked: those that an operator closed do not count."""
     replies = link.ask(command("HVALS", GenerationKeys(generation, each).parked) for each in partitions)
-    decode = msgspec.msgpack.Decoder(ParkedNote).decode
-    return {p: sum(decode(note).closed is None for note in notes) for p, notes in zip(partitions, replies, strict=True)}
+    return {
+        p: sum(unpack_note(note).closed is None for note in notes) for p, notes in zip(partitions, replies, strict=True)
+    }
 
 
 def _outboxes(link: Link, partitions: range) -> dict[int, tuple[int, int | None]]:

@@ -8,16 +8,15 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
-import msgspec
-
 from schemas.codec import release_of
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
 from services.canonical_log import get_logger
-from services.medication_list.judging.items import ParkedNote, Readable, item_of
+from services.medication_list.judging.items import Readable, item_of
 from services.medication_list.log.record_log import LogLookupError, RecordLog
 from services.medication_list.refolding.refolder import Refolder, RefoldRefusedError
 from services.medication_list.store.port import Store, StoreUnavailableError
+from services.medication_list.stored.parked_note import ParkedNote, unpack_note
 
 AT_MOST: Final = 200
 """*Policy*: parked records that are looked at in one look at a partition; the next look goes on with what is left."""
@@ -82,7 +81,7 @@ class Mender:
     def _awaiting_schema(self, partition: int) -> Iterator[tuple[int, ParkedNote]]:
         parked = self._store.parked(partition)
         after = self._looked_at.pop(partition, -1)
-        found = ((offset, note_in(parked[offset])) for offset in sorted(parked) if offset > after)
+        found = ((offset, unpack_note(parked[offset])) for offset in sorted(parked) if offset > after)
         for number, (offset, note) in enumerate((offset, note) for offset, note in found if _is_hopeful(note)):
             if number == AT_MOST:
                 return
@@ -97,11 +96,6 @@ class Mender:
             self._sleep(_STEP_S)
             if self._store.next_offsets([partition]) != stood:
                 return
-
-
-def note_in(packed: bytes) -> ParkedNote:
-    """What a parked record is listed by."""
-    return msgspec.msgpack.decode(packed, type=ParkedNote)
 
 
 def _is_hopeful(note: ParkedNote) -> bool:

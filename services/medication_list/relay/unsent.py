@@ -16,7 +16,7 @@ NOTED_AT_MOST: Final = 1_000
 
 
 class _Note(msgspec.Struct, frozen=True, array_like=True):
-    """The beginning of a `judging.items.ParkedNote`, also of a release that knows more reasons."""
+    """The beginning of a `stored.parked_note.ParkedNote`, also of a release that knows more reasons."""
 
     reason: str
     patient: str | None
