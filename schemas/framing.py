@@ -17,6 +17,7 @@ REGISTERED: Final = b"\x00"
 _ID_BYTES: Final = 4
 _HEAD: Final = len(REGISTERED) + _ID_BYTES
 _OWN_HEAD: Final = len(SINGLE_OBJECT) + 8
+_TELLING: Final = len(SINGLE_OBJECT)
 
 
 class RegistryUnavailableError(Exception):
@@ -64,6 +65,12 @@ class Framing:
         if head is None:
             head = self._learned(value[:_HEAD], self._registry)
         return head + value[_HEAD:]
+
+    def head_of(self, value: bytes) -> bytes:
+        """What a record begins with before its content; the first two bytes of what begins as none of ours does."""
+        if value.startswith(SINGLE_OBJECT):
+            return value[:_OWN_HEAD]
+        return value[:_HEAD] if self._registry is not None and value.startswith(REGISTERED) else value[:_TELLING]
 
     def must_ask(self, value: bytes | None) -> bool:
         """Whether reading this may block, because the registry has to be asked."""

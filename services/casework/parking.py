@@ -96,7 +96,8 @@ def shown(desk: Desk, place: Place) -> ShownRecord:
             for name, content in record.headers
         },
         bytes=len(value),
-        begins_with=value[:_MARK_BYTES].hex(),
+        # What begins otherwise than our records may be anybody's text, and begin with a national id.
+        begins_with=desk.framing.head_of(value).hex(),
         schema_is_known=release_of(value[2:_MARK_BYTES]) is not None,
         why=why,
         content=content,

@@ -458,6 +458,16 @@ def test_a_parked_record_is_shown_as_far_as_it_can_be_read_without_identities(st
     assert stand.run(parked, "show", "0-9", *WHY).exit_code == 1, "it may yet come"
 
 
+def test_of_a_record_that_is_none_of_ours_two_bytes_are_shown_since_it_may_begin_with_a_number(stand: Stand) -> None:
+    text = f"{NUMBER.digits};metoprolol".encode()
+    stand.story.world.add(Stored(0, PATIENT.encode(), text, stand.story.now_ms))
+    stand.story.say(issued("R1"), damaged=True)
+    found = stand.told(parked, "show", "0-0", *WHY)
+    assert (found["bytes"], found["begins_with"]) == (len(text), text[:2].hex())
+    mark = stand.story.world.records[0, 1].value[:10]
+    assert stand.told(parked, "show", "0-1", *WHY)["begins_with"] == mark.hex()
+
+
 CLOSE = (*WHY, "--organisation", organisation_number(5), "--yes")
 
 

@@ -60,6 +60,19 @@ def test_what_is_no_record_of_ours_is_appended_as_it_is(value: bytes) -> None:
     assert PLAIN.from_topic(value) == value
 
 
+def test_what_a_record_begins_with_ends_before_anything_that_its_writer_says() -> None:
+    with_registry = Framing(Registered(), IDS)
+    for framing, value, head in (
+        (PLAIN, ISSUED, ISSUED[:10]),
+        (with_registry, ISSUED, ISSUED[:10]),
+        (with_registry, framed(300), framed(300)[:5]),
+        (PLAIN, framed(300), framed(300)[:2]),
+        (with_registry, b"13857300054;", b"13"),
+        (PLAIN, b"", b""),
+    ):
+        assert framing.head_of(value) == head
+
+
 def test_without_a_registry_its_framing_is_unreadable() -> None:
     with pytest.raises(codec.UndecodableError) as caught:
         codec.decode(PLAIN.from_topic(framed(300)))
