@@ -90,7 +90,6 @@ def start(
             if not yes:
                 _tell_plan(planned, until, as_json=as_json)
                 return
-            end_on_signals()
             generation = begin(place, planned)
             _run(place, generation, workers, bounds, max_share, planned.room.reserve, follow=follow, as_json=as_json)
 
@@ -99,7 +98,6 @@ def start(
 def follow_(workers: Workers = 1, max_share: MaxShare = 0.5, *, as_json: AsJson = False) -> None:
     """Feed the generations of this release's fold that nobody else feeds, so that the way to them, or back, is open."""
     with answered(as_json=as_json), open_place() as place:
-        end_on_signals()
         beside = to_follow(place)
         _run(place, beside, workers, {}, max_share, 0, follow=True, as_json=as_json)
 
@@ -193,18 +191,35 @@ def _run(
 ) -> None:
     assert place.kafka is not None
     assert place.settings is not None
-    with closing(LogTail(place.kafka, place.partitions)) as tail:
-        started = partial(ChildReader, settings=place.settings)
-        with Crew(generation, place.partitions, workers, bounds, place.clock, started) as crew:
+    started = partial(ChildReader, settings=place.settings)
+    with (
+        closing(LogTail(place.kafka, place.partitions)) as tail,
+        Crew(generation, place.partitions, workers, bounds, place.clock, started) as crew,
+    ):
+        watch = Watch(place, tail, crew, generation, max_share, reserve, bounds)
+        end_on_signals()
+        try:
             crew.start(max_share)
-            watch = Watch(place, tail, crew, generation, max_share, reserve, bounds)
-            last = _shown(watch, follow=follow, as_json=as_json)
-            if last is not None and last.phase is Phase.FILLING and crew.is_done:
-                raise GenerationRefusedError(
-                    f"Processors feed {generation} now, and go on with it: there is nothing left to do."
-                )
-    if last is not None and not as_json:
-        err.print(_ended(last), markup=False)
+            _show(watch, follow=follow, as_json=as_json)
+        except SystemExit:
+            if watch.phase is Phase.FILLING:
+                # As for a script that waits for it: what was ended here is not done.
+                raise GenerationRefusedError(_ended(generation, Phase.FILLING)) from None
+            raise
+        if crew.is_done:
+            _refuse_left(place, generation, watch.phase)
+    if not as_json:
+        err.print(_ended(generation, watch.phase), markup=False)
+
+
+def _refuse_left(place: Place, generation: str, phase: Phase) -> None:
+    """All readers left. Raises GenerationRefusedError unless they did because it is whole and others feed it."""
+    if record_of(place.pointer(), generation).state == GenerationState.RETIRED:
+        raise GenerationRefusedError(f"{generation} was retired meanwhile: `replay start` makes a new one.")
+    if phase is Phase.FILLING:
+        raise GenerationRefusedError(
+            f"Processors feed {generation} now, and go on with it: there is nothing left to do."
+        )
 
 
 def stop_of(until: str) -> LogPlace | datetime:
@@ -237,9 +252,9 @@ def _bounds(place: Place, stop: LogPlace | datetime) -> Mapping[int, int]:
         return {**tail.at(tail.time_of(*stop)), stop.partition: stop.offset + 1}
 
 
-def _shown(watch: Watch, *, follow: bool, as_json: bool) -> Look | None:
-    """Show looks until there is nothing left to do; the last one."""
-    look, told_at_s, phase = None, -_LINE_EVERY_S, Phase.FILLING
+def _show(watch: Watch, *, follow: bool, as_json: bool) -> None:
+    """Show looks until there is nothing left to do."""
+    told_at_s, phase = -_LINE_EVERY_S, Phase.FILLING
     is_live = not as_json and err.is_terminal
     with Live(console=err, auto_refresh=False, transient=True) if is_live else _Silent() as screen:
         for look in watch.looks(follow=follow):
@@ -254,7 +269,6 @@ def _shown(watch: Watch, *, follow: bool, as_json: bool) -> Look | None:
                     out.print(msgspec.json.encode(asdict(look)).decode(), markup=False)
                 else:
                     err.print(_line(look), markup=False)
-    return look
 
 
 class _Silent:
@@ -291,15 +305,15 @@ def _line(look: Look) -> str:
     )
 
 
-def _ended(look: Look) -> str:
-    match look.phase:
+def _ended(generation: str, phase: Phase) -> str:
+    match phase:
         case Phase.FILLING:
-            return f"{look.generation} is not whole yet: the same command goes on from here."
+            return f"{generation} is not whole yet: the same command goes on from here."
         case Phase.AS_FAR_AS_ASKED:
-            return f"{look.generation} is as far as asked and not whole: `replay start` without --until goes on."
+            return f"{generation} is as far as asked and not whole: `replay start` without --until goes on."
         case Phase.WHOLE:
             return (
-                f"{look.generation} is whole. Compare it (`replay compare {look.generation}`), then switch to it; it must be "
+                f"{generation} is whole. Compare it (`replay compare {generation}`), then switch to it; it must be "
                 "fed until then, by its release's processors or by `replay follow`."
             )
 

@@ -65,6 +65,7 @@ class ReplayStand:
         self.roles = RedisRoles(self.link)
         self.redis = redis.Redis.from_url(platform.redis_url)
         self._seed = 0
+        self._log = folder / "commands.log"
         self._processor: subprocess.Popen[str] | None = None
 
     # --- The operator ---------------------------------------------------------------------------------------------
@@ -99,6 +100,10 @@ class ReplayStand:
         code = "from services.command_line.app import main; main()"
         return self._popen(["-c", code, *words], release)
 
+    def logged(self) -> str:
+        """What the processes of their own have said to people by now."""
+        return self._log.read_text()
+
     def begin_processor(self) -> None:
         """Start this release's processor."""
         self._processor = self._popen(["-m", "services.medication_list.processor.app"], CHECKOUT)
@@ -123,8 +128,7 @@ class ReplayStand:
             process.wait(60)
 
     def _popen(self, words: list[str], release: Path) -> subprocess.Popen[str]:
-        log = self.folder / "commands.log"
-        with log.open("a") as written:
+        with self._log.open("a") as written:
             return subprocess.Popen(  # noqa: S603  our own code
                 [sys.executable, *words],
                 cwd=release,
@@ -165,6 +169,18 @@ class ReplayStand:
             return bool(found)
 
         wait_until(is_there, within_s=WITHIN_S, what="a generation beside the live one is whole")
+        return found[0]
+
+    def await_filling(self) -> str:
+        """The name of the generation that a replay fills, once its readers work on it."""
+        found: list[str] = []
+
+        def is_there() -> bool:
+            pointer = self.pointer()
+            found[:] = [name for name in pointer.records if record_of(pointer, name).state == "filling"]
+            return bool(found) and bool(self.roles.attending(found[0]))
+
+        wait_until(is_there, within_s=WITHIN_S, what="a replay has begun")
         return found[0]
 
     def await_fed(self, generation: str, kind: WorkerKind) -> None:

@@ -1,5 +1,6 @@
 """The view made again beside the live one while events come in, killed, compared, switched to and back, and retired."""
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,29 @@ def test_a_stop_that_the_log_has_not_is_refused_before_a_generation_is_begun(sta
     assert stand.states() == before
     assert stand.asked("replay", "start", "--until", "0-0")["would"]["until"] == "0-0"
     assert stand.states() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_replay_that_is_ended_in_the_middle_says_so_and_is_not_taken_for_done(
+    stand: ReplayStand, number: signal.Signals
+) -> None:
+    stand.retire_all()
+    process = stand.started("replay", "start", "--yes", "--no-follow", "--max-share", "0.005")
+    made = stand.await_filling()
+    process.send_signal(number)
+    assert process.wait(60) == 2
+    assert f"{made} is not whole yet: the same command goes on from here.\n" in stand.logged()
+    wait_until(lambda: not stand.roles.attending(made), within_s=WITHIN_S, what="the replay is gone")
+
+
+def test_a_replay_whose_view_is_retired_elsewhere_says_so_and_is_not_taken_for_done(stand: ReplayStand) -> None:
+    stand.retire_all()
+    with stand.running("replay", "start", "--yes", "--max-share", "1") as process:
+        made = stand.await_whole()
+        assert stand.medchain("replay", "retire", made, "--yes").exit_code == 0
+        assert process.wait(WITHIN_S) == 2
+    assert f"{made} was retired meanwhile" in stand.logged()
+    assert f"{made} is whole. Compare it" not in stand.logged()
 
 
 def test_a_rule_is_changed_reviewed_switched_to_and_taken_back(stand: ReplayStand, scratch: Path) -> None:

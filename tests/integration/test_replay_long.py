@@ -25,19 +25,6 @@ def stand(scratch: Path) -> Iterator[ReplayStand]:
         yield stand
 
 
-def filling(stand: ReplayStand) -> str:
-    """The generation that a replay has begun."""
-    found: list[str] = []
-
-    def is_there() -> bool:
-        pointer = stand.pointer()
-        found[:] = [name for name in pointer.records if record_of(pointer, name).state == "filling"]
-        return bool(found) and bool(stand.roles.attending(found[0]))
-
-    wait_until(is_there, within_s=WITHIN_S, what="a replay has begun")
-    return found[0]
-
-
 def child_of(process: int) -> int | None:
     """The bulk reader that a replay started, if it has one now."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()
@@ -50,7 +37,7 @@ def test_a_replay_killed_five_times_under_load_goes_on_and_ends_equal(stand: Rep
     slow = ("replay", "start", "--yes", "--max-share", "0.01")
     with stand.traffic(600, rate=60):
         process = stand.started(*slow)
-        generation = filling(stand)
+        generation = stand.await_filling()
         for number in range(5):
             stood = stand.done(generation)
             wait_until(lambda stood=stood: stand.done(generation) > stood, within_s=WITHIN_S, what="it goes on")  # type: ignore[misc]  # bound now
@@ -93,7 +80,7 @@ def test_a_replay_that_has_no_room_or_was_begun_already_does_not_begin(stand: Re
     assert stand.asked("replay", "start")["would"]["doing"] == "begin"
     assert list(stand.states()) == [live], "nothing was done without --yes"
     with stand.running("replay", "start", "--yes", "--max-share", "0.01"):
-        begun = filling(stand)
+        begun = stand.await_filling()
         assert "is running" in stand.refused("replay", "start", "--yes")
         assert "is not finished" in stand.refused("replay", "switch", begun, "--yes")
         assert "end it first" in stand.refused("replay", "retire", begun, "--yes")
