@@ -26,7 +26,7 @@ from services.replay.child import ChildReader
 from services.replay.compare import Comparison, compare, kinds_of
 from services.replay.crew import Crew
 from services.replay.place import LogTail, Place, open_place
-from services.replay.starting import SAMPLED_KEYS, Doing, Plan, begin, mib, plan, to_follow
+from services.replay.starting import SAMPLED_KEYS, Doing, Plan, begin, mib, plan, refuse_beyond, to_follow
 from services.replay.telling import Exit, answered
 from services.replay.watching import Look, Phase, Watch
 
@@ -87,6 +87,7 @@ def start(
         with open_place() as place:
             planned = plan(place, reserve)
             bounds = {} if stop is None else _bounds(place, stop)
+            refuse_beyond(place, planned, bounds)
             if not yes:
                 _tell_plan(planned, until, as_json=as_json)
                 return
@@ -224,7 +225,7 @@ def _refuse_left(place: Place, generation: str, phase: Phase) -> None:
 
 def stop_of(until: str) -> LogPlace | datetime:
     """What --until names. Raises GenerationRefusedError."""
-    position = re.fullmatch(r"(\d+)-(\d+)", until)
+    position = re.fullmatch(r"(\d{1,9})-(\d{1,18})", until)
     if position is not None:
         return LogPlace(int(position[1]), int(position[2]))
     try:
@@ -235,7 +236,13 @@ def stop_of(until: str) -> LogPlace | datetime:
         ) from None
     if moment.tzinfo is None:
         raise GenerationRefusedError("--until: say the time with its offset from UTC, such as 2026-11-26T08:00+01:00.")
+    if _ms(moment) < 0:
+        raise GenerationRefusedError(f"--until {until}: no record is from before 1970.")
     return moment
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def _bounds(place: Place, stop: LogPlace | datetime) -> Mapping[int, int]:
@@ -246,7 +253,11 @@ def _bounds(place: Place, stop: LogPlace | datetime) -> Mapping[int, int]:
     assert place.kafka is not None
     with closing(LogTail(place.kafka, place.partitions)) as tail:
         if isinstance(stop, datetime):
-            return tail.at(int(stop.timestamp() * 1000))
+            if _ms(stop) >= place.clock.now_ms():
+                raise GenerationRefusedError(
+                    "--until: that time has not come yet, and nobody knows what comes until then."
+                )
+            return tail.at(_ms(stop))
         if stop.partition not in tail.ends():
             raise GenerationRefusedError(f"The log has no partition {stop.partition}.")
         return {**tail.at(tail.time_of(*stop)), stop.partition: stop.offset + 1}

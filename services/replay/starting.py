@@ -1,5 +1,6 @@
 """What a replay would do now: begin, continue, or refuse in one sentence that says what to do."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -84,6 +85,22 @@ def plan(place: Place, reserve: float, fold_version: int = VERSION) -> Plan:
             "or give a smaller --reserve."
         )
     return Plan(Doing.BEGIN, None, fold_version, found)
+
+
+def refuse_beyond(place: Place, planned: Plan, until: Mapping[int, int]) -> None:
+    """Raises GenerationRefusedError where what would be gone on with has come further than it shall: none goes back.
+
+    `until`: for some partitions, the offset before which to stop.
+    """
+    if planned.doing is not Doing.RESUME or planned.generation is None:
+        return
+    stands = place.offsets(planned.generation)
+    beyond = [each for each, stop in until.items() if (stands[each] or 0) > stop]
+    if beyond:
+        raise GenerationRefusedError(
+            f"{planned.generation} is half made and stands beyond that in partition {beyond[0]}, at offset "
+            f"{stands[beyond[0]]}: `replay retire {planned.generation}` first, and start again."
+        )
 
 
 def begin(place: Place, planned: Plan) -> str:

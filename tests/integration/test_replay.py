@@ -103,7 +103,13 @@ def test_a_switch_and_the_way_back_under_load_lose_and_double_no_effect(stand: R
 def test_a_stop_that_the_log_has_not_is_refused_before_a_generation_is_begun(stand: ReplayStand) -> None:
     stand.retire_all()
     before = stand.states()
-    for until, why in (("9-0", "no partition 9"), ("0-999999999", "no record 0-999999999"), ("soon", "--until soon")):
+    for until, why in (
+        ("9-0", "no partition 9"),
+        ("0-999999999", "no record 0-999999999"),
+        ("soon", "--until soon"),
+        ("2999-01-01T00:00Z", "has not come yet"),
+        ("1969-12-31T00:00Z", "before 1970"),
+    ):
         assert why in stand.refused("replay", "start", "--until", until)
         assert why in stand.refused("replay", "start", "--until", until, "--yes")
     assert stand.states() == before

@@ -97,6 +97,8 @@ def test_a_replay_stops_where_it_is_told_to_and_goes_on_later(stand: ReplayStand
     (generation,) = (name for name in pointer.records if record_of(pointer, name).state == "filling")
     assert stand.roles.offsets(generation, [partition])[partition] == end // 2 + 1
     wait_until(lambda: not stand.roles.attending(generation), within_s=WITHIN_S, what="the replay is gone")
+    for yes in ((), ("--yes",)):
+        assert "stands beyond that" in stand.refused("replay", "start", "--until", f"{partition}-{end // 4}", *yes)
     assert stand.started(*words, "--no-follow").wait(WITHIN_S) == 0
     assert stand.await_whole() == generation
 

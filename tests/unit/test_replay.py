@@ -45,7 +45,7 @@ from services.replay.differences import differences
 from services.replay.order import Order, Pacing, Told
 from services.replay.pace import Pace, Throttle
 from services.replay.place import Place
-from services.replay.starting import Doing, begin, plan, to_follow
+from services.replay.starting import Doing, begin, plan, refuse_beyond, to_follow
 from services.replay.watching import Watch
 
 NOWHERE = {"MEDCHAIN_KAFKA": "127.0.0.1:1", "MEDCHAIN_REDIS": "redis://127.0.0.1:1"}
@@ -433,12 +433,27 @@ def test_a_start_is_refused_without_room_and_says_how_much_there_is(world: World
         plan(world.place, 0.1, 4)
 
 
-@pytest.mark.parametrize("until", ["nonsense", "3-", "2026-11-26T08:00"], ids=["neither", "half a position", "no zone"])
+@pytest.mark.parametrize(
+    "until",
+    ["nonsense", "3-", "2026-11-26T08:00", "1969-12-31T00:00Z"],
+    ids=["neither", "half a position", "no zone", "before there were clocks"],
+)
 @pytest.mark.parametrize("yes", [[], ["--yes"]], ids=["asked", "done"])
 def test_a_stop_that_is_none_is_refused_before_anything_is_begun_or_even_reached(until: str, yes: list[str]) -> None:
     said = CliRunner().invoke(replay, ["start", "--until", until, *yes], env=NOWHERE)
     assert said.exit_code == 2
     assert said.stderr.startswith("--until"), said.stderr
+
+
+def test_what_was_made_further_than_the_stop_is_not_taken_for_the_view_of_then(world: World) -> None:
+    for generation in (world.old, world.new):
+        for offset in range(3):
+            world.judge(generation, offset)
+    mark(world.place.roles, world.new, GenerationState.FILLING)
+    planned = plan(world.place, 0.1, 4)
+    refuse_beyond(world.place, planned, {0: 3})
+    with pytest.raises(GenerationRefusedError, match=f"offset 3: `replay retire {world.new}` first"):
+        refuse_beyond(world.place, planned, {0: 2})
 
 
 def test_of_two_replays_that_are_started_in_one_moment_the_later_one_gives_way() -> None:
