@@ -14,7 +14,7 @@ from services.medication_list.fold import Verdict
 from services.medication_list.read_api.positions import position_of
 from services.medication_list.read_api.view import show
 from services.medication_list.refolding.refolder import Refold
-from services.medication_list.relay.outgoing import topic_of
+from services.medication_list.stored.effects import topic_of
 
 
 class AnswerTold(Struct, frozen=True):

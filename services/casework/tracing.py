@@ -21,8 +21,8 @@ from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, header
 from services.medication_list.refolding.patient_fold import as_it_stood, fold_anew
-from services.medication_list.relay.outgoing import effect_id_of, topic_of
 from services.medication_list.store.waiting import FIRST
+from services.medication_list.stored.effects import effect_id_of, topic_of
 from services.medication_list.stored.event_index import is_parked, places_of
 from services.medication_list.stored.packing import unpack_effect, unpack_memory
 from services.publishing.kafka_clients import connect

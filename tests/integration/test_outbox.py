@@ -21,7 +21,6 @@ from services.identity.sealing import SealedIdentityContent, Sealer
 from services.medication_list.fold.judgement import NoticeDue, OrderDue, ReceiptDue
 from services.medication_list.fold.state import Allergies
 from services.medication_list.log.source_log import KafkaSourceLog, SourceLogUnavailableError
-from services.medication_list.relay.outgoing import effect_id_of
 from services.medication_list.relay.party_topics import KafkaPartyTopics, MemoryPartyTopics
 from services.medication_list.relay.relay import LEASE_MS, Relay
 from services.medication_list.store.link import Link
@@ -34,6 +33,7 @@ from services.medication_list.store.redis_outbox import RedisOutbox
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning
+from services.medication_list.stored.effects import effect_id_of
 from services.medication_list.stored.packing import pack_effect
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_log import KafkaLog

@@ -12,8 +12,8 @@ from services.medication_list.fold import Memory, Patient, evolve, park
 from services.medication_list.fold.judgement import Effect, ReceiptDue
 from services.medication_list.fold.state import META, Meta
 from services.medication_list.judging.items import Item, Readable, Unreadable, item_of, opened_by, with_receipt
-from services.medication_list.relay.outgoing import effect_id_of, topic_of
 from services.medication_list.store.keys import disputed_name
+from services.medication_list.stored.effects import effect_id_of, topic_of
 from services.medication_list.stored.packing import pack_field, pack_memory
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.broker import Broker

@@ -15,8 +15,8 @@ from services.admission.read_token import ReadToken
 from services.medication_list.fold.judgement import NoticeDue, ReceiptDue
 from services.medication_list.read_api.view import show_treatment
 from services.medication_list.refolding.refolder import Refold, RefoldRefusedError
-from services.medication_list.relay.outgoing import effect_id_of
 from services.medication_list.stored.answered import ANSWERED
+from services.medication_list.stored.effects import effect_id_of
 from services.medication_list.stored.packing import unpack_field
 from tests.oracle.histories import history
 from tests.unit.fold_world import (

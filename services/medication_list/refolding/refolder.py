@@ -47,9 +47,9 @@ from services.medication_list.judging.items import Item, Readable, Unreadable, i
 from services.medication_list.log.record import Record
 from services.medication_list.log.record_log import AnotherLogError, RecordLog, all_of
 from services.medication_list.refolding.patient_fold import PatientFold, fold_anew, reason_of
-from services.medication_list.relay.outgoing import effect_id_of
 from services.medication_list.store.port import PatientRewrite, Refused, RefusedWhy, Store, WholePatient, Written
 from services.medication_list.stored.answered import ANSWERED, Answered, ChangedAnswer
+from services.medication_list.stored.effects import effect_id_of
 from services.medication_list.stored.event_index import is_parked, places_of
 from services.medication_list.stored.packing import pack_effect, pack_field, pack_memory, unpack_field
 from services.publishing.partitioning import partition_of

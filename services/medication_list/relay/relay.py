@@ -22,12 +22,13 @@ from services.identity.sealing import SealBroken, Sealer
 from services.medication_list.fold.judgement import Effect, ReceiptDue
 from services.medication_list.log.source_log import PROGRESS_TOPIC, SourceLogUnavailableError
 from services.medication_list.relay.metrics import RelayMetrics
-from services.medication_list.relay.outgoing import effect_id_of, outgoing, topic_of
+from services.medication_list.relay.outgoing import outgoing
 from services.medication_list.relay.party_topics import PartyTopics
 from services.medication_list.relay.refused_topics import RefusedTopics
 from services.medication_list.relay.unsent import NOTED_AT_MOST, unsent_records
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.waiting import FIRST, Outbox, Unsent, WaitingEntry
+from services.medication_list.stored.effects import effect_id_of, topic_of
 from services.medication_list.stored.packing import WaitingEffect, unpack_effect
 from services.publishing.kafka_log import DELIVERY_TIMEOUT_MS
 from services.publishing.log import (
