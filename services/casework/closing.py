@@ -16,7 +16,7 @@ from services.identity.registers import InvalidIdentifier, parse_organisation_nu
 from services.medication_list.fold.remembering import event_key, recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.judging.items import Readable, item_of
-from services.medication_list.read_api.positions import Place, position_of
+from services.medication_list.log.positions import LogPlace, position_of
 from services.medication_list.store.port import Refused
 from services.medication_list.stored.packing import unpack_memory
 from services.medication_list.stored.parked_note import ParkedNote, pack_note
@@ -42,7 +42,7 @@ class Closing(Struct, frozen=True, omit_defaults=True):
     """The position of the event that closed it."""
 
 
-def closing_of(desk: Desk, place: Place, *, although_mendable: bool) -> Closing:
+def closing_of(desk: Desk, place: LogPlace, *, although_mendable: bool) -> Closing:
     """What closing would do. Raises CaseRefusedError where it must not be done."""
     note = note_at(desk, place)
     if note.closed is not None:
@@ -59,7 +59,7 @@ def closing_of(desk: Desk, place: Place, *, although_mendable: bool) -> Closing:
     return Closing(position_of(*place), str(note.reason), note.patient is not None)
 
 
-def close(desk: Desk, place: Place, closing: Closing, reason: str, organisation: str) -> Closing:
+def close(desk: Desk, place: LogPlace, closing: Closing, reason: str, organisation: str) -> Closing:
     """Do it. Raises CaseRefusedError, LogUnavailable, NotCurrentError, NotNowError, StoreUnavailableError."""
     note = note_at(desk, place)
     if note.patient is None:
@@ -83,11 +83,11 @@ def close(desk: Desk, place: Place, closing: Closing, reason: str, organisation:
         closing,
         done=True,
         closed_at=position_of(place.partition, offset),
-        outcome=_outcome_of(desk, event, Place(place.partition, offset)),
+        outcome=_outcome_of(desk, event, LogPlace(place.partition, offset)),
     )
 
 
-def _outcome_of(desk: Desk, event: Event[ParkedRecordClosed], at: Place) -> str:
+def _outcome_of(desk: Desk, event: Event[ParkedRecordClosed], at: LogPlace) -> str:
     deadline = time.monotonic() + _JUDGED_WITHIN_S
     while desk.store.next_offsets([at.partition])[at.partition] <= at.offset:
         if time.monotonic() >= deadline:
@@ -104,7 +104,7 @@ def _outcome_of(desk: Desk, event: Event[ParkedRecordClosed], at: Place) -> str:
     return f"refused({verdict.reason})" if verdict.reason else verdict.outcome
 
 
-def _close_by_note(desk: Desk, place: Place, note: ParkedNote, closing: Closing) -> Closing:
+def _close_by_note(desk: Desk, place: LogPlace, note: ParkedNote, closing: Closing) -> Closing:
     """It marks no list, so nothing but what operators are shown depends on it; a view made anew lists it again."""
     packed = pack_note(replace(note, closed=NOBODYS))
     for _ in range(_ATTEMPTS):

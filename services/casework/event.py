@@ -11,7 +11,7 @@ from services.casework.looking import Operator, PatientFile, Pseudonym, Reason, 
 from services.casework.telling import answered, instant
 from services.casework.tracing import Trace, place_of_event, trace
 from services.command_line.telling import AsJson, tell
-from services.medication_list.read_api.positions import InvalidPositionError, Place, place_of
+from services.medication_list.log.positions import InvalidPositionError, LogPlace, place_of
 
 EventId = Annotated[str, typer.Argument(metavar="ID", help="The event's id; of one that nobody can read, its ce_id.")]
 Position = Annotated[
@@ -60,7 +60,7 @@ def make_app(desk_opened: DeskOpened) -> typer.Typer:
     return app
 
 
-def place_at(desk: Desk, position: str) -> Place:
+def place_at(desk: Desk, position: str) -> LogPlace:
     """The place that a position names. Raises CaseRefusedError."""
     try:
         return place_of(position, desk.partitions)

@@ -16,9 +16,9 @@ from schemas.reasons import ParkReason
 from services.casework.desk import Desk, NotThereError
 from services.casework.numbers import MASK, mask
 from services.medication_list.judging.items import Readable, item_of
+from services.medication_list.log.positions import LogPlace, position_of
 from services.medication_list.log.record import Record
 from services.medication_list.log.record_log import all_of
-from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.stored_events import header
 from services.medication_list.stored.parked_note import ParkedNote, unpack_note
 
@@ -67,10 +67,10 @@ def parked_records(desk: Desk) -> Iterator[ParkedRecord]:
         for start in range(0, len(offsets), _AT_ONCE):
             some = offsets[start : start + _AT_ONCE]
             records = desk.records.read(partition, some)
-            yield from (_parked(desk, Place(partition, each), notes[each], records.get(each)) for each in some)
+            yield from (_parked(desk, LogPlace(partition, each), notes[each], records.get(each)) for each in some)
 
 
-def note_at(desk: Desk, place: Place) -> ParkedNote:
+def note_at(desk: Desk, place: LogPlace) -> ParkedNote:
     """Why the record at this place is parked. Raises NotThereError where none is."""
     packed = desk.store.parked(place.partition).get(place.offset)
     if packed is None:
@@ -78,7 +78,7 @@ def note_at(desk: Desk, place: Place) -> ParkedNote:
     return unpack_note(packed)
 
 
-def shown(desk: Desk, place: Place) -> ShownRecord:
+def shown(desk: Desk, place: LogPlace) -> ShownRecord:
     """One parked record. Raises NotThereError, and as `parked_records` does."""
     note = note_at(desk, place)
     record = desk.records.read(place.partition, [place.offset]).get(place.offset)
@@ -109,7 +109,7 @@ def _header(record: Record | None, name: str) -> str | None:
     return None if text is None else mask(text)
 
 
-def _parked(desk: Desk, place: Place, note: ParkedNote, record: Record | None) -> ParkedRecord:
+def _parked(desk: Desk, place: LogPlace, note: ParkedNote, record: Record | None) -> ParkedRecord:
     item = None if record is None else item_of(record, place.partition, desk.partitions, desk.framing)
     return ParkedRecord(
         position=position_of(*place),

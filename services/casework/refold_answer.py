@@ -11,7 +11,7 @@ from services.casework.desk import Desk
 from services.casework.telling import instant
 from services.casework.timeline import Change, changes_between, unpacked
 from services.medication_list.fold import Verdict
-from services.medication_list.read_api.positions import position_of
+from services.medication_list.log.positions import position_of
 from services.medication_list.read_api.view import show
 from services.medication_list.refolding.refolder import Refold
 from services.medication_list.stored.effects import topic_of

@@ -15,10 +15,10 @@ from services.casework.desk import Desk, NotNowError, NotThereError
 from services.medication_list.fold.judgement import Effect, NoticeDue, OrderDue
 from services.medication_list.fold.remembering import event_key, recollect
 from services.medication_list.fold.state import Remembered
+from services.medication_list.log.positions import LogPlace, position_of
 from services.medication_list.log.record import Record
 from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.log_lookup import unframed
-from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, header
 from services.medication_list.refolding.patient_fold import as_it_stood, fold_anew
 from services.medication_list.store.waiting import FIRST
@@ -71,22 +71,22 @@ class Trace(Struct, frozen=True, omit_defaults=True):
     effects: tuple[TracedEffect, ...] = ()
 
 
-def place_of_event(desk: Desk, event_id: str, patient: str) -> Place:
+def place_of_event(desk: Desk, event_id: str, patient: str) -> LogPlace:
     """Where a patient's event is. Raises NotThereError if the patient has none of that id."""
     partition = desk.partition_of(patient)
     whole = desk.store.read_whole(partition, patient, with_index=True)
     packed = whole.remembered.get(event_key(event_id))
     known = None if packed is None else unpack_memory(event_key(event_id), packed)
     if isinstance(known, Remembered):
-        return Place(partition, known.offset)
+        return LogPlace(partition, known.offset)
     parked = [offset for offset, each in places_of(whole.fields, whole.remembered).items() if is_parked(each)]
     for offset, record in all_of(patient, partition, parked, desk.records.read(partition, parked)).items():
         if event_id_of(unframed(record, desk.framing)) == event_id:
-            return Place(partition, offset)
+            return LogPlace(partition, offset)
     raise NotThereError("This patient has no event of that id, judged or parked.")
 
 
-def trace(desk: Desk, place: Place) -> tuple[Trace, str | None]:
+def trace(desk: Desk, place: LogPlace) -> tuple[Trace, str | None]:
     """The record at this place, and whose it is. Raises NotThereError, NotNowError, LogLookupError, StoreUnavailableError."""
     found = desk.records.read(place.partition, [place.offset]).get(place.offset)
     if found is None:
@@ -98,7 +98,7 @@ def trace(desk: Desk, place: Place) -> tuple[Trace, str | None]:
     return _traced(desk, place, record, patient, stands), patient
 
 
-def _traced(desk: Desk, place: Place, record: Record, patient: str | None, stands: int) -> Trace:
+def _traced(desk: Desk, place: LogPlace, record: Record, patient: str | None, stands: int) -> Trace:
     event = event_of(record)
     facts: dict[str, Any] = {
         "event_id": event_id_of(record),
@@ -121,7 +121,7 @@ def _traced(desk: Desk, place: Place, record: Record, patient: str | None, stand
     return Trace(**facts)
 
 
-def _judgement(desk: Desk, place: Place, patient: str, event_id: str | None) -> dict[str, Any]:
+def _judgement(desk: Desk, place: LogPlace, patient: str, event_id: str | None) -> dict[str, Any]:
     whole = desk.store.read_whole(place.partition, patient, with_index=True)
     was = places_of(whole.fields, whole.remembered)
     known = was.get(place.offset)
@@ -147,7 +147,9 @@ def _judgement(desk: Desk, place: Place, patient: str, event_id: str | None) -> 
 # --- Effects -----------------------------------------------------------------------------------------------------
 
 
-def _effects(desk: Desk, place: Place, patient: str, was: Mapping[int, Remembered | None]) -> tuple[TracedEffect, ...]:
+def _effects(
+    desk: Desk, place: LogPlace, patient: str, was: Mapping[int, Remembered | None]
+) -> tuple[TracedEffect, ...]:
     """What the fold says that the event brought about, and what a refold has put into the outbox for it since."""
     records = all_of(patient, place.partition, was, desk.records.read(place.partition, list(was)))
     fold = fold_anew(place.partition, as_it_stood(records, was, place.partition, desk.partitions, desk.framing))

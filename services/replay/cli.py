@@ -20,7 +20,7 @@ from deploy.local.supervisor import end_on_signals
 from services.casework.looking import Operator, ReasonToShow, Show, values_looked_at
 from services.command_line.telling import AsJson, Yes, err, out, tell
 from services.medication_list.generations import GenerationRefusedError, GenerationState, record_of
-from services.medication_list.read_api.positions import Place as LogPlace
+from services.medication_list.log.positions import LogPlace
 from services.replay import retiring, switching
 from services.replay.child import ChildReader
 from services.replay.compare import Comparison, compare, kinds_of

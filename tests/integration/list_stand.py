@@ -24,9 +24,9 @@ from services.medication_list.driver.batches import Applied, Fetch, PartitionBat
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRecord, enter
 from services.medication_list.judging.judge import Judge
+from services.medication_list.log.positions import LogPlace, position_of
 from services.medication_list.log.source_log import KafkaSourceLog
 from services.medication_list.read_api.app import create_app, opened
-from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.settings import MedicationListSettings
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles
@@ -77,7 +77,7 @@ class ListStand:
             read_token_key=SecretStr((b"r" * 32).hex()),
         )
         self.http: httpx.Client
-        self.appended: dict[Place, bytes] = {}
+        self.appended: dict[LogPlace, bytes] = {}
         self._patients = 0
         self._minutes = 0
         self.begin()
@@ -95,7 +95,7 @@ class ListStand:
 
     # --- The log --------------------------------------------------------------------------------------------------
 
-    def say(self, patient: Patient, said: Said, *, event_id: str | None = None, judge: bool = True) -> Place:
+    def say(self, patient: Patient, said: Said, *, event_id: str | None = None, judge: bool = True) -> LogPlace:
         """Append an event a minute later than the one before, by everybody's clock; judge it unless told not to."""
         self._minutes += 1
         now_ms = self.clock.now_ms() + MINUTE_MS
@@ -103,12 +103,12 @@ class ListStand:
         said = replace(said, body=_of_this_patient(said.body, patient), event_id=event_id)
         return self._append_said(patient, said, now_ms, judge=judge)
 
-    def say_anothers(self, patient: Patient, said: Said) -> Place:
+    def say_anothers(self, patient: Patient, said: Said) -> LogPlace:
         """As `say`, with the ids as they are: another patient's, perhaps."""
         self.clock.set(self.clock.now_ms() + MINUTE_MS)
         return self._append_said(patient, said, self.clock.now_ms(), judge=True)
 
-    def _append_said(self, patient: Patient, said: Said, now_ms: int, *, judge: bool) -> Place:
+    def _append_said(self, patient: Patient, said: Said, now_ms: int, *, judge: bool) -> LogPlace:
         body = said.body
         if isinstance(body, ev.PrescriptionIssued):
             sealed = SEALER.seal(SealedIdentityContent(patient.national_id, "Ola Nordmann"), patient.key)
@@ -124,7 +124,7 @@ class ListStand:
         self.last_event_id = event.event_id
         return self.append(patient, codec.encode(event), event.event_id, judge=judge)
 
-    def append(self, patient: Patient, value: bytes, event_id: str, *, judge: bool = True) -> Place:
+    def append(self, patient: Patient, value: bytes, event_id: str, *, judge: bool = True) -> LogPlace:
         """Append these bytes; the broker's time is the stand's clock."""
         headers = cloud_event_headers(event_id=event_id, event_type="T", source="s", time_ms=self.clock.now_ms())
         sent = self.producer.send(
@@ -137,7 +137,7 @@ class ListStand:
         ).get(10)
         if judge:
             self.judge()
-        place = Place(sent.partition, sent.offset)
+        place = LogPlace(sent.partition, sent.offset)
         self.appended[place] = value
         return place
 
@@ -185,7 +185,7 @@ class ListStand:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def outcome(self, patient: Patient, place: Place, event_id: str, wait_ms: int = 2_000) -> httpx.Response:
+    def outcome(self, patient: Patient, place: LogPlace, event_id: str, wait_ms: int = 2_000) -> httpx.Response:
         """What the services ask: without the record, and with it, as they do, which must come to the same."""
         asked = {"patient": patient.key, "event_id": event_id, **place._asdict(), "wait_ms": wait_ms}
         answer = self.http.post("/internal/outcomes", json=asked)
@@ -226,7 +226,7 @@ def is_event(record: bytes) -> bool:
         return False
 
 
-def position(place: Place) -> str:
+def position(place: LogPlace) -> str:
     """As answers tell it."""
     return position_of(*place)
 

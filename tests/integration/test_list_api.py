@@ -21,8 +21,8 @@ from openapi_spec_validator import validate
 
 from deploy.local.waiting import wait_until
 from services.admission.read_token import NO_WHOLE_LIST, ReadToken
+from services.medication_list.log.positions import LogPlace
 from services.medication_list.read_api.event_places import KEPT_S
-from services.medication_list.read_api.positions import Place
 from services.pharmacy.api import pharmacy_app
 from services.pharmacy.search import asked_of
 from tests.integration.list_stand import PARTITIONS, ListStand, Patient, a_list_stand, position
@@ -349,7 +349,9 @@ def test_an_outcome_is_told_of_this_patients_record_alone(stand: ListStand) -> N
     place, event_id = stand.say(patient, issued("R1")), stand.last_event_id
     assert stand.outcome(other, place, event_id).status_code == 404
     assert stand.outcome(patient, place, str(uuid.uuid4())).status_code == 404
-    assert stand.outcome(patient, Place(place.partition, place.offset + 1000), event_id, wait_ms=0).status_code == 404
+    assert (
+        stand.outcome(patient, LogPlace(place.partition, place.offset + 1000), event_id, wait_ms=0).status_code == 404
+    )
 
 
 # --- One event, looked up later -----------------------------------------------------------------------------------

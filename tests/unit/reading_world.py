@@ -18,6 +18,7 @@ from services.identity.national_id import synthetic
 from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
 from services.medication_list.judging.judge import Judge
+from services.medication_list.log.positions import place_of
 from services.medication_list.log.record_log import MemoryRecordLog
 from services.medication_list.read_api.api import Parts
 from services.medication_list.read_api.app import create_app
@@ -25,7 +26,6 @@ from services.medication_list.read_api.event_places import EventPlaces
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import Outcomes
-from services.medication_list.read_api.positions import place_of
 from services.medication_list.read_api.presenting import to_json
 from services.medication_list.read_api.read_metrics import ReadMetrics
 from services.medication_list.read_api.requests import OutcomeAsked

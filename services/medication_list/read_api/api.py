@@ -16,6 +16,7 @@ from services.clock import Clock
 from services.health import Readiness, Trouble, TroubleReason
 from services.identity.national_id import NationalId
 from services.identity.registers import InvalidIdentifier, parse_uuid
+from services.medication_list.log.positions import InvalidPositionError, LogPlace, place_of, position_of
 from services.medication_list.read_api.as_of import past_of
 from services.medication_list.read_api.documents import (
     EVENT,
@@ -48,7 +49,6 @@ from services.medication_list.read_api.locked import (
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
 from services.medication_list.read_api.outcomes import NotInLogError, Outcomes
-from services.medication_list.read_api.positions import InvalidPositionError, Place, place_of, position_of
 from services.medication_list.read_api.presenting import to_json
 from services.medication_list.read_api.requests import (
     FirstReportAsked,
@@ -163,7 +163,7 @@ async def _reach(parts: Parts, patient: str, position: str) -> None:
         )
 
 
-def _own_place(parts: Parts, patient: str, position: str, field: str) -> Place:
+def _own_place(parts: Parts, patient: str, position: str, field: str) -> LogPlace:
     """The place that a position names, whose form was judged. Raises a 422 problem for one that is none of this patient's."""
     place = place_of(position, parts.partitions)
     if place.partition != parts.reader.partition_of(patient):
@@ -199,14 +199,14 @@ async def read_event(request: Request, event_id: str, _: AnyCaller, position: st
     return _answer(outcome)
 
 
-def _stated(parts: Parts, position: str) -> Place:
+def _stated(parts: Parts, position: str) -> LogPlace:
     try:
         return place_of(position, parts.partitions)
     except InvalidPositionError:
         raise wrong(("position",), DoorReason.WRONG_FORMAT) from None
 
 
-def _pending(event_id: str, place: Place) -> Response:
+def _pending(event_id: str, place: LogPlace) -> Response:
     content = {"event_id": event_id, "outcome": "pending", "position": position_of(*place)}
     return _answer(content, 202, {"Retry-After": str(RETRY_AFTER_S)})
 
@@ -256,7 +256,7 @@ async def outcome(request: Request) -> Response:
     """The outcome of an event that a service appended, and what it is about, as it is now."""
     parts = _parts(request)
     asked = asked_from_within(OutcomeAsked, await request.body())
-    place = Place(asked.partition, asked.offset)
+    place = LogPlace(asked.partition, asked.offset)
     remembering = asyncio.create_task(parts.places.remember(asked.event_id, place), name="event-place")
     try:
         judged = await _existing(parts.outcomes.awaited(asked, parts.clock.now_ms))

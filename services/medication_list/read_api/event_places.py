@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from services.medication_list.read_api.positions import Place, place_of, position_of
+from services.medication_list.log.positions import LogPlace, place_of, position_of
 from services.medication_list.store.link import SOCKET_TIMEOUT_S, command
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.shared_connection import SharedConnection
@@ -25,7 +25,7 @@ class EventPlaces:
         self._gathered: list[bytes] = []
         self._remembering: asyncio.Task[None] | None = None
 
-    async def remember(self, event_id: str, place: Place) -> None:
+    async def remember(self, event_id: str, place: LogPlace) -> None:
         """Keep the first place of an event for two days. Raises StoreUnavailableError.
 
         It leaves with what else is to be remembered within a few milliseconds: its caller waits for longer, for an outcome.
@@ -42,7 +42,7 @@ class EventPlaces:
         gathered, self._gathered, self._remembering = self._gathered, [], None
         await self._exchanged(gathered)
 
-    async def find(self, event_id: str) -> Place | None:
+    async def find(self, event_id: str) -> LogPlace | None:
         """Where an event is, None if it did not come over HTTP recently. Raises StoreUnavailableError."""
         (found,) = await self._exchanged([command("GET", _key(event_id))])
         return None if found is None else place_of(found.decode(), self._partitions)

@@ -14,13 +14,13 @@ from schemas.reasons import ParkReason, Reason
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import recollect
 from services.medication_list.fold.state import META, Remembered
+from services.medication_list.log.positions import position_of
 from services.medication_list.log.record import Record
 from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.list_answer import standing
 from services.medication_list.read_api.locked import Withheld
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.outcomes import FirstOutcome, first_outcome, named_by
-from services.medication_list.read_api.positions import position_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, fields_in, places_of
 from services.medication_list.store.reading import ViewReader
 from services.medication_list.stored.answered import ANSWERED, changed_answers

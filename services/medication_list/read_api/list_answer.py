@@ -16,7 +16,7 @@ from schemas.medication_list import (
     ShownTreatment,
 )
 from services.medication_list.log.last_record import recorded_at_ms_in
-from services.medication_list.read_api.positions import position_before
+from services.medication_list.log.positions import position_before
 from services.medication_list.read_api.view import Fields, incomplete_since
 from services.medication_list.store.reading import Found
 

@@ -12,11 +12,11 @@ from schemas.reasons import ParkReason, Reason
 from services.medication_list.fold.judgement import Verdict
 from services.medication_list.fold.remembering import event_key, natural_key, parked_key, recollect
 from services.medication_list.fold.state import Remembered
+from services.medication_list.log.positions import LogPlace, position_of
 from services.medication_list.log.record import Record
 from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.log_lookup import LogLookup
 from services.medication_list.read_api.number_conflicts import NumberConflicts
-from services.medication_list.read_api.positions import Place, position_of
 from services.medication_list.read_api.requests import OutcomeAsked
 from services.medication_list.read_api.resources import resource_of
 from services.medication_list.read_api.stored_events import event_id_of, event_of, places_of
@@ -72,7 +72,7 @@ class Outcomes:
         self._numbers = numbers
         self._log = log
 
-    async def of(self, event_id: str, place: Place) -> Outcome | None:
+    async def of(self, event_id: str, place: LogPlace) -> Outcome | None:
         """The outcome of the event at this place, without resource; None while it is not judged.
 
         Raises NotInLogError, NotReadyError, StoreUnavailableError, LogLookupError.
@@ -86,7 +86,7 @@ class Outcomes:
 
         None when it was not judged in time. Raises as `of` does.
         """
-        event_id, place, patient = asked.event_id, Place(asked.partition, asked.offset), asked.patient
+        event_id, place, patient = asked.event_id, LogPlace(asked.partition, asked.offset), asked.patient
         event = self._sent(asked) if asked.record else await self._logged(asked)
         shown = await self._reader.shown_from(patient, _keys(event_id, place), place.offset + 1, asked.wait_ms)
         if shown is None:
@@ -134,12 +134,12 @@ class Outcomes:
 
         Raises NotInLogError where it is not this patient's, or has another id.
         """
-        record = await self._record(asked.event_id, Place(asked.partition, asked.offset))
+        record = await self._record(asked.event_id, LogPlace(asked.partition, asked.offset))
         if _owner_of(record) != asked.patient:
             raise NotInLogError
         return event_of(record)
 
-    async def _record(self, event_id: str, place: Place) -> Record:
+    async def _record(self, event_id: str, place: LogPlace) -> Record:
         record = (await self._log.read(place.partition, [place.offset])).get(place.offset)
         if record is None or event_id_of(record) != event_id:
             raise NotInLogError
@@ -147,7 +147,7 @@ class Outcomes:
             raise NotInLogError
         return record
 
-    async def _judged(self, event_id: str, place: Place, event: Event[Body] | None, found: Found) -> Outcome | None:
+    async def _judged(self, event_id: str, place: LogPlace, event: Event[Body] | None, found: Found) -> Outcome | None:
         """What the patient's index says of the record; the log is asked only for one whose event id was known before."""
         keys = _keys(event_id, place)
         if found.offset <= place.offset:
@@ -177,7 +177,7 @@ class Outcomes:
         first = min(same, key=lambda each: each.offset, default=known)
         return first if first.offset < known.offset else None
 
-    async def _claimed(self, patient: str, place: Place, body: Body) -> str | None:
+    async def _claimed(self, patient: str, place: LogPlace, body: Body) -> str | None:
         """The prescription of the claim that was given back; the view forgets it, the patient's own events tell it."""
         if not isinstance(body, ClaimAborted | ClaimReleased):
             return None
@@ -192,7 +192,7 @@ class Outcomes:
         return None
 
 
-def _keys(event_id: str, place: Place) -> tuple[bytes, bytes]:
+def _keys(event_id: str, place: LogPlace) -> tuple[bytes, bytes]:
     return parked_key(place.offset), event_key(event_id)
 
 

@@ -14,7 +14,7 @@ from services.admission.errors import Finding, TurnedAway, findings_of
 from services.admission.fields import AT_ONCE_UNLESS_SAID, PageSize
 from services.admission.models import model_of, struct_of
 from services.admission.rules import FUTURE_TOLERANCE_MS, broken_rules, door_rule
-from services.medication_list.read_api.positions import InvalidPositionError, place_of
+from services.medication_list.log.positions import InvalidPositionError, place_of
 from services.problems import Problem, invalid
 from services.problems.guard import Given
 from services.topics.registry import EVENTS_TOPIC, load

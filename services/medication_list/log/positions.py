@@ -10,7 +10,7 @@ class InvalidPositionError(ValueError):
     """A text that no answer of ours ever held as a position."""
 
 
-class Place(NamedTuple):
+class LogPlace(NamedTuple):
     """Where one record is."""
 
     partition: int
@@ -27,9 +27,9 @@ def position_before(partition: int, offset: int) -> str | None:
     return position_of(partition, offset - 1) if offset > 0 else None
 
 
-def place_of(position: str, partitions: int) -> Place:
+def place_of(position: str, partitions: int) -> LogPlace:
     """The place that a position names, of a log with so many partitions. Raises InvalidPositionError."""
     found = _FORM.fullmatch(position)
     if found is None or int(found[1]) >= partitions:
         raise InvalidPositionError("not a position of this log")
-    return Place(int(found[1]), int(found[2]))
+    return LogPlace(int(found[1]), int(found[2]))
