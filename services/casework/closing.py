@@ -36,7 +36,7 @@ class Closing(Struct, frozen=True, omit_defaults=True):
     position: str
     park_reason: str
     by_event: bool
-    done: bool = False
+    done: bool
     outcome: str | None = None
     closed_at: str | None = None
     """The position of the event that closed it."""
@@ -56,18 +56,26 @@ def closing_of(desk: Desk, place: LogPlace, *, although_mendable: bool) -> Closi
             f"A record that is parked({note.reason}) can be mended, and takes effect then also if it was closed: release "
             "what is missing, or say --although-mendable."
         )
-    return Closing(position_of(*place), str(note.reason), note.patient is not None)
+    return Closing(position_of(*place), str(note.reason), note.patient is not None, done=False)
+
+
+def organisation_of(closing: Closing, said: str | None) -> str:
+    """Whose operator closes it; of what is closed by a note it need not be said. Raises CaseRefusedError."""
+    if said is None:
+        if closing.by_event:
+            raise CaseRefusedError("Say --organisation: the closing stands in the log, and who is behind it.")
+        return ""
+    try:
+        return parse_organisation_number(said)
+    except InvalidIdentifier as error:
+        raise CaseRefusedError(f"--organisation: {error}.") from None
 
 
 def close(desk: Desk, place: LogPlace, closing: Closing, reason: str, organisation: str) -> Closing:
-    """Do it. Raises CaseRefusedError, LogUnavailable, NotCurrentError, NotNowError, StoreUnavailableError."""
+    """Do it, for whom `organisation_of` said. Raises LogUnavailable, NotCurrentError, NotNowError, StoreUnavailableError."""
     note = note_at(desk, place)
     if note.patient is None:
         return _close_by_note(desk, place, note, closing)
-    try:
-        source = Source(system=SYSTEM, organisation=parse_organisation_number(organisation), role="operator")
-    except InvalidIdentifier as error:
-        raise CaseRefusedError(f"--organisation: {error}.") from None
     now_ms = desk.clock.now_ms()
     event = Event(
         # The same closing, repeated because the first got no answer, is a duplicate.
@@ -75,7 +83,7 @@ def close(desk: Desk, place: LogPlace, closing: Closing, reason: str, organisati
         patient=note.patient,
         occurred_at_ms=now_ms,
         received_at_ms=now_ms,
-        source=source,
+        source=Source(system=SYSTEM, organisation=organisation, role="operator"),
         body=ParkedRecordClosed(offset=place.offset, reason=reason),
     )
     offset = desk.append(event)

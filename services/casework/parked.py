@@ -9,7 +9,8 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from services.casework.closing import Closing, close, closing_of
+from schemas.reasons import ParkReason
+from services.casework.closing import Closing, close, closing_of, organisation_of
 from services.casework.desk import CaseRefusedError, Desk, DeskOpened, open_desk
 from services.casework.event import place_at
 from services.casework.looking import Operator, Reason, note_look
@@ -51,7 +52,9 @@ def make_app(desk_opened: DeskOpened) -> typer.Typer:
 def _add_list(app: typer.Typer, desk_opened: DeskOpened) -> None:
     @app.command("list")
     def list_(
-        park_reason: Annotated[str | None, typer.Option("--park-reason", help="Only those parked for it.")] = None,
+        park_reason: Annotated[
+            ParkReason | None, typer.Option("--park-reason", help="Only those parked for it.")
+        ] = None,
         sender: Annotated[str | None, typer.Option("--sender", help="Only those of this system.")] = None,
         schema: Annotated[str | None, typer.Option("--schema", help="Only those written with it.")] = None,
         older_than_min: OlderThan = 0,
@@ -70,7 +73,10 @@ def _add_list(app: typer.Typer, desk_opened: DeskOpened) -> None:
                 and (schema is None or each.schema == schema)
                 and each.age_ms >= older_than_min * 60_000
             )
-            tell(found, lambda out: _list_page(out, found), as_json=as_json)
+            nothing = "Nothing is parked."
+            if any(each is not None for each in (park_reason, sender, schema)) or older_than_min:
+                nothing = "Nothing that is parked fits."
+            tell(found, (lambda out: _list_page(out, found)) if found.records else nothing, as_json=as_json)
 
 
 def _add_show(app: typer.Typer, desk_opened: DeskOpened) -> None:
@@ -137,10 +143,9 @@ def _add_close(app: typer.Typer, desk_opened: DeskOpened) -> None:
             patient = note_at(desk, at).patient
             note_look(desk.accesses, "parked close", reason, operator, position=place, patient=patient, changes=yes)
             closing = closing_of(desk, at, although_mendable=although_mendable)
+            number = organisation_of(closing, organisation)
             if yes:
-                if closing.by_event and organisation is None:
-                    raise CaseRefusedError("Say --organisation: the closing stands in the log, and who is behind it.")
-                closing = close(desk, at, closing, reason, organisation or "")
+                closing = close(desk, at, closing, reason, number)
             tell(closing, lambda out: _close_page(out, closing), as_json=as_json)
             if closing.done and closing.outcome not in (None, "applied", "duplicate"):
                 raise typer.Exit(int(Exit.NOT_WELL))
@@ -206,9 +211,6 @@ def _listed(records: Iterable[ParkedRecord]) -> ParkedList:
 
 
 def _list_page(out: Console, found: ParkedList) -> None:
-    if not found.records:
-        out.print("Nothing is parked.")
-        return
     table = Table("place", "reason", "sender", "type", "schema", "since", "marks a list", "can be judged now")
     for each in found.records:
         table.add_row(

@@ -39,11 +39,11 @@ class ParkedRecord(Struct, frozen=True, omit_defaults=True):
     at_ms: int
     age_ms: int
     marks_a_list: bool
+    mendable: bool
+    closed: bool
     sender: str | None = None
     type: str | None = None
     schema: str | None = None
-    mendable: bool = False
-    closed: bool = False
 
 
 class ShownRecord(Struct, frozen=True, omit_defaults=True):

@@ -433,7 +433,19 @@ def test_what_is_parked_is_listed_by_reason_sender_schema_and_age(stand: Stand) 
     assert stand.told(parked, "list")["mendable"] == 1
     assert stand.told(parked, "list", "--older-than", "2")["total"] == 0
     assert stand.told(parked, "list", "--park-reason", "no_key")["total"] == 0
+    assert [stand.told(parked, "list")["records"][0][name] for name in ("mendable", "closed")] == [True, False]
     assert PATIENT not in stand.run(parked, "list").stdout
+
+
+def test_a_list_of_what_is_parked_never_says_that_nothing_is_because_of_a_filter(stand: Stand) -> None:
+    assert "Nothing is parked." in stand.run(parked, "list").stdout
+    stand.story.say(issued("R1"), damaged=True)
+    for words in (["--park-reason", "no_key"], ["--sender", "nobody"], ["--schema", "none"], ["--older-than", "9"]):
+        assert stand.run(parked, "list", *words).stdout == "Nothing that is parked fits.\n"
+    mistyped = stand.run(parked, "list", "--park-reason", "unreadble")
+    assert mistyped.exit_code == 2
+    assert "unreadable" in mistyped.output
+    assert "unknown_schema" in mistyped.output
 
 
 def test_a_header_that_is_null_or_no_text_keeps_a_parked_record_from_nobody(stand: Stand) -> None:
@@ -481,8 +493,8 @@ def damaged_for_ever(stand: Stand) -> None:
 def test_a_closed_record_makes_no_list_incomplete_and_stays_closed_in_a_view_made_anew(stand: Stand) -> None:
     damaged_for_ever(stand)
     assert stand.told(patient, "list", *WHO, *WHY)["complete"] is False
-    shown = stand.told(parked, "close", "0-1", *WHY)
-    assert (shown["by_event"], shown.get("done")) == (True, None)
+    shown = stand.told(parked, "close", "0-1", *CLOSE[:-1])
+    assert (shown["by_event"], shown["done"]) == (True, False)
     assert len(stand.story.world.records) == 2, "nothing was written"
     done = stand.told(parked, "close", "0-1", *CLOSE)
     assert (done["outcome"], done["closed_at"]) == ("applied", "0-2")
@@ -522,10 +534,13 @@ def test_a_record_of_nobody_is_closed_by_a_note_and_marks_no_list(stand: Stand) 
 
 
 @pytest.mark.parametrize("organisation", [None, "123456789"])
-def test_whoever_closes_a_record_of_a_patient_says_for_whom(stand: Stand, organisation: str | None) -> None:
+@pytest.mark.parametrize("yes", [[], ["--yes"]], ids=["looked at", "done"])
+def test_whoever_closes_a_record_of_a_patient_says_for_whom(
+    stand: Stand, organisation: str | None, yes: list[str]
+) -> None:
     damaged_for_ever(stand)
     words = ["--organisation", organisation] if organisation else []
-    said = stand.run(parked, "close", "0-1", *WHY, *words, "--yes")
+    said = stand.run(parked, "close", "0-1", *WHY, *words, *yes)
     assert said.exit_code == 2
     assert "organisation" in said.output
     assert len(stand.story.world.records) == 2
