@@ -13,10 +13,10 @@ from services.casework.desk import Desk
 from services.casework.shown_view import read_as_readers_do
 from services.medication_list.fold.state import State
 from services.medication_list.judging.items import Item
+from services.medication_list.log.record import unframed
 from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.history import HistoryEntry, as_shown, entry_of
 from services.medication_list.read_api.list_answer import ListAnswer
-from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.view import show
 from services.medication_list.refolding.patient_fold import as_it_stood, folding
 from services.medication_list.store.port import WholePatient

@@ -16,9 +16,8 @@ from services.medication_list.fold.judgement import Effect, NoticeDue, OrderDue
 from services.medication_list.fold.remembering import event_key, recollect
 from services.medication_list.fold.state import Remembered
 from services.medication_list.log.positions import LogPlace, position_of
-from services.medication_list.log.record import Record
+from services.medication_list.log.record import Record, unframed
 from services.medication_list.log.record_log import all_of
-from services.medication_list.read_api.log_lookup import unframed
 from services.medication_list.read_api.stored_events import event_id_of, event_of, header
 from services.medication_list.refolding.patient_fold import as_it_stood, fold_anew
 from services.medication_list.store.waiting import FIRST

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
-from schemas.codec import UndecodableError
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
-from services.medication_list.log.record import Record
+from services.medication_list.log.record import Record, unframed
 from services.medication_list.log.record_log import LogLookupError, RecordLog
 
 _READERS: Final = 4
@@ -42,12 +41,3 @@ class LogLookup:
             return {offset: unframed(record, self._framing) for offset, record in found.items()}
         except RegistryUnavailableError as error:
             raise LogLookupError("a record cannot be read while the schema registry is away") from error
-
-
-def unframed(record: Any, framing: Framing) -> Record:
-    """The record with its value in single-object encoding. Raises RegistryUnavailableError."""
-    try:
-        found: Record = record._replace(value=framing.from_topic(record.value))
-    except UndecodableError:
-        return record  # type: ignore[no-any-return]  # it stays what nobody can read
-    return found
