@@ -9,12 +9,13 @@ from rich.table import Table
 
 from services.casework.desk import Desk
 from services.casework.telling import instant
-from services.casework.timeline import Change, changes_between, unpacked
+from services.casework.timeline import Change, changes_between
 from services.medication_list.fold import Verdict
 from services.medication_list.log.positions import position_of
 from services.medication_list.read_api.view import show
 from services.medication_list.refolding.refolder import Refold
 from services.medication_list.stored.effects import topic_of
+from services.medication_list.stored.packing import unpack_fields
 
 
 class AnswerTold(Struct, frozen=True):
@@ -71,7 +72,9 @@ def told(desk: Desk, plan: Refold, *, done: bool) -> RefoldTold:
             for each in plan.changes
         ),
         effects=tuple(f"{type(due).__name__.removesuffix('Due').lower()} to {topic_of(due)}" for due in plan.effects),
-        list_changes=changes_between(show(unpacked(plan.before), now_ms), show(unpacked(plan.rewrite.put), now_ms)),
+        list_changes=changes_between(
+            show(unpack_fields(plan.before), now_ms), show(unpack_fields(plan.rewrite.put), now_ms)
+        ),
     )
 
 

@@ -22,7 +22,7 @@ from services.medication_list.refolding.patient_fold import as_it_stood, folding
 from services.medication_list.store.port import WholePatient
 from services.medication_list.stored.answered import ANSWERED, Answered, ChangedAnswer
 from services.medication_list.stored.event_index import places_of
-from services.medication_list.stored.packing import unpack_field
+from services.medication_list.stored.packing import unpack_field, unpack_fields
 
 Facts = Mapping[str, Any]
 
@@ -79,7 +79,7 @@ def timeline_of(desk: Desk, patient: str) -> Timeline:
         TimelineEvent(as_shown(entry, offset, hidden), changed.get(offset, ()), offset in hidden)
         for offset, entry in entries.items()
     )
-    shown = show(unpacked(whole.fields), desk.clock.now_ms())
+    shown = show(unpack_fields(whole.fields), desk.clock.now_ms())
     return Timeline(patient, partition, desk.generation, shown.incomplete_since_ms, events)
 
 
@@ -91,11 +91,6 @@ def _steps(partition: int, items: Sequence[Item]) -> Iterator[tuple[int, tuple[C
         at_ms = item.record.timestamp
         yield item.record.offset, changes_between(show(before, at_ms), show(after, at_ms))
         before = after
-
-
-def unpacked(fields: Mapping[str, bytes]) -> dict[str, State]:
-    """A patient's hash as the fold's values."""
-    return {name: unpack_field(name, packed) for name, packed in fields.items()}
 
 
 def changes_answered(whole: WholePatient) -> tuple[ChangedAnswer, ...]:

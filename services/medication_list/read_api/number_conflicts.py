@@ -17,7 +17,7 @@ from services.medication_list.judging.alarms import tell_number_conflict
 from services.medication_list.log.record_log import all_of
 from services.medication_list.read_api.as_of import folded
 from services.medication_list.read_api.log_lookup import LogLookup
-from services.medication_list.read_api.stored_events import places_of, unpacked
+from services.medication_list.read_api.stored_events import fields_of, places_of
 from services.medication_list.read_api.view import Fields
 from services.medication_list.store.reading import Found, NotReadyError, ViewReader
 
@@ -103,7 +103,7 @@ class NumberConflicts:
 
     async def settled(self, found: Found, patient: str, of: Collection[str] | None = None) -> PatientView:
         """As `shown`, of a patient's list that was read already."""
-        fields: Fields = unpacked(found.values)
+        fields: Fields = fields_of(found.values)
         hidden, flagged = await self._told_apart(patient, fields, of)
         if hidden:
             fields = await self._without(patient, hidden, fields)
@@ -112,7 +112,7 @@ class NumberConflicts:
     async def told_apart(self, patient: str, as_of_ms: int | None) -> Settled:
         """What is hidden and what is flagged of a patient, as it was known then; None: as it is now. Raises as `shown`."""
         found = await self._reader.read_list(patient)
-        return await self._told_apart(patient, unpacked(found.values), None, as_of_ms)
+        return await self._told_apart(patient, fields_of(found.values), None, as_of_ms)
 
     async def _told_apart(
         self, patient: str, fields: Fields, of: Collection[str] | None, as_of_ms: int | None = None
@@ -130,7 +130,7 @@ class NumberConflicts:
         found: defaultdict[str, list[_Issue]] = defaultdict(list)
         for patient in {patient for patients in disputed.values() for patient in patients}:
             listed = await self._reader.read_list(patient)
-            fields = unpacked(listed.values)
+            fields = fields_of(listed.values)
             numbers = numbers_of(fields)
             places = [
                 (name, prescription, cast("PrescriptionState", fields[_PREFIX + prescription]).place)

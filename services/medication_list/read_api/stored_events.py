@@ -9,25 +9,29 @@ from services.medication_list.fold.state import Remembered, State
 from services.medication_list.log.record import Record
 from services.medication_list.store.reading import Found
 from services.medication_list.stored import event_index
-from services.medication_list.stored.packing import unpack_field
+from services.medication_list.stored.packing import unpack_fields
 
 _ID_HEADER: Final = "ce_id"
 
 
-def unpacked(values: Mapping[bytes, bytes]) -> dict[str, State]:
-    """A patient's hash as the fold's values."""
-    return {name.decode(): unpack_field(name.decode(), packed) for name, packed in values.items()}
+def fields_of(values: Mapping[bytes, bytes]) -> dict[str, State]:
+    """A patient's hash, as the store answers with it, as the fold's values."""
+    return unpack_fields(_named(values))
 
 
 def fields_in(values: Mapping[bytes, bytes], *names: str) -> Mapping[str, State]:
     """Of a patient's hash, those of these fields that stand."""
     wanted = {name.encode() for name in names}
-    return unpacked({name: packed for name, packed in values.items() if name in wanted})
+    return fields_of({name: packed for name, packed in values.items() if name in wanted})
 
 
 def places_of(listed: Found, index: Found) -> dict[int, Remembered | None]:
     """Every offset at which the patient has a record that the list shows something of (see `event_index.places_of`)."""
-    return event_index.places_of({name.decode(): packed for name, packed in listed.values.items()}, index.values)
+    return event_index.places_of(_named(listed.values), index.values)
+
+
+def _named(values: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    return {name.decode(): packed for name, packed in values.items()}
 
 
 def event_of(record: Record) -> Event[Body] | None:

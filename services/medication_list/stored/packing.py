@@ -88,6 +88,11 @@ def unpack_field(field: str, packed: bytes) -> State:
     return _UNPACK[field.partition(":")[0]](packed)
 
 
+def unpack_fields(fields: Mapping[str, bytes]) -> dict[str, State]:
+    """A patient's hash as the fold's values. Raises msgspec.DecodeError."""
+    return {name: unpack_field(name, packed) for name, packed in fields.items()}
+
+
 def _pack_waiting(waiting: Waiting) -> _PackedWaiting:
     facts = (
         _PackedFact(type(fact.event.body).__name__, msgspec.Raw(_encode(fact.event)), fact.offset, fact.digest)
