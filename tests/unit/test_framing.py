@@ -1,7 +1,8 @@
 """A registry's framing on the topics, and the one encoding everywhere else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from schemas import codec
 from schemas.framing import PLAIN, Framing, RegistryUnavailableError
 from schemas.golden import examples
 from schemas.reasons import ParkReason
+from services.medication_list.log.record import unframed
 
 MARKS = [release.header[2:] for release in codec.releases()]
 IDS = {mark: number for number, mark in enumerate(MARKS, start=300)}
@@ -46,6 +48,26 @@ def test_every_record_ever_released_survives_a_registrys_framing(example: Any) -
     assert on_topic == framed(IDS[example.written[2:10]], example.written)
     assert framing.from_topic(on_topic) == example.written
     assert away.asked == []
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A record of the log that is of neither Kafka library."""
+
+    value: bytes | None
+    offset: int = 3
+    key: bytes | None = b"a patient"
+    timestamp: int = 7
+    headers: Sequence[tuple[str, bytes]] = (("ce_id", b"an event"),)
+
+
+def test_any_record_of_the_log_is_read_without_its_framing_and_else_as_it_is() -> None:
+    record, unreadable = Plain(framed(IDS[ISSUED[2:10]])), Plain(framed(1))
+    found = unframed(record, Framing(Registered({}), IDS))
+    assert found.value == ISSUED
+    assert (found.offset, found.key, found.timestamp) == (record.offset, record.key, record.timestamp)
+    assert found.headers == record.headers
+    assert unframed(unreadable, Framing(Registered({}), IDS)) is unreadable
 
 
 @pytest.mark.parametrize("example", ALL, ids=lambda example: f"{example.name}-{example.version}-{example.title}")
