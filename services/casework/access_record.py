@@ -13,6 +13,7 @@ from services.casework.numbers import holds_a_number
 from services.clock import Clock
 
 _LONGEST_REASON: Final = 300
+_SHORTEST_REASON: Final = 3
 
 
 class AccessNotRecordedError(Exception):
@@ -49,15 +50,21 @@ def _text(pattern: str) -> Callable[[object], bool]:
     return lambda value: fits(value) and not holds_a_number(str(value))
 
 
+def _words(pattern: str, *, least: int) -> Callable[[object], bool]:
+    """What says something: so many of its characters at least are letters or digits."""
+    fits = _text(pattern)
+    return lambda value: fits(value) and sum(map(str.isalnum, str(value))) >= least
+
+
 ALLOWED: Final[Mapping[str, Callable[[object], bool]]] = {
     "timestamp": _text(r"[0-9T:.\-]{10,30}Z"),
     "action": _text(r"[a-z]+( [a-z]+)?"),
     "patient": _form(r"[0-9a-f]{32}"),
     "position": _form(r"[0-9]{1,5}-[0-9]{1,18}"),
     "event_id": _form(r"[0-9a-f-]{36}"),
-    "operator": _text(r"[^\x00-\x1f]{1,80}"),
+    "operator": _words(r"[^\x00-\x1f]{1,80}", least=1),
     "account": _text(r"[^\x00-\x1f]{1,80}"),
-    "reason": _text(rf"[^\x00-\x1f]{{3,{_LONGEST_REASON}}}"),
+    "reason": _words(rf"[^\x00-\x1f]{{{_SHORTEST_REASON},{_LONGEST_REASON}}}", least=_SHORTEST_REASON),
     "changes": lambda value: isinstance(value, bool),
 }
 """The keys of a line, each with its form. A look whose facts do not fit is not made."""
@@ -104,7 +111,9 @@ def _why_not(key: str, value: object) -> str:
     if isinstance(value, str) and holds_a_number(value):
         return f"{key}: it must hold no identity number"
     if key == "reason":
-        return f"reason: say in 3 to {_LONGEST_REASON} characters why you look"
+        return f"reason: say in words, in {_SHORTEST_REASON} to {_LONGEST_REASON} characters, why you look"
+    if key == "operator":
+        return "operator: a name of at most 80 characters"
     return f"{key}: not of its form"
 
 

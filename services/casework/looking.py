@@ -69,7 +69,9 @@ def note_look(
 ) -> None:
     """Record a look before it is made. Raises ReasonRefusedError, AccessNotRecordedError: then it must not be made."""
     account = getpass.getuser()
-    accesses.note(action=action, operator=operator or account, account=account, reason=reason, **about)
+    accesses.note(
+        action=action, operator=account if operator is None else operator, account=account, reason=reason, **about
+    )
 
 
 def values_looked_at(

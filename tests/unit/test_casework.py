@@ -302,12 +302,20 @@ def test_nothing_is_shown_or_done_that_cannot_be_recorded(stand: Stand, module: 
 
 
 @pytest.mark.parametrize(
-    "reason", ["", "no", f"because of {NUMBER.digits}", f"{NUMBER.digits[:6]} {NUMBER.digits[6:]}"]
+    "reason",
+    ["", "no", "   ", "...", "a - b", f"because of {NUMBER.digits}", f"{NUMBER.digits[:6]} {NUMBER.digits[6:]}"],
 )
 def test_a_reason_says_something_and_holds_no_number(stand: Stand, reason: str) -> None:
     said = stand.run(patient, "timeline", *WHO, "--reason", reason)
     assert said.exit_code == 2
     assert NUMBER.digits not in said.output
+    assert stand.looks() == []
+
+
+@pytest.mark.parametrize("operator", ["", " ", "...", "x" * 81])
+def test_an_operator_who_is_named_has_a_name(stand: Stand, operator: str) -> None:
+    said = stand.run(patient, "timeline", *WHO, *WHY, "--operator", operator)
+    assert (said.exit_code, "operator: a name" in said.output) == (2, True)
     assert stand.looks() == []
 
 
