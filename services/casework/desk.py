@@ -4,11 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Final
-
-from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.events import Event, ParkedRecordClosed
 from schemas.framing import PLAIN, Framing
@@ -16,6 +13,7 @@ from services.canonical_log import configure
 from services.casework.access_record import AccessRecord, record_path
 from services.casework.appending import kafka_append
 from services.clock import Clock, SystemClock
+from services.command_line.named_platform import PSEUDONYM_KEY, named_platform, with_key
 from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationRefusedError, record_of, refuse_another_log
@@ -31,7 +29,7 @@ from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.redis_views import RedisViews
 from services.medication_list.store.roles import Roles, RoleState
 from services.medication_list.store.waiting import Outbox
-from services.publishing.kafka_access import KafkaAccess, KafkaSetting
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
 from services.schema_registry import framing_at_start
 from services.topics.registry import EVENTS_TOPIC, load
@@ -56,19 +54,6 @@ class NotNowError(Exception):
     """The command cannot be done at this moment; trying again may help."""
 
 
-class CaseworkSettings(BaseSettings):
-    """Where the platform is, if it is not the one that `make up` started."""
-
-    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
-
-    kafka: KafkaSetting | None = None
-    redis: str | None = None
-    schema_registry: str | None = None
-    pseudonym_key: SecretStr | None = None
-    access_record: Path | None = None
-    """The file that says who looked at what, and why."""
-
-
 @dataclass(frozen=True, slots=True)
 class Desk:
     """The live generation of the view, and the log that it is made from."""
@@ -84,7 +69,8 @@ class Desk:
     partitions: int
     clock: Clock
     accesses: AccessRecord
-    pseudonymiser: Pseudonymiser | None
+    pseudonymiser: Callable[[], Pseudonymiser] | None
+    """Made only where a national id is asked with; None where the key is not known. Raises NoPlatformError."""
     append: Callable[[Event[ParkedRecordClosed]], int]
     """Appends an operator's own event to the log; gives its offset."""
     framing: Framing = PLAIN
@@ -134,16 +120,15 @@ DeskOpened = Callable[[], AbstractContextManager[Desk]]
 def open_desk() -> Iterator[Desk]:
     """The platform of the environment, else the one that runs here.
 
-    Raises CaseRefusedError, AccessNotRecordedError, NotThereError, StoreUnavailableError, SourceLogUnavailableError.
+    Raises NoPlatformError, CaseRefusedError, AccessNotRecordedError, NotThereError, StoreUnavailableError,
+    SourceLogUnavailableError.
     """
     configure("casework")
-    settings = _completed(CaseworkSettings())
-    assert settings.kafka is not None
-    assert settings.redis is not None
-    assert settings.access_record is not None
-    framing, redis = framing_at_start(settings.schema_registry), settings.redis
-    link, source = Link(redis), KafkaSourceLog(settings.kafka, framing=framing)
-    with closing(link), closing(KafkaRecordLog(settings.kafka)) as records:
+    platform = named_platform()
+    accesses = record_path(platform.access_record, platform.folder)
+    framing = framing_at_start(platform.schema_registry)
+    link, source = Link(platform.redis), KafkaSourceLog(platform.kafka, framing=framing)
+    with closing(link), closing(KafkaRecordLog(platform.kafka)) as records:
         roles = RedisRoles(link)
         try:
             refuse_another_log(roles, source)
@@ -152,10 +137,10 @@ def open_desk() -> Iterator[Desk]:
         pointer = roles.pointer()
         if pointer is None:
             raise NotThereError("There is no view yet: start a processor.")
-        clock, key = SystemClock(), settings.pseudonym_key
+        clock = SystemClock()
         yield Desk(
             store=RedisStore(link, pointer.generation),
-            views=lambda: RedisViews(redis),
+            views=lambda: RedisViews(platform.redis),
             generation=pointer.generation,
             roles=roles,
             source=source,
@@ -163,30 +148,13 @@ def open_desk() -> Iterator[Desk]:
             outbox=RedisOutbox(link),
             partitions=load().partitions(EVENTS_TOPIC),
             clock=clock,
-            accesses=AccessRecord(settings.access_record, clock),
-            pseudonymiser=None if key is None else Pseudonymiser(bytes.fromhex(key.get_secret_value())),
-            append=kafka_append(settings.kafka, load().partitions, framing),
+            accesses=AccessRecord(accesses, clock),
+            pseudonymiser=_pseudonymiser_of(platform.keys),
+            append=kafka_append(platform.kafka, load().partitions, framing),
             framing=framing,
-            kafka=settings.kafka,
+            kafka=platform.kafka,
         )
 
 
-def _completed(settings: CaseworkSettings) -> CaseworkSettings:
-    """With what the platform that runs here says, where the environment names none."""
-    from deploy.local.keys import keys_of  # noqa: PLC0415  costs time that a call with an address need not spend
-    from deploy.local.state import running  # noqa: PLC0415  as above
-
-    if settings.kafka is not None and settings.redis is not None:
-        return settings.model_copy(update={"access_record": record_path(settings.access_record, None)})
-    state = running()
-    if state is None:
-        raise CaseRefusedError("No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and MEDCHAIN_REDIS.")
-    directory = Path(state.directory)
-    own: Mapping[str, object] = {
-        "kafka": KafkaAccess(state.kafka),
-        "redis": state.redis,
-        "schema_registry": state.schema_registry,
-        "pseudonym_key": SecretStr(keys_of(directory)["MEDCHAIN_PSEUDONYM_KEY"]),
-        "access_record": record_path(settings.access_record, directory),
-    }
-    return settings.model_copy(update=dict(own))
+def _pseudonymiser_of(keys: Mapping[str, str | None]) -> Callable[[], Pseudonymiser] | None:
+    return partial(with_key, keys, PSEUDONYM_KEY, Pseudonymiser) if keys.get(PSEUDONYM_KEY) else None

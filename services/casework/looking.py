@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.casework.access_record import AccessRecord, ReasonRefusedError, record_path
 from services.casework.desk import CaseRefusedError, Desk
 from services.clock import SystemClock
+from services.command_line.named_platform import PlatformSettings
 from services.identity.national_id import InvalidNationalId, NationalId
 
 Reason = Annotated[str, typer.Option("--reason", help="Why you look: it stands in the access record.")]
@@ -30,12 +30,6 @@ Pseudonym = Annotated[
 ]
 
 
-class _Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
-
-    access_record: Path | None = None
-
-
 _PSEUDONYM: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -48,7 +42,7 @@ def patient_of(desk: Desk, patient_file: Path | None, pseudonym: str | None) -> 
     if desk.pseudonymiser is None:
         raise CaseRefusedError("Set MEDCHAIN_PSEUDONYM_KEY, or say --pseudonym.")
     try:
-        return desk.pseudonymiser.patient_key(NationalId.parse(_national_id(patient_file)))
+        return desk.pseudonymiser().patient_key(NationalId.parse(_national_id(patient_file)))
     except InvalidNationalId as error:
         raise CaseRefusedError(f"The patient: {error}.") from None
 
@@ -84,7 +78,7 @@ def values_looked_at(
     """
     if reason is None:
         raise ReasonRefusedError("--show: say with --reason why you look; it stands in the access record.")
-    accesses = AccessRecord(record_path(_Settings().access_record, local), SystemClock())
+    accesses = AccessRecord(record_path(PlatformSettings().access_record, local), SystemClock())
     note_look(accesses, action, reason, operator)
 
     def looked_at(patients: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from schemas.framing import RegistryUnavailableError
 from services.admission.plain import rfc3339
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
 from services.casework.desk import CaseRefusedError, NotCurrentError, NotNowError, NotThereError
+from services.command_line.named_platform import NoPlatformError
 from services.command_line.telling import tell_error
 from services.medication_list.log.record_log import AnotherLogError, LogLookupError
 from services.medication_list.log.source_log import SourceLogUnavailableError
@@ -40,7 +41,14 @@ NOT_WELL: Final = (
     LogUnavailable,
     RegistryUnavailableError,
 )
-EXPECTED: Final = (*NOT_WELL, CaseRefusedError, RefoldRefusedError, AccessNotRecordedError, ReasonRefusedError)
+EXPECTED: Final = (
+    *NOT_WELL,
+    NoPlatformError,
+    CaseRefusedError,
+    RefoldRefusedError,
+    AccessNotRecordedError,
+    ReasonRefusedError,
+)
 """Whatever a command ends with in a sentence."""
 
 

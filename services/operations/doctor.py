@@ -15,11 +15,11 @@ from rich.text import Text
 
 from services.canonical_log import configure
 from services.casework.telling import answered
+from services.command_line.named_platform import named_platform
 from services.command_line.telling import AsJson, tell
 from services.medication_list.store.link import Link
 from services.operations.examining import Finding, Seriousness, on_this_machine
 from services.operations.examining_platform import broker_findings, process_findings, redis_findings
-from services.operations.reaching import reach
 
 app = typer.Typer(name="doctor", add_completion=False, pretty_exceptions_enable=False)
 
@@ -62,13 +62,14 @@ def doctor(
     # What libraries say of a broker that is away would stand between the lines of the answer, which says it too.
     configure("doctor", stream=StringIO())
     with answered(as_json=as_json):
-        platform = reach()
+        platform = named_platform()
+        processes = platform.processes()
         with closing(Link(platform.redis)) as link:
             findings = (
                 *on_this_machine(platform.keys),
                 *asyncio.run(broker_findings(platform, one_broker=one_broker)),
                 *asyncio.run(redis_findings(platform, link)),
-                *process_findings(platform.services),
+                *process_findings(processes),
             )
         report = Report(int(_health(findings)), findings)
         tell(report, lambda out: _page(report, out), as_json=as_json)

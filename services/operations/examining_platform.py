@@ -14,6 +14,7 @@ from kafka.errors import KafkaError
 
 from schemas.framing import Framing, RegistryUnavailableError
 from schemas.reasons import ParkReason
+from services.command_line.named_platform import NamedPlatform
 from services.health import Trouble
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import record_of
@@ -26,7 +27,7 @@ from services.medication_list.store.redis_check import RedisCheck
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.roles import Pointer, RoleState
 from services.operations.examining import Finding, error, warning, well
-from services.operations.reaching import Reached, ServiceStatus, ask_services
+from services.operations.reaching import ServiceStatus, ask_services
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_clients import connect
@@ -49,7 +50,7 @@ _KEYS_A_SCAN: Final = 5_000
 # --- The broker ---------------------------------------------------------------------------------------------------
 
 
-async def broker_findings(platform: Reached, *, one_broker: bool | None) -> Sequence[Finding]:
+async def broker_findings(platform: NamedPlatform, *, one_broker: bool | None) -> Sequence[Finding]:
     """Version, topics, partition count, disk, newest records. `one_broker` None: by how many there are."""
     check = BrokerCheck(platform.kafka, load().partitions, [EVENTS_TOPIC])
     troubles = await check()
@@ -145,7 +146,7 @@ def _last_records(kafka: KafkaAccess) -> list[Any]:
 # --- Redis --------------------------------------------------------------------------------------------------------
 
 
-async def redis_findings(platform: Reached, link: Link) -> Sequence[Finding]:
+async def redis_findings(platform: NamedPlatform, link: Link) -> Sequence[Finding]:
     """Version, settings, memory, functions, clock, and whether the view is of this fold."""
     check = RedisCheck(platform.redis, writes=True)
     troubles = await check()

@@ -17,11 +17,12 @@ from rich.text import Text
 
 from services.canonical_log import configure
 from services.casework.telling import Exit, answered, second
+from services.command_line.named_platform import NamedPlatform, named_platform
 from services.command_line.telling import tell
 from services.medication_list.overview.log_side import LogAsker
 from services.medication_list.overview.overview import Overview, PartitionOverview, RedisOverview, overview
 from services.medication_list.store.link import Link
-from services.operations.reaching import Reached, ServiceStatus, ask_services, reach
+from services.operations.reaching import ServiceStatus, ask_services
 from services.topics.registry import load
 
 app = typer.Typer(name="status", add_completion=False, pretty_exceptions_enable=False)
@@ -60,7 +61,7 @@ def status(
     configure("status", stream=StringIO())
     console = Console(soft_wrap=True, highlight=False)
     with answered(as_json=as_json):
-        platform = reach()
+        platform = named_platform()
         with closing(Link(platform.redis)) as link, closing(LogAsker(platform.kafka)) as asker:
             seen = look(platform, asker, link, None)
             if not once and not as_json and console.is_terminal:
@@ -69,10 +70,10 @@ def status(
     raise typer.Exit(int(Exit.DONE if seen.well else Exit.NOT_WELL))
 
 
-def look(platform: Reached, asker: LogAsker, link: Link, before: Status | None) -> Status:
+def look(platform: NamedPlatform, asker: LogAsker, link: Link, before: Status | None) -> Status:
     """Ask all of them once."""
     seen = overview(asker, link, load())
-    services = ask_services(platform.services)
+    services = ask_services(platform.processes())
     outcomes = outcomes_in(each.metrics for each in services)
     ready = all(each.state == "ready" for each in services)
     return Status(
@@ -109,7 +110,9 @@ def _plain(seen: Status) -> Status:
     return Status(seen.at_ms, seen.well, services, seen.without_owner, seen.outcomes, seen.per_second, seen.overview)
 
 
-def _follow(console: Console, platform: Reached, asker: LogAsker, link: Link, seen: Status, every_s: float) -> None:
+def _follow(
+    console: Console, platform: NamedPlatform, asker: LogAsker, link: Link, seen: Status, every_s: float
+) -> None:
     """Until Ctrl-C."""
     with Live(screen(seen), console=console, screen=True, auto_refresh=False) as live:
         try:

@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-unt
 from schemas.framing import Framing
 from services.canonical_log import configure, get_logger
 from services.clock import Clock, SystemClock
+from services.command_line.named_platform import named_platform
 from services.interpreter import collect_seldom
 from services.medication_list.driver.batches import Fetch, LogReader, PartitionBatch, Positions, Rewind, Verdict
 from services.medication_list.driver.cursors import Cursors, rolled_back
@@ -39,7 +40,7 @@ from services.medication_list.store.port import Store, StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Attending, Pointer, Roles, WorkerKind
-from services.publishing.kafka_access import KafkaAccess, kafka_access
+from services.publishing.kafka_access import KafkaAccess
 from services.replay.order import DONE, REFUSED, Order, Pacing, Told
 from services.replay.pace import Pace
 from services.schema_registry import framing_at_start
@@ -236,13 +237,13 @@ def main() -> None:
     configure("replay")
     os.nice(_NICE)
     collect_seldom()
-    kafka, redis = kafka_access(os.environ["MEDCHAIN_KAFKA"]), os.environ["MEDCHAIN_REDIS"]
-    framing = framing_at_start(os.environ.get("MEDCHAIN_SCHEMA_REGISTRY") or None)
-    link, declared = Link(redis), load().partitions(EVENTS_TOPIC)
+    platform = named_platform()
+    framing = framing_at_start(platform.schema_registry)
+    link, declared = Link(platform.redis), load().partitions(EVENTS_TOPIC)
     pace = Pace(order.share)
     worker = ReplayWorker(
         RedisRoles(link),
-        KafkaSourceLog(kafka, framing=framing),
+        KafkaSourceLog(platform.kafka, framing=framing),
         lambda generation: RedisStore(link, generation),
         declared,
         order.generation,
@@ -253,7 +254,7 @@ def main() -> None:
     threading.Thread(target=_hear, args=(pace, worker), daemon=True).start()
     threading.Thread(target=_tell, args=(bounded, worker), daemon=True).start()
     try:
-        asyncio.run(_replay_from(kafka, worker, bounded, order, declared, pace))
+        asyncio.run(_replay_from(platform.kafka, worker, bounded, order, declared, pace))
     except GenerationRefusedError as refusal:
         if code_of(refusal) == DONE:
             worker.leave()

@@ -8,10 +8,10 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.framing import PLAIN, Framing
 from services.clock import Clock, SystemClock
+from services.command_line.named_platform import named_platform
 from services.medication_list.generations import GenerationRefusedError, refuse_another_log
 from services.medication_list.log.source_log import KafkaSourceLog, SourceLog, SourceLogUnavailableError
 from services.medication_list.store.inventory import Inventory
@@ -21,20 +21,10 @@ from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Pointer, Roles
-from services.publishing.kafka_access import KafkaAccess, KafkaSetting
+from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_clients import connect
 from services.schema_registry import framing_at_start
 from services.topics.registry import EVENTS_TOPIC, load
-
-
-class ReplaySettings(BaseSettings):
-    """Where the platform is, if it is not the one that `make up` started."""
-
-    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
-
-    kafka: KafkaSetting | None = None
-    redis: str | None = None
-    schema_registry: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +59,15 @@ class Place:
 def open_place() -> Iterator[Place]:
     """The platform of the environment, else the one that runs here.
 
-    Raises GenerationRefusedError (no platform, or Redis holds the view of another log), StoreUnavailableError,
+    Raises NoPlatformError, GenerationRefusedError (Redis holds the view of another log), StoreUnavailableError,
     SourceLogUnavailableError.
     """
-    settings, folder = _completed(ReplaySettings())
-    assert settings.kafka is not None
-    assert settings.redis is not None
-    framing = framing_at_start(settings.schema_registry)
-    with closing(Link(settings.redis)) as link:
-        roles, log = RedisRoles(link), KafkaSourceLog(settings.kafka, framing=framing)
+    platform = named_platform()
+    framing = framing_at_start(platform.schema_registry)
+    with closing(Link(platform.redis)) as link:
+        roles, log = RedisRoles(link), KafkaSourceLog(platform.kafka, framing=framing)
         refuse_another_log(roles, log)
-        told = settings.kafka.as_environment() | {"MEDCHAIN_REDIS": settings.redis}
+        told = platform.kafka.as_environment() | {"MEDCHAIN_REDIS": platform.redis}
         yield Place(
             roles=roles,
             log=log,
@@ -87,25 +75,10 @@ def open_place() -> Iterator[Place]:
             store_of=lambda generation: RedisStore(link, generation),
             partitions=load().partitions(EVENTS_TOPIC),
             framing=framing,
-            kafka=settings.kafka,
-            settings=told | {"MEDCHAIN_SCHEMA_REGISTRY": settings.schema_registry or ""},
-            folder=folder,
+            kafka=platform.kafka,
+            settings=told | {"MEDCHAIN_SCHEMA_REGISTRY": platform.schema_registry or ""},
+            folder=platform.folder,
         )
-
-
-def _completed(settings: ReplaySettings) -> tuple[ReplaySettings, Path | None]:
-    """With what the platform that runs here says, where the environment names none; and that one's folder."""
-    from deploy.local.state import running  # noqa: PLC0415  costs time that a call with an address need not spend
-
-    if settings.kafka is not None and settings.redis is not None:
-        return settings, None
-    state = running()
-    if state is None:
-        raise GenerationRefusedError(
-            "No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and MEDCHAIN_REDIS."
-        )
-    own = {"kafka": KafkaAccess(state.kafka), "redis": state.redis, "schema_registry": state.schema_registry}
-    return settings.model_copy(update=own), Path(state.directory)
 
 
 class LogTail:

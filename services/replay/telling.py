@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from schemas.framing import RegistryUnavailableError
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
+from services.command_line.named_platform import NoPlatformError
 from services.command_line.telling import tell_error
 from services.medication_list.generations import GenerationRefusedError
 from services.medication_list.log.source_log import SourceLogUnavailableError
@@ -27,7 +28,7 @@ def answered(*, as_json: bool) -> Iterator[None]:
     """Turn what was refused, and what is away, into one sentence and the exit code for it."""
     try:
         yield
-    except (GenerationRefusedError, ReasonRefusedError, AccessNotRecordedError) as refusal:
+    except (NoPlatformError, GenerationRefusedError, ReasonRefusedError, AccessNotRecordedError) as refusal:
         tell_error(str(refusal), Exit.REFUSED, as_json=as_json)
     except (StoreUnavailableError, SourceLogUnavailableError, RegistryUnavailableError) as error:
         tell_error(f"Log, store or registry do not answer: {error}.", Exit.REFUSED, as_json=as_json)

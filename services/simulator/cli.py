@@ -12,19 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from services.command_line.named_platform import NoPlatformError, runs_here
 from services.command_line.telling import CANNOT, AsJson, DryRun, ending, err, tell
-from services.publishing.kafka_access import KafkaAccess
 from services.schema_registry import framing_at_start
-from services.simulator.connecting import (
-    SERVICES,
-    NoPlatformError,
-    SimulatorSettings,
-    Via,
-    Where,
-    channels,
-    from_environment,
-    refuse_without_keys,
-)
+from services.simulator.connecting import Via, Where, channels, named_where, refuse_without_keys
 from services.simulator.history import History
 from services.simulator.playing import Played, play
 from services.simulator.population import Town
@@ -60,9 +51,9 @@ def simulate(
     town = Town(patients if patients is not None else patients_for(events_wanted))
     path = history or _usual_history()
     with ending(CANNOT, NoPlatformError, ClusterAwayError, as_json=as_json):
-        where = _where()
+        where = named_where()
         refuse_without_keys(via, where)
-        single = _is_one_broker(where)
+        single = runs_here(where.kafka)
         with cluster.asked(where.kafka):
             if dry_run:
                 lacking = cluster.missing(where.kafka, load(), town.parties, one_broker=single)
@@ -145,35 +136,7 @@ def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable
         yield lambda done: bar.update(task, completed=done)
 
 
-def _where() -> Where:
-    """The platform of the environment, else the one that runs here. Raises NoPlatformError when there is none."""
-    from deploy.local.keys import keys_of  # noqa: PLC0415  costs time that a call with an address need not spend
-    from deploy.local.state import running  # noqa: PLC0415  as above
-
-    named = from_environment(SimulatorSettings())
-    if named is not None:
-        return named
-    state = running()
-    if state is None:
-        raise NoPlatformError("No platform: `make up` starts one here, or set MEDCHAIN_KAFKA and the services' URLs.")
-    keys = keys_of(Path(state.directory))
-    return Where(
-        KafkaAccess(state.kafka),
-        {name: state.url(name) for name in SERVICES},
-        keys["MEDCHAIN_PSEUDONYM_KEY"],
-        keys["MEDCHAIN_SEALING_KEY"],
-        state.schema_registry,
-    )
-
-
-def _is_one_broker(where: Where) -> bool:
-    from deploy.local.state import running  # noqa: PLC0415  as above
-
-    state = running()
-    return state is not None and state.kafka == where.kafka.servers
-
-
 def _usual_history() -> Path:
-    from deploy.local.layout import BUILD  # noqa: PLC0415  as above
+    from deploy.local.layout import BUILD  # noqa: PLC0415  costs time that a call that names its file need not spend
 
     return BUILD / "simulate" / "history.jsonl"

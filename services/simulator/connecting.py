@@ -4,13 +4,19 @@ from enum import StrEnum
 from typing import Final
 
 from msgspec import Struct
-from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.framing import PLAIN, Framing
+from services.command_line.named_platform import (
+    PSEUDONYM_KEY,
+    SEALING_KEY,
+    NoPlatformError,
+    named_platform,
+    with_key,
+)
 from services.identity.pseudonym import Pseudonymiser
 from services.identity.sealing import Sealer
-from services.publishing.kafka_access import KafkaAccess, KafkaSetting
+from services.publishing.kafka_access import KafkaAccess
 from services.simulator.history import History
 from services.simulator.http_channel import HttpChannel
 from services.simulator.log_channel import LogChannel
@@ -53,52 +59,41 @@ class Where(Struct, frozen=True):
         return f"Where({self.kafka})"
 
 
-class SimulatorSettings(BaseSettings):
-    """Where the platform is, if it is not the one that `make up` started."""
+class _Urls(BaseSettings):
+    """The ways in to a platform that the environment names."""
 
-    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True, env_ignore_empty=True)
 
-    kafka: KafkaSetting | None = None
     prescriber_url: str = "http://127.0.0.1:8801"
     pharmacy_url: str = "http://127.0.0.1:8802"
     list_url: str = "http://127.0.0.1:8803"
-    pseudonym_key: SecretStr | None = None
-    sealing_key: SecretStr | None = None
-    schema_registry: str | None = None
 
 
-class NoPlatformError(RuntimeError):
-    """There is no platform to play through."""
-
-
-def from_environment(settings: SimulatorSettings) -> Where | None:
-    """The platform that the environment names, None if it names none."""
-    if settings.kafka is None:
-        return None
-    urls = dict(zip(SERVICES, (settings.prescriber_url, settings.pharmacy_url, settings.list_url), strict=True))
-    return Where(
-        settings.kafka,
-        urls,
-        pseudonym_key=_told(settings.pseudonym_key),
-        sealing_key=_told(settings.sealing_key),
-        schema_registry=settings.schema_registry,
-    )
-
-
-def _told(key: SecretStr | None) -> str | None:
-    return None if key is None else key.get_secret_value()
+def named_where() -> Where:
+    """The platform of the environment, else the one that runs here. Raises NoPlatformError."""
+    platform = named_platform(needs_redis=False)
+    if platform.folder is None:
+        told = _Urls()
+        urls = dict(zip(SERVICES, (told.prescriber_url, told.pharmacy_url, told.list_url), strict=True))
+    else:
+        urls = {name: platform.processes()[name] for name in SERVICES}
+    keys = platform.keys
+    return Where(platform.kafka, urls, keys.get(PSEUDONYM_KEY), keys.get(SEALING_KEY), platform.schema_registry)
 
 
 def refuse_without_keys(via: Via, where: Where) -> None:
-    """Raises NoPlatformError when the log is to be written and the platform's keys are not known."""
-    if Via.LOG in _SHARES[via] and (where.pseudonym_key is None or where.sealing_key is None):
+    """Raises NoPlatformError when the log is to be written and the platform's keys are not known, or are none."""
+    if Via.LOG not in _SHARES[via]:
+        return
+    if where.pseudonym_key is None or where.sealing_key is None:
         raise NoPlatformError("To write the log itself, set MEDCHAIN_PSEUDONYM_KEY and MEDCHAIN_SEALING_KEY.")
+    _with_keys(where)
 
 
 def channels(via: Via, where: Where, town: Town, history: History, framing: Framing = PLAIN) -> dict[Channel, int]:
     """The channels of that way, each with its share of the patients.
 
-    Raises NoPlatformError when the log is to be written and the platform's keys are not known.
+    Raises NoPlatformError when the log is to be written and the platform's keys are not known, or are none.
     """
     refuse_without_keys(via, where)
     return {_channel(each, where, town, history, framing): share for each, share in _SHARES[via].items()}
@@ -109,7 +104,9 @@ def _channel(via: Via, where: Where, town: Town, history: History, framing: Fram
         return HttpChannel(where.urls, town, history)
     if via is Via.SUBMISSIONS:
         return SubmissionChannel(where.kafka, town, history, framing=framing)
-    assert where.pseudonym_key is not None
-    assert where.sealing_key is not None
-    pseudonymiser = Pseudonymiser(bytes.fromhex(where.pseudonym_key))
-    return LogChannel(where.kafka, town, pseudonymiser, Sealer(bytes.fromhex(where.sealing_key)), history, framing)
+    return LogChannel(where.kafka, town, *_with_keys(where), history, framing)
+
+
+def _with_keys(where: Where) -> tuple[Pseudonymiser, Sealer]:
+    keys = {PSEUDONYM_KEY: where.pseudonym_key, SEALING_KEY: where.sealing_key}
+    return with_key(keys, PSEUDONYM_KEY, Pseudonymiser), with_key(keys, SEALING_KEY, Sealer)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.command_line.named_platform import NoPlatformError, named_platform, runs_here
 from services.command_line.telling import CANNOT, AsJson, DryRun, ending, tell
-from services.publishing.kafka_access import KafkaAccess, KafkaSetting, kafka_access
+from services.publishing.kafka_access import KafkaAccess
 from services.topics import cluster
 from services.topics.cluster import ClusterAwayError
 from services.topics.registry import InvalidPartyError, Parties, load
@@ -20,18 +20,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class NoClusterError(Exception):
-    """No cluster is named, and none runs here."""
-
-
-class Settings(BaseSettings):
-    """Where the cluster is, if the command line does not say."""
-
-    model_config = SettingsConfigDict(env_prefix="MEDCHAIN_", frozen=True)
-
-    kafka: KafkaSetting | None = None
 
 
 Kafka = Annotated[
@@ -61,7 +49,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make every declared topic that is missing. What is there already is left as it is."""
-    with ending(CANNOT, NoClusterError, ClusterAwayError, InvalidPartyError, as_json=as_json):
+    with ending(CANNOT, NoPlatformError, ClusterAwayError, InvalidPartyError, as_json=as_json):
         access, single = _where(kafka, one_broker=one_broker)
         parties = _parties(system, pharmacy, organisation)
         with cluster.asked(access):
@@ -81,7 +69,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Compare the cluster with the declaration; exit 1 on any difference."""
-    with ending(CANNOT, NoClusterError, ClusterAwayError, InvalidPartyError, as_json=as_json):
+    with ending(CANNOT, NoPlatformError, ClusterAwayError, InvalidPartyError, as_json=as_json):
         access, single = _where(kafka, one_broker=one_broker)
         parties = _parties(system, pharmacy, organisation)
         with cluster.asked(access):
@@ -101,15 +89,9 @@ def _made(names: Sequence[str], *, one_broker: bool, dry_run: bool) -> str:
 
 
 def _where(kafka: str | None, *, one_broker: bool) -> tuple[KafkaAccess, bool]:
-    """The cluster's address, and whether it is a single broker: the local platform always is one. Raises NoClusterError."""
-    from deploy.local.state import running  # noqa: PLC0415  costs time that a call with an address need not spend
-
-    given = kafka_access(kafka) if kafka else Settings().kafka
-    platform = None if given and one_broker else running()
-    access = given or (KafkaAccess(platform.kafka) if platform else None)
-    if access is None:
-        raise NoClusterError("No cluster: give --kafka or set MEDCHAIN_KAFKA, or start a platform with `make up`.")
-    return access, one_broker or (platform is not None and platform.kafka == access.servers)
+    """The cluster's address, and whether it is a single broker: the local platform always is one. Raises NoPlatformError."""
+    access = named_platform(needs_redis=False, kafka=kafka).kafka
+    return access, one_broker or runs_here(access)
 
 
 def _parties(systems: list[str] | None, pharmacies: list[str] | None, organisations: list[str] | None) -> Parties:

@@ -65,7 +65,7 @@ class Casework:
             partitions=PARTITIONS,
             clock=stand.clock,
             accesses=AccessRecord(self.record, stand.clock),
-            pseudonymiser=Pseudonymiser(b"p" * 32),
+            pseudonymiser=lambda: Pseudonymiser(b"p" * 32),
             append=kafka_append(KafkaAccess(kafka), lambda _: PARTITIONS, PLAIN, stand.topic),
             kafka=KafkaAccess(kafka),
             topic=stand.topic,

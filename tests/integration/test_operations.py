@@ -12,6 +12,7 @@ import sys
 import termios
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -21,6 +22,7 @@ from deploy.local.keys import keys_of
 from deploy.local.layout import CHECKOUT
 from deploy.local.platform import Platform
 from deploy.local.waiting import wait_until
+from services.identity.national_id import synthetic
 
 pytestmark = pytest.mark.integration
 
@@ -127,6 +129,16 @@ def test_a_wrong_list_of_processes_is_refused_with_a_sentence(operator: Operator
     said = operator.asks("status", "--json", told={"MEDCHAIN_SERVICES": "pharmacy"})
     assert (said.code, said.document["exit"]) == (2, 2)
     assert "name=URL" in said.document["error"]
+
+
+def test_a_key_that_is_none_keeps_nobody_from_what_needs_no_key(operator: Operator, tmp_path: Path) -> None:
+    told = {"MEDCHAIN_PSEUDONYM_KEY": "no key at all", "MEDCHAIN_ACCESS_RECORD": str(tmp_path / "access.jsonl")}
+    assert operator.asks("parked", "list", "--json", told=told).document["total"] == 0
+    (tmp_path / "patient").write_text(synthetic(4711).digits, encoding="utf-8")
+    look = ("--patient-file", str(tmp_path / "patient"), "--reason", "is it there?", "--json")
+    said = operator.asks("patient", "list", *look, told=told)
+    assert said.code == 2
+    assert "MEDCHAIN_PSEUDONYM_KEY is not 64 hexadecimal characters" in said.document["error"]
 
 
 class Terminal:

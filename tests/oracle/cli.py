@@ -11,16 +11,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.local import state
 from schemas.framing import RegistryUnavailableError
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
 from services.casework.looking import Operator, ReasonToShow, Show, values_looked_at
 from services.clock import Clock, SystemClock
-from services.command_line.telling import CANNOT, AsJson, ending, tell, tell_error
+from services.command_line.named_platform import NoPlatformError, named_platform
+from services.command_line.telling import CANNOT, AsJson, ending, tell
 from services.medication_list.log.record_log import LogLookupError
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError
-from services.publishing.kafka_access import KafkaAccess, kafka_access
+from services.publishing.kafka_access import KafkaAccess
 from services.schema_registry import framing_at_start
 from services.topics import cluster
 from services.topics.registry import load
@@ -34,6 +34,7 @@ SHOWN: Final = 200
 """Differences printed; all of them are in the JSON."""
 
 NOT_COMPARED: Final = (
+    NoPlatformError,
     NothingHeldError,
     StoreUnavailableError,
     cluster.ClusterAwayError,
@@ -49,13 +50,18 @@ NOT_COMPARED: Final = (
 OpenHeld = Callable[[str, KafkaAccess], AbstractContextManager[Held]]
 """Opens what the platform holds, from the URL of the list's store and the access to its log."""
 Kafka = Annotated[
-    str | None, typer.Option("--kafka", help="Bootstrap servers; else the platform that `make up` started.")
+    str | None,
+    typer.Option("--kafka", help="Bootstrap servers; else MEDCHAIN_KAFKA, else the platform that `make up` started."),
 ]
-ListUrl = Annotated[str | None, typer.Option("--list-url", help="Where the list is held; else that platform's.")]
+ListUrl = Annotated[
+    str | None,
+    typer.Option("--list-url", help="URL of the Redis that holds the list; else MEDCHAIN_REDIS, or that platform's."),
+]
 Registry = Annotated[
     str | None,
     typer.Option(
-        "--schema-registry", envvar="MEDCHAIN_SCHEMA_REGISTRY", help="Its URL, where topics carry its framing."
+        "--schema-registry",
+        help="Its URL, where topics carry its framing; else MEDCHAIN_SCHEMA_REGISTRY, or that platform's.",
     ),
 ]
 Write = Annotated[Path | None, typer.Option("--write", help="Write the report to this file too, in JSON.")]
@@ -84,19 +90,13 @@ def make_app(open_held: OpenHeld, clock: Clock, read: Callable[..., Log] = read_
         It tells in what they differ. With --show it tells the values too, which is a look at those patients: recorded, with who
         and why, before it is made. Exit codes: 0 nothing differs; 1 something does; 2 it could not be compared.
         """
-        running = state.running()
-        local = KafkaAccess(running.kafka) if running else None
-        access = kafka_access(kafka) if kafka else local
-        held_at = list_url or (running.redis if running else None)
-        if access is None or held_at is None:
-            tell_error("No platform runs here: say --kafka and --list-url, or `make up`.", CANNOT, as_json=as_json)
-        framing = framing_at_start(schema_registry or (running.schema_registry if running else None))
         now_ms = clock.now_ms()
-        folder = Path(running.directory) if running and not kafka and not list_url else None
         with ending(CANNOT, *NOT_COMPARED, as_json=as_json):
-            looked_at = values_looked_at("check", reason, operator, folder) if show else None
-            with cluster.asked(access), open_held(held_at, access) as held:
-                log = read(access, load().partitions(TOPIC), framing=framing)
+            platform = named_platform(kafka=kafka, redis=list_url)
+            looked_at = values_looked_at("check", reason, operator, platform.folder) if show else None
+            framing = framing_at_start(schema_registry or platform.schema_registry)
+            with cluster.asked(platform.kafka), open_held(platform.redis, platform.kafka) as held:
+                log = read(platform.kafka, load().partitions(TOPIC), framing=framing)
                 report = compare(log, held, [now_ms, now_ms + FAR], sample)
             if looked_at is not None:
                 looked_at(report.whose_values())

@@ -53,7 +53,7 @@ class Stand:
             partitions=1,
             clock=self.clock,
             accesses=AccessRecord(self.record, self.clock),
-            pseudonymiser=Pseudonymiser(b"k" * 32),
+            pseudonymiser=lambda: Pseudonymiser(b"k" * 32),
             append=lambda event: world.append(event, event.received_at_ms),
             framing=PLAIN,
         )

@@ -14,6 +14,7 @@ from cryptography import x509
 
 from deploy.local.layout import CHECKOUT
 from deploy.local.ports import LOOPBACK, choose_port
+from services.command_line.named_platform import PlatformSettings
 from services.publishing.kafka_access import (
     CA,
     CERTIFICATE,
@@ -25,7 +26,6 @@ from services.publishing.kafka_access import (
     refusal,
 )
 from services.recording.settings import RecordingSettings
-from services.topics.cli import Settings
 from tests.certificates import Authority
 
 KAFKA_PYTHON = {"KafkaConsumer", "KafkaProducer", "KafkaAdminClient"}
@@ -81,7 +81,7 @@ def test_the_settings_of_services_and_of_commands_carry_the_certificates(
     told(monkeypatch, files)
     monkeypatch.setenv("MEDCHAIN_KAFKA", "a:1")
     assert RecordingSettings(list_url="http://x", **KEYS).kafka == KafkaAccess("a:1", files)  # type: ignore[arg-type]
-    assert Settings().kafka == KafkaAccess("a:1", files)
+    assert PlatformSettings().kafka == KafkaAccess("a:1", files)
 
 
 def test_what_is_told_of_certificates_and_cannot_be_used_is_refused_in_one_sentence(

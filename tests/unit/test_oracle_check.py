@@ -252,7 +252,7 @@ def test_values_of_a_patient_are_told_only_to_whom_asks_and_that_look_is_recorde
     clock = ManualClock(at(10))
     app = make_app(lambda *_: nullcontext(held), clock, lambda *_, **__: a_log(ONE, OTHER))
     told = {"MEDCHAIN_ACCESS_RECORD": str(record)}
-    call = ["--kafka", "127.0.0.1:1", "--list-url", "memory:", *words]
+    call = ["--kafka", "127.0.0.1:1", "--list-url", "redis://in.memory", *words]
     hidden = CliRunner().invoke(app, call, env=told)
     assert hidden.exit_code == 1, hidden.output
     assert "treatments[0].status" in hidden.output
@@ -287,7 +287,7 @@ def test_no_value_is_shown_of_a_look_that_cannot_be_recorded(
     app = make_app(
         lambda *_: nullcontext(a_list_that_differs()), ManualClock(at(10)), lambda *_, **__: a_log(ONE, OTHER)
     )
-    call = ["--kafka", "127.0.0.1:1", "--list-url", "memory:", *more]
+    call = ["--kafka", "127.0.0.1:1", "--list-url", "redis://in.memory", *more]
     said = CliRunner().invoke(app, call, env={"MEDCHAIN_ACCESS_RECORD": told.format(folder=tmp_path) or None})
     assert said.exit_code == 2
     assert why in said.stderr
@@ -308,7 +308,7 @@ def test_the_command_ends_with_one_on_any_difference(kafka: str, scratch: Path) 
         yield held
 
     app, report = make_app(opened, SystemClock()), scratch / "check.json"
-    arguments = ["--kafka", kafka, "--list-url", "memory:", "--write", str(report)]
+    arguments = ["--kafka", kafka, "--list-url", "redis://in.memory", "--write", str(report)]
     clean = CliRunner().invoke(app, [*arguments, "--json"])
     assert clean.exit_code == 0, clean.output
     assert json.loads(report.read_text())["mismatches"] == 0
