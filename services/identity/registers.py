@@ -11,9 +11,7 @@ _HPR: Final = re.compile(r"[1-9][0-9]{6,8}")
 _ORGANISATION: Final = re.compile(r"[0-9]{9}")
 _ORGANISATION_WEIGHTS: Final = (3, 2, 7, 6, 5, 4, 3, 2)
 _ATC: Final = re.compile(r"[ABCDGHJLMNPRSV]([0-9]{2}([A-Z]([A-Z]([0-9]{2})?)?)?)?")
-_HER: Final = re.compile(r"[1-9][0-9]{0,8}")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_TEN: Final = 10  # modulo 11: ten has no digit
 
 
 class InvalidIdentifier(ValueError):  # noqa: N818 - named for what is wrong
@@ -51,38 +49,12 @@ def parse_atc(text: str) -> str:
     return text
 
 
-def parse_her_id(text: str) -> str:
-    """An id in the address register of health care: 1 to 9 digits, no leading zero. Raises InvalidIdentifier."""
-    if not _HER.fullmatch(text):
-        raise InvalidIdentifier("her_id", DoorReason.WRONG_FORMAT, "a HER-id has 1 to 9 digits, the first not 0")
-    return text
-
-
 def parse_uuid(text: str) -> str:
     """A UUID of 8-4-4-4-12 hexadecimal digits in any case, given back in lower case. Raises InvalidIdentifier."""
     lowered = text.lower()
     if not _UUID.fullmatch(lowered):
         raise InvalidIdentifier("uuid", DoorReason.WRONG_FORMAT, "a UUID has 8-4-4-4-12 hexadecimal digits")
     return lowered
-
-
-def organisation_number(index: int) -> str:
-    """A valid organisation number for made data: another one for each index from 0 to 999,999."""
-    if not 0 <= index < 1_000_000:  # noqa: PLR2004 - what fits below
-        raise ValueError("the index of an organisation number lies in 0..999999")
-    # Two neighbours never both lack a control digit: their weighted sums differ by 2 modulo 11.
-    for last in (0, 1):
-        control = _organisation_control(eight := f"9{index:06}{last}")
-        if control < _TEN:
-            return f"{eight}{control}"
-    raise AssertionError("one of two neighbours has a control digit")
-
-
-def hpr_number(index: int) -> str:
-    """A well-formed HPR number for made data: another one for each index from 0 to 89,999,999."""
-    if not 0 <= index < 90_000_000:  # noqa: PLR2004 - stays within nine digits
-        raise ValueError("the index of an HPR number lies in 0..89999999")
-    return str(10_000_000 + index)
 
 
 def _organisation_control(text: str) -> int:

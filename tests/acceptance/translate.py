@@ -19,7 +19,6 @@ import yaml
 
 from schemas import events as ev
 from services.admission.read_token import ReadToken
-from services.identity.registers import organisation_number
 from services.topics.registry import Parties
 from tests.acceptance.not_built import NOT_BUILT, NotBuiltError
 from tests.acceptance.terms import TIMES, Terms
@@ -39,6 +38,7 @@ from tests.acceptance.values import (
     year_later,
     years_and_days_of_policy,
 )
+from tests.organisations import organisation_number
 
 SCENARIOS: Final = Path(__file__).with_name("scenarios.yaml")
 MORE_SCENARIOS: Final = Path(__file__).with_name("more_scenarios.yaml")

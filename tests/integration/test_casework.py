@@ -26,7 +26,6 @@ from services.casework.access_record import AccessRecord
 from services.casework.appending import kafka_append
 from services.casework.desk import Desk
 from services.identity.pseudonym import Pseudonymiser
-from services.identity.registers import organisation_number
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch, Rewind
 from services.medication_list.judging.judge import Judge
 from services.medication_list.log.record_log import KafkaRecordLog, LogLookupError
@@ -40,6 +39,7 @@ from services.medication_list.stored.packing import unpack_effect
 from services.publishing.kafka_access import KafkaAccess
 from tests.conftest import FreshTopic
 from tests.integration.list_stand import PARTITIONS, ListStand, Patient, a_list_stand, position
+from tests.organisations import organisation_number
 from tests.unit.fold_world import claimed, dispensed, issued, recalled
 
 pytestmark = pytest.mark.integration

@@ -9,9 +9,9 @@ from uuid import NAMESPACE_URL, uuid5
 from schemas import events as ev
 from schemas import medication_list as ml
 from schemas.reasons import ParkReason
-from services.identity.registers import organisation_number
 from tests.oracle.history import OSLO, LogRecord, Unreadable, Verdict
 from tests.oracle.naive import judge, show
+from tests.organisations import organisation_number
 
 FIRST_DAY: Final = date(2026, 3, 2)
 MINUTE_MS: Final = 60_000

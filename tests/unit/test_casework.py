@@ -19,12 +19,12 @@ from services.casework.numbers import MASK, holds_a_number, mask
 from services.clock import ManualClock
 from services.identity.national_id import NationalId, synthetic
 from services.identity.pseudonym import Pseudonymiser
-from services.identity.registers import organisation_number
 from services.medication_list.log.source_log import MemorySourceLog
 from services.medication_list.store.memory_outbox import MemoryOutbox
 from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.memory_views import MemoryViews
 from services.medication_list.store.roles import RoleState
+from tests.organisations import organisation_number
 from tests.unit.fold_world import MINUTE_MS, PATIENT, at, claimed, discontinued, dispensed, id_of, issued, recalled
 from tests.unit.refold_world import GENERATION, Stored, Story
 

@@ -12,14 +12,12 @@ from schemas.reasons import DoorReason
 from services.identity.national_id import InvalidNationalId, NationalId, NationalIdKind, synthetic, synthetic_born
 from services.identity.registers import (
     InvalidIdentifier,
-    hpr_number,
-    organisation_number,
     parse_atc,
-    parse_her_id,
     parse_hpr,
     parse_organisation_number,
     parse_uuid,
 )
+from tests.organisations import organisation_number
 
 
 @pytest.mark.parametrize("digits", ["02013299997", "30108299920", "30108299939"])
@@ -192,12 +190,6 @@ def test_made_organisation_numbers_do_not_come_twice() -> None:
     assert len({organisation_number(index) for index in range(20_000)}) == 20_000
 
 
-@given(st.integers(min_value=0, max_value=89_999_999))
-def test_made_hpr_numbers_are_well_formed(index: int) -> None:
-    number = hpr_number(index)
-    assert parse_hpr(number) == number
-
-
 @pytest.mark.parametrize("text", ["9144889", "12345678", "123456789"])
 def test_hpr_numbers_of_seven_to_nine_digits_pass(text: str) -> None:
     assert parse_hpr(text) == text
@@ -218,17 +210,6 @@ def test_atc_codes_of_all_five_levels_pass(code: str) -> None:
 def test_other_atc_codes_are_refused(code: str) -> None:
     with pytest.raises(InvalidIdentifier, match="atc"):
         parse_atc(code)
-
-
-@pytest.mark.parametrize("text", ["1", "80", "8142545"])
-def test_her_ids_pass(text: str) -> None:
-    assert parse_her_id(text) == text
-
-
-@pytest.mark.parametrize("text", ["", "0", "08", "1234567890", "80x"])
-def test_other_her_ids_are_refused(text: str) -> None:
-    with pytest.raises(InvalidIdentifier, match="her_id"):
-        parse_her_id(text)
 
 
 @given(st.uuids())
