@@ -24,6 +24,13 @@ from services.medication_list.stored.parked_note import ParkedNote, unpack_note
 
 _AT_ONCE: Final = 500
 _SHOWN_HEADERS: Final = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "traceparent"})
+_UUID: Final = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_ID: Final = re.compile(rf"[0-9a-f]{{32}}|{_UUID}")
+_IDS_IN_HEADERS: Final = {
+    "ce_id": re.compile(_UUID),
+    "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
+}
+"""Headers with ids of this form: their digits are no identity number, however many follow one another over the dashes."""
 _MARK_BYTES: Final = 10
 _NATIVE: Final = (date, Decimal)
 
@@ -91,10 +98,7 @@ def shown(desk: Desk, place: LogPlace) -> ShownRecord:
     return ShownRecord(
         record=_parked(desk, place, note, record),
         patient=note.patient,
-        headers={
-            name: mask((content or b"").decode(errors="replace")) if name in _SHOWN_HEADERS else MASK
-            for name, content in record.headers
-        },
+        headers={name: _shown_header(name, content) for name, content in record.headers},
         bytes=len(value),
         # What begins otherwise than our records may be anybody's text, and begin with a national id.
         begins_with=desk.framing.head_of(value).hex(),
@@ -102,6 +106,14 @@ def shown(desk: Desk, place: LogPlace) -> ShownRecord:
         why=why,
         content=content,
     )
+
+
+def _shown_header(name: str, content: bytes | None) -> str:
+    text = (content or b"").decode(errors="replace")
+    form = _IDS_IN_HEADERS.get(name)
+    if form is not None and form.fullmatch(text):
+        return text
+    return mask(text) if name in _SHOWN_HEADERS else MASK
 
 
 def _header(record: Record | None, name: str) -> str | None:
@@ -154,4 +166,4 @@ def _masked(value: Any) -> Any:
 
 def _is_id(text: str) -> bool:
     """A UUID or a pseudonym: its digits are no identity number."""
-    return bool(re.fullmatch(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text))
+    return bool(_ID.fullmatch(text))

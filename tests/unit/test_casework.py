@@ -478,6 +478,27 @@ def test_a_parked_record_is_shown_as_far_as_it_can_be_read_without_identities(st
     assert stand.run(parked, "show", "0-9", *WHY).exit_code == 1, "it may yet come"
 
 
+@pytest.mark.parametrize(
+    ("name", "told", "is_shown"),
+    [
+        ("ce_id", "7397cdde-1380-4573-8000-054a53b763ad", True),
+        ("ce_id", NUMBER.digits, False),
+        ("ce_id", f"7397cdde-1380-4573-8000-054a53b763ad {NUMBER.digits}", False),
+        ("traceparent", "00-12345678901234567890123456789012-1234567890123456-01", True),
+        ("traceparent", f"00-{NUMBER.digits}-1234567890123456-01", False),
+        ("ce_source", "7397cdde-1380-4573-8000-054a53b763ad", False),
+        ("x-note", "7397cdde", False),
+    ],
+)
+def test_a_header_that_is_an_id_in_form_is_shown_though_many_digits_follow_one_another(
+    stand: Stand, name: str, told: str, *, is_shown: bool
+) -> None:
+    stand.story.world.add(Stored(0, PATIENT.encode(), b"", stand.story.now_ms, ((name, told.encode()),)))
+    shown = stand.told(parked, "show", "0-0", *WHY)["headers"][name]
+    assert (shown == told) is is_shown
+    assert NUMBER.digits not in shown
+
+
 def test_of_a_record_that_is_none_of_ours_two_bytes_are_shown_since_it_may_begin_with_a_number(stand: Stand) -> None:
     text = f"{NUMBER.digits};metoprolol".encode()
     stand.story.world.add(Stored(0, PATIENT.encode(), text, stand.story.now_ms))
