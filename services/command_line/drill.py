@@ -34,7 +34,7 @@ from services.command_line.demo import (
     step,
     summary,
 )
-from services.command_line.telling import AsJson, ending, tell
+from services.command_line.telling import AsJson, ending, finite, tell
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_clients import connect
 from services.replay.place import LogTail
@@ -66,9 +66,11 @@ app = typer.Typer(
 @app.command()
 def drill(
     events_wanted: Annotated[int, typer.Option("--events", min=500, help="How long the log is.")] = 20_000,
-    rate: Annotated[float, typer.Option(min=2, help="Events a second that come in meanwhile, over the services.")] = 50,
+    rate: Annotated[
+        float, typer.Option(min=2, callback=finite, help="Events a second that come in meanwhile, over the services.")
+    ] = 50,
     seconds: Annotated[
-        float, typer.Option(min=1, help="How long to measure before the replay and after each switch.")
+        float, typer.Option(min=1, callback=finite, help="How long to measure before the replay and after each switch.")
     ] = 20,
     workers: Annotated[int, typer.Option(min=1, help="Bulk readers.")] = 1,
     max_share: Annotated[float, typer.Option(min=0.005, max=1, help="The most of a core for each of them.")] = 0.5,

@@ -1,5 +1,9 @@
-"""How a command answers: with one JSON document or a page for people, and with one sentence if it failed."""
+"""How a command answers: with one JSON document or a page for people, and with one sentence if it failed.
 
+And the options that several commands have, or what holds for those of one kind.
+"""
+
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, NoReturn
@@ -30,6 +34,13 @@ def tell(document: Any, page: Page | str, *, as_json: bool) -> None:
         out.print(page, markup=False)
     else:
         page(out)
+
+
+def finite(value: float | None) -> float | None:
+    """The callback of an option that is a number with a point and has no most: infinity is one for Typer."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number to count with.")
+    return value
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from rich.text import Text
 from services.canonical_log import configure
 from services.casework.telling import Exit, answered, second
 from services.command_line.named_platform import NamedPlatform, named_platform
-from services.command_line.telling import tell
+from services.command_line.telling import finite, tell
 from services.medication_list.overview.log_side import LogAsker
 from services.medication_list.overview.overview import Overview, PartitionOverview, RedisOverview, overview
 from services.medication_list.store.link import Link
@@ -48,7 +48,9 @@ def status(
     *,
     once: Annotated[bool, typer.Option("--once", help="Look once, print, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Look once, and print JSON.")] = False,
-    every_s: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks.")] = 2.0,
+    every_s: Annotated[
+        float, typer.Option("--every", min=0.5, callback=finite, help="Seconds between two looks.")
+    ] = 2.0,
 ) -> None:
     """Show the platform on one screen, and look again until ended.
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from services.command_line.named_platform import NoPlatformError, runs_here
-from services.command_line.telling import CANNOT, AsJson, DryRun, ending, err, tell
+from services.command_line.telling import CANNOT, AsJson, DryRun, ending, err, finite, tell
 from services.schema_registry import framing_at_start
 from services.simulator.connecting import Via, Where, channels, named_where, refuse_without_keys
 from services.simulator.history import History
@@ -37,7 +37,9 @@ def simulate(
     via: Annotated[
         Via, typer.Option(help="Which way in; `both` is http and submissions, `all` the log too.")
     ] = Via.BOTH,
-    rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second; else as fast as it goes.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, callback=finite, help="Events a second; else as fast as it goes.")
+    ] = None,
     history: Annotated[Path | None, typer.Option(help="Where to write what was sent and answered.")] = None,
     *,
     dry_run: DryRun = False,

@@ -18,7 +18,7 @@ from deploy.local.layout import BUILD
 from deploy.local.program import ProgramDiedError
 from deploy.local.supervisor import end_on_signals
 from deploy.local.waiting import NeverCameTrueError
-from services.command_line.telling import CANNOT, AsJson, tell, tell_error
+from services.command_line.telling import CANNOT, AsJson, finite, tell, tell_error
 from tests.chaos.checker import Kind, Violation
 from tests.chaos.faults import FAULTS
 from tests.chaos.mutants import MUTANTS
@@ -42,7 +42,7 @@ def chaos(  # noqa: PLR0913  every option of the command
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds, each on a platform of its own.")] = 1,
     seed: Annotated[int, typer.Option(help="The first round's; each further round has the next one.")] = 1,
     events: Annotated[int, typer.Option(min=100, help="How many events a round.")] = 20_000,
-    rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 450.0,
+    rate: Annotated[float, typer.Option(min=1, callback=finite, help="Events a second.")] = 450.0,
     faults: Annotated[int, typer.Option(min=1, help="Places in a round's schedule; some hold two faults.")] = 5,
     only: Annotated[list[str] | None, typer.Option(help="Inject this fault; may be repeated.")] = None,
     mutant: Annotated[

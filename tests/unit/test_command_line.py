@@ -56,6 +56,30 @@ def test_listing_the_parts_loads_none_of_them() -> None:
     assert said.stdout == "[] False\n"
 
 
+def numbers_with_a_point() -> list[tuple[str, str]]:
+    """Every option that takes one, with its command."""
+    return [
+        (name, each.opts[0])
+        for name, command in every_command().items()
+        for each in command.params
+        if each.type_descriptor.annotation is float
+    ]
+
+
+def test_the_options_with_a_point_are_found() -> None:
+    assert {("replay start", "--max-share"), ("replay start", "--reserve"), ("status", "--every")} <= {
+        *numbers_with_a_point()
+    }
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize(("name", "option"), numbers_with_a_point())
+def test_what_is_no_number_to_count_with_is_turned_away_by_whatever_option(name: str, option: str, value: str) -> None:
+    """A least alone does not do it."""
+    with pytest.raises(typer.BadParameter):
+        every_command()[name].make_context(name, [option, value])
+
+
 # --- JSON, and nothing else ---------------------------------------------------------------------------------------
 
 
