@@ -1,6 +1,8 @@
 """`medchain`: one command whose parts are loaded only when they are called."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 import typer
@@ -51,11 +53,17 @@ class Parts(TyperGroup):
             return args[0], command_of(args[0]), args[1:]
         return super().resolve_command(ctx, args)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click."""
+        with _numbers_masked():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """See click: also what is wrong with the words themselves, or with the environment, is JSON where that was asked for."""
         as_json = "--json" in ctx.args  # before the part takes them
         try:
-            return super().invoke(ctx)
+            with _numbers_masked():
+                return super().invoke(ctx)
         except TyperException as error:
             if not as_json:
                 raise
@@ -65,6 +73,18 @@ class Parts(TyperGroup):
             if sentence is None or (not as_json and sentence is not end.code):
                 raise  # nothing to say, or said already
             _tell(sentence, None, as_json=as_json)
+
+
+@contextmanager
+def _numbers_masked() -> Iterator[None]:
+    """An error repeats the wrong words, and so a national id that somebody put where none must stand."""
+    try:
+        yield
+    except TyperException as error:
+        from services.casework.numbers import mask  # noqa: PLC0415  costs time that completion need not spend
+
+        error.message = mask(error.message)
+        raise
 
 
 def _tell(sentence: str, code: int | None, *, as_json: bool) -> NoReturn:

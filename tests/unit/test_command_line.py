@@ -12,8 +12,11 @@ from typer.testing import CliRunner
 
 from deploy.local.layout import CHECKOUT
 from services.command_line.app import PARTS, app
+from services.identity.national_id import synthetic
 from services.publishing.kafka_access import CA, CERTIFICATE, KEY
 from tests.unit.every_command import FAILING, every_command
+
+NUMBER = synthetic(4711).digits
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -118,6 +121,24 @@ def test_wrong_words_are_told_in_json_too(words: tuple[str, ...]) -> None:
     said = CliRunner().invoke(app, [*words, "--json"])
     assert (said.exit_code, json.loads(said.stdout)["exit"]) == (2, 2)
     assert CliRunner().invoke(app, list(words)).stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("patient", "list", NUMBER, "--reason", "the pharmacy called"),
+        ("patient", "list", f"{NUMBER[:6]} {NUMBER[6:]}", "--reason", "the pharmacy called"),
+        ("patient", NUMBER),
+        (NUMBER,),
+        (f"--{NUMBER}",),
+    ],
+)
+def test_no_error_repeats_a_national_id_that_stands_where_none_must_stand(words: tuple[str, ...]) -> None:
+    for as_json in ([], ["--json"]):
+        said = CliRunner().invoke(app, [*words, *as_json])
+        assert said.exit_code == 2
+        assert said.output
+        assert NUMBER[6:] not in said.output
 
 
 def test_files_that_cannot_be_used_are_told_in_json_too() -> None:
