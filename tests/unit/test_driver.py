@@ -385,6 +385,7 @@ class Worked:
         self.asked: list[tuple[float, tuple[int, ...]]] = []
         self.waited: list[float] = []
         self.heals: Callable[[], bool] = lambda: True
+        self.reader: MemoryLogReader
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
         """As the store does."""
@@ -407,6 +408,7 @@ class Worked:
         reader = MemoryLogReader(log.read, self.store, max_records=2, now_s=lambda: self.now_s, yielding=step)
         reader.assign(log.offsets)
         reader.close()
+        self.reader = reader
         with capture_logs() as lines:
             async with asyncio.timeout(20):
                 await pump(reader, process or self.process, sleep=sleep)
@@ -493,6 +495,25 @@ async def test_a_store_that_goes_away_while_each_is_asked_for_alone_is_asked_no_
     assert [partitions for _, partitions in worked.asked][:3] == [(0, 1, 2), (0,), (0, 1, 2)]
     assert (line["error_type"], line["partitions"]) == ("StoreUnavailableError", 3)
     assert worked.waited == [0.1]
+
+
+async def test_what_a_new_assignment_overtakes_while_each_is_asked_for_alone_is_asked_for_no_more() -> None:
+    """Schedule 144510: asking takes time, and partitions move meanwhile."""
+    worked = Worked()
+    errors = [ArithmeticError()]
+
+    def process(fetch: Fetch) -> Mapping[int, Verdict]:
+        assert all(worked.reader.is_current(batch) for batch in fetch.batches)
+        if errors:
+            worked.asked.append((worked.now_s, (0, 1, 2)))
+            raise errors.pop()
+        verdicts = worked.process(fetch)
+        if len(worked.asked) == 2:
+            worked.reader.assign([0, 1, 2])
+        return verdicts
+
+    assert await worked.run(process) == []
+    assert [partitions for _, partitions in worked.asked][:3] == [(0, 1, 2), (0,), (0, 1, 2)]
 
 
 def test_a_key_of_another_type_is_an_answer_and_no_store_that_is_away() -> None:

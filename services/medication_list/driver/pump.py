@@ -56,7 +56,7 @@ async def pump(
         batches = tuple(batch for batch in fetch.batches if log.is_current(batch))
         if not batches:
             continue
-        answers = _answers(process, Fetch(batches, fetch.fetched_ns), failing, of_all, failures)
+        answers = _answers(log, process, Fetch(batches, fetch.fetched_ns), failing, of_all, failures)
         settled = [_settle(log, batch, answers.get(batch.partition), failing, pauses) for batch in batches]
         if True in settled:
             failures = 0
@@ -70,9 +70,16 @@ _Answer = Verdict | Exception
 
 
 def _answers(
-    process: Process, fetch: Fetch, apart: Collection[int], of_all: tuple[type[Exception], ...], failures: int
+    log: LogReader,
+    process: Process,
+    fetch: Fetch,
+    apart: Collection[int],
+    of_all: tuple[type[Exception], ...],
+    failures: int,
 ) -> Mapping[int, _Answer]:
     """Ask for all batches at once, and after an error once more for each of them alone; what is of all ends the asking.
+
+    Asking takes time: a batch that a rewind or a new assignment has overtaken meanwhile is asked for no more.
 
     Those that are `apart`, for they failed the last time, are asked for alone from the start: otherwise what was written
     of the others before an error would be refused, and read again, each time.
@@ -81,7 +88,9 @@ def _answers(
     parts = deque([*([sound] if sound else []), *((batch,) for batch in fetch.batches if batch.partition in apart)])
     answers: dict[int, _Answer] = {}
     while parts:
-        part = parts.popleft()
+        part = tuple(batch for batch in parts.popleft() if log.is_current(batch))
+        if not part:
+            continue
         try:
             answers |= process(Fetch(part, fetch.fetched_ns))
         except Exception as error:  # noqa: BLE001 - Faust would take an exception for an acknowledgement
@@ -103,7 +112,7 @@ def _answers(
 def _settle(
     log: LogReader, batch: PartitionBatch, answer: _Answer | None, failing: dict[int, int], pauses: Pauses
 ) -> bool | None:
-    """Act on what became of a batch; tell whether it was applied, None where its partition rests by itself."""
+    """Act on what became of a batch; tell whether it was applied, None where its partition rests by itself or has moved."""
     partition, failed_before = batch.partition, failing.pop(batch.partition, 0)
     match answer:
         case Applied(next_offset) if next_offset == batch.next_offset:
@@ -113,6 +122,8 @@ def _settle(
             _log.warning("batch_refused", partition=partition, offset=batch.first_offset, stored_offset=offset)
             log.rewind(partition, offset)
             return False
+        case None if not log.is_current(batch):
+            return None
         case None:
             if failed_before:
                 failing[partition] = failed_before
