@@ -11,6 +11,7 @@ import msgspec
 
 from schemas.events import RelayProgress
 from services.medication_list.log.source_log import LogIdentity, SourceLog
+from services.medication_list.store.epochs import by_chance
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import Beginning, Pointer, Role, Roles, RoleState
 
@@ -158,7 +159,8 @@ def begin_again(roles: Roles, generation: str, partitions: Collection[int]) -> N
     """
     pointer = roles.pointer()
     if pointer is not None and record_of(pointer, generation).state != GenerationState.RETIRED:
-        roles.begin({each: Beginning(generation, pointer.epoch, 0, 0, beside=1) for each in partitions})
+        beginning = Beginning(generation, pointer.epoch, 0, 0, beside=1)
+        roles.begin({each: beginning._replace(first_epoch=by_chance()) for each in partitions})
 
 
 def mark(roles: Roles, generation: str, state: GenerationState) -> None:
@@ -334,12 +336,12 @@ def _pointer(
     pointer = roles.pointer()
     if pointer is not None:
         return pointer
-    orphan = next((role for role in roles.roles(list(log.ends())).values() if role is not None), None)
+    orphan = _orphan(roles, list(log.ends()))
     # Another worker may have set the pointer, and begun, between the two looks.
     pointer = roles.pointer()
     if pointer is None and orphan is not None:
         raise GenerationRefusedError(
-            f"Redis lost its pointer, though partitions are live with {orphan.live}: restore it, or empty Redis."
+            f"Redis lost its pointer, though partitions are live with {orphan}: restore it, or empty Redis."
         )
     if pointer is None:
         first = name(1)
@@ -347,6 +349,20 @@ def _pointer(
         roles.point(None, begun)
         pointer = roles.pointer() or begun
     return pointer
+
+
+def _orphan(roles: Roles, partitions: Collection[int]) -> str | None:
+    """A generation that holds something, is shown somewhere, and has no pointer; None where there is no such one.
+
+    What is shown nowhere, or holds nothing, is what a worker began in a store that was emptied a moment before: it was on
+    its way when that happened, and perhaps ended, or was refused, before it could set a pointer. That is replaced.
+    """
+    shown = {
+        partition: role.live
+        for partition, role in roles.roles(partitions).items()
+        if role is not None and role.state != RoleState.BUILDING
+    }
+    return next((live for partition, live in shown.items() if roles.offsets(live, [partition])[partition]), None)
 
 
 def _refuse_another_log(pointer: Pointer, identity: LogIdentity) -> None:
@@ -384,16 +400,28 @@ def _refuse_beyond(roles: Roles, log: SourceLog, generation: str, ends: Mapping[
             )
 
 
+def partitions_to_begin(stand: Mapping[int, Role | None], pointer: Pointer) -> list[int]:
+    """Where no role stands, or one that no worker of the live generation can go on with.
+
+    That is one of a generation that nobody knows, which a worker begins that had read the pointer before the store was
+    emptied; or one that is being built by another generation than the live one, begun for what was live before a switch.
+    """
+    return [
+        partition
+        for partition, role in stand.items()
+        if role is None
+        or role.live not in pointer.records
+        or (role.state == RoleState.BUILDING and role.live != pointer.generation)
+    ]
+
+
 def _begin_missing(
     roles: Roles, log: SourceLog, pointer: Pointer, generation: str, partitions: Collection[int]
 ) -> bool:
-    """Begin where no role stands, or one of a generation that nobody knows; tell whether there was such a partition.
-
-    The latter is what a worker begins that had read the pointer before the store was emptied.
-    """
+    """Begin where the role of `partitions_to_begin` is missing; tell whether there was such a partition."""
     stand = roles.roles(list(partitions))
-    unknown = {each: role.live for each, role in stand.items() if role is not None and role.live not in pointer.records}
-    missing = [each for each in partitions if stand[each] is None or each in unknown]
+    missing = partitions_to_begin(stand, pointer)
+    unknown = {each: role.live for each in missing if (role := stand[each]) is not None}
     if not missing:
         return False
     # A worker that was stopped since it read the pointer would take a generation for unknown that was made meanwhile, or
@@ -408,24 +436,28 @@ def _begin_missing(
     _begin(
         roles,
         {
-            each: _after_a_loss(generation, pointer.epoch, ends[each], relayed.get(each), unknown.get(each, ""))
+            each: _after_a_loss(
+                Beginning(generation, pointer.epoch, ends[each], 0, unknown.get(each, "")), relayed.get(each)
+            )
             for each in missing
         },
     )
     return True
 
 
-def _after_a_loss(generation: str, epoch: int, end: int, relayed: RelayProgress | None, instead_of: str) -> Beginning:
+def _after_a_loss(begins: Beginning, relayed: RelayProgress | None) -> Beginning:
     """Up to the log's end, effects from what was relayed last, and parked again what is unsent of what lies before that.
 
     Who judged such a record would leave out its effects, and what follows from it for later ones; a refold sends both.
     """
+    if begins.until > 0:  # otherwise there was nothing that anybody can have read
+        begins = begins._replace(first_epoch=by_chance())
     if relayed is None:
-        return Beginning(generation, epoch, end, 0, instead_of)
+        return begins
     withheld = {each.offset: each.reason for each in relayed.unsent}
     # What was parked lies in the log, whatever its end was a moment before.
-    until = max([end, *(offset + 1 for offset in withheld)])
-    return Beginning(generation, epoch, until, relayed.source_offset, instead_of, withheld=withheld)
+    until = max([begins.until, *(offset + 1 for offset in withheld)])
+    return begins._replace(until=until, effects_from=relayed.source_offset, withheld=withheld)
 
 
 def _point_anew_if_emptied(roles: Roles, pointer: Pointer, generation: str, name: Callable[[int], str]) -> None:

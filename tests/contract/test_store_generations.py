@@ -21,6 +21,7 @@ from services.medication_list.generations import (
     give_up,
     has_reached,
     mark,
+    partitions_to_begin,
 )
 from services.medication_list.log.source_log import LogIdentity, MemorySourceLog
 from services.medication_list.store.inventory import Inventory
@@ -139,9 +140,10 @@ def test_after_a_loss_it_parks_again_what_was_unsent_until_it_is_whole(place: Pl
     store = place.store(enter(place.roles, log, RECORD))
     assert store.read({0: [], 1: []})[0].withheld == {7: "unknown_schema"}
     assert store.read({0: [], 1: []})[1].withheld == {}
-    store.write([PartitionWrite(0, 0, 0, 20, parked={7: b"note"})])
+    epoch = store.read({0: []})[0].epoch
+    store.write([PartitionWrite(0, 0, epoch, 20, parked={7: b"note"})])
     assert store.read({0: []})[0].withheld == {7: "unknown_schema"}
-    store.write([PartitionWrite(0, 20, 0, 50)])
+    store.write([PartitionWrite(0, 20, epoch, 50)])
     assert store.read({0: []})[0].withheld == {}
 
 
@@ -208,6 +210,63 @@ def test_an_epoch_never_comes_twice_so_what_was_read_before_an_older_copy_came_b
         epochs.add(store.read({1: []})[1].epoch)
     assert len(epochs) == 4
     assert min(epochs) > 0
+
+
+def test_a_partition_that_is_lost_and_begun_again_has_another_epoch(place: Place) -> None:
+    """What was read of it before the loss must not be written after it, though it stands where it stood."""
+    log = MemorySourceLog(log_ends={0: 9})
+    epochs = set()
+    for _ in range(2):
+        place.empty()
+        epochs.add(place.store(enter(place.roles, log, RECORD)).read({0: []})[0].epoch)
+    beside = begin_beside(place.roles, log, RECORD)
+    epochs.add(place.store(beside).read({0: []})[0].epoch)
+    place.forget(beside, 0)
+    begin_again(place.roles, beside, [0])
+    epochs.add(place.store(beside).read({0: []})[0].epoch)
+    assert len(epochs) == 4
+
+
+def test_a_generation_that_another_one_keeps_from_beginning_holds_nothing_there(place: Place) -> None:
+    """Its workers would fill it, capped and without effects, and it would be the live one afterwards with all that left out."""
+    place.roles.begin({0: Beginning("g1-0ddba1", epoch=1, until=30, effects_from=0)})
+    assert not place.roles.begin({0: Beginning("g1-aaaaaa", epoch=1, until=50, effects_from=0)})
+    assert place.roles.offsets("g1-aaaaaa", [0]) == {0: None}
+
+
+def test_what_was_begun_in_a_store_that_was_emptied_a_moment_before_keeps_nobody_from_beginning(
+    place: Place, log: MemorySourceLog
+) -> None:
+    """Whoever began it was killed before it could set a pointer; nothing of it was ever shown."""
+    log.log_ends = {0: 50, 1: 0}
+    place.roles.begin({0: Beginning("g1-0ddba1", 1, 30, 0), 1: Beginning("g1-0ddba1", 1, 0, 0)})
+    name = enter(place.roles, log, RECORD)
+    assert {role and role.live for role in place.roles.roles([0, 1]).values()} == {name}
+
+
+def test_a_view_that_is_shown_and_has_lost_its_pointer_is_for_an_operator(place: Place, log: MemorySourceLog) -> None:
+    log.log_ends = {0: 5, 1: 0}
+    place.roles.begin({0: Beginning("g1-0ddba1", 1, 0, 0), 1: Beginning("g1-0ddba1", 1, 0, 0)})
+    place.store("g1-0ddba1").write([PartitionWrite(0, 0, 0, 5)])
+    with pytest.raises(GenerationRefusedError, match="lost its pointer, though partitions are live with g1-0ddba1"):
+        enter(place.roles, log, RECORD)
+
+
+def test_a_partition_that_is_built_by_what_was_live_before_a_switch_is_begun_by_what_is_live_now(
+    place: Place, log: MemorySourceLog
+) -> None:
+    """It was lost alone, and begun by a worker that had read the pointer before the switch: nobody feeds that one."""
+    live, beside = chase(place, log, upto=1)
+    assert flip(place.roles, 2, freeze(place.roles, 2), beside)
+    pointer = place.roles.pointer()
+    assert pointer is not None
+    late = MemorySourceLog(log_ends={0: 1, 1: 1, 2: 40})
+    place.roles.begin({2: Beginning(live, 1, 30, 0)})
+    assert partitions_to_begin(place.roles.roles([0, 1, 2]), pointer) == [2]
+    assert enter(place.roles, late, GenerationRecord(4, "0.2.0", 0)) == beside
+    role = place.roles.roles([2])[2]
+    assert role is not None
+    assert (role.live, role.until) == (beside, 40)
 
 
 def test_another_log_is_refused_with_one_sentence(place: Place, log: MemorySourceLog) -> None:

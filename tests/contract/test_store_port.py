@@ -56,8 +56,9 @@ class Place:
     content: Callable[[], Content]
 
     def begin(self, generation: str = G1, *, until: int = 0, effects_from: int = 0) -> Store:
-        """Begin a generation in partitions 0 to 2 and return its store."""
-        assert not self.roles.begin(dict.fromkeys(range(3), Beginning(generation, 1, until, effects_from)))
+        """Begin a generation in partitions 0 to 2, the first one as the live one, and return its store."""
+        beside = int(any(self.roles.roles(range(3)).values()))
+        assert not self.roles.begin(dict.fromkeys(range(3), Beginning(generation, 1, until, effects_from, "", beside)))
         return self.store(generation)
 
 
@@ -275,6 +276,18 @@ def test_what_a_generation_was_to_send_that_is_replaced_goes_with_it_and_what_an
     assert "{0}:released" not in content
     assert content["{1}:outbox"] == [effect(2), effect(1)]
     assert content["{1}:released"] == {b"1": b"a"}
+
+
+def test_what_is_not_made_again_stays_where_a_generation_replaces_another_and_has_come_far_itself(place: Place) -> None:
+    """An older pointer came back that does not know the live one: another stands near the end, without effects of its own."""
+    live, beside = place.begin(), place.begin(G2)
+    live.write([PartitionWrite(0, 0, 0, 9, [], [effect(3), effect(6), effect(8)], parked={1: b"a"})])
+    live.rewrite(PatientRewrite(0, ANNA, 0, 0, {}, {}, [effect(1)], unparked=[1]))
+    beside.write([PartitionWrite(0, 0, 0, 6)])
+    assert not place.roles.begin({0: Beginning(G2, 1, 9, 0, instead_of=G1)})
+    content = place.content()
+    assert content["{0}:outbox"] == [effect(3), effect(1)]
+    assert content["{0}:released"] == {b"1": b"a"}
 
 
 def test_a_generation_after_a_loss_turns_live_at_its_end_and_leaves_out_what_was_relayed(place: Place) -> None:
@@ -641,6 +654,7 @@ beginnings = st.builds(
     st.sampled_from(["", G1, G2]),
     st.sampled_from([0, 0, 1]),
     st.dictionaries(offsets, st.sampled_from(["unreadable", "not_judged"]), max_size=2),
+    st.integers(0, 2),
 )
 operations = st.one_of(
     st.tuples(st.just("write"), generations, st.lists(writes(), max_size=2, unique_by=lambda write: write.partition)),

@@ -36,8 +36,10 @@ class Place:
     ends: dict[int, int] = field(default_factory=dict)
 
     def begin(self, generation: str = G1, *, until: int = 0) -> Store:
-        """Begin a generation in every partition and return its store."""
-        assert not self.roles.begin({each: Beginning(generation, 1, until, 0) for each in range(PARTITIONS)})
+        """Begin a generation in every partition, the first one as the live one, and return its store."""
+        beside = int(any(self.roles.roles(range(PARTITIONS)).values()))
+        beginning = Beginning(generation, 1, until, 0, beside=beside)
+        assert not self.roles.begin(dict.fromkeys(range(PARTITIONS), beginning))
         return self.stores[generation]
 
 

@@ -30,6 +30,7 @@ from services.medication_list.generations import (
     generation_for,
     give_up,
     is_announced,
+    partitions_to_begin,
     record_of,
 )
 from services.medication_list.judging.counting import Judged
@@ -123,6 +124,7 @@ class Worker:
         self._judge: Judge | None = None
         self._generation: str | None = None
         self._is_live = True
+        self._must_enter = True
         self._epoch = -1
         self._look_at_s = 0.0
         self._switch: tuple[str, float] | None = None
@@ -139,6 +141,7 @@ class Worker:
         with self._turning:
             # A worker that fed a non-live generation does not decide what comes after a loss.
             self._feed(enter(self._roles, self._log, self._record, self._wanted, may_begin=self._is_live))
+            self._must_enter = False
             self._look_around()
 
     def standing(self, partitions: Collection[int]) -> Mapping[int, Standing]:
@@ -148,7 +151,7 @@ class Worker:
         try:
             return self._standing_store().standing(partitions)
         except ViewLostError:
-            self._store = None
+            self._must_enter = True
             return self._standing_store().standing(partitions)
 
     def process(self, fetch: Fetch) -> Mapping[int, Verdict]:
@@ -192,6 +195,7 @@ class Worker:
     def _look_around(self) -> None:
         """Feed what is to be fed now, help a switch to its end, and say that this worker works.
 
+        Where a partition has no role, or one with which nobody can go on, the live generation is entered once more.
         Raises GenerationGoneError when there is nothing to feed any more, StoreUnavailableError.
         """
         with self._turning:
@@ -207,6 +211,8 @@ class Worker:
                 self._attend(self._generation, 0)
                 self._feed(mine)
             self._is_live = mine == pointer.generation
+            if self._is_live and partitions_to_begin(self._roles.roles(range(self._partitions)), pointer):
+                self._must_enter = True
             self._attend(mine, ATTENDS_FOR_MS)
 
     def _help(self, pointer: Pointer) -> None:
@@ -246,12 +252,12 @@ class Worker:
         except Exception as error:
             self.metrics.failed()
             if isinstance(error, ViewLostError):
-                self._store = None
+                self._must_enter = True
             raise
 
     def _standing_store(self) -> Store:
         with self._turning:
-            if self._store is None:
+            if self._must_enter:
                 self.enter()
             assert self._store is not None, "entering gives a store"
             return self._store

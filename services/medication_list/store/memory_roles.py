@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys
-from services.medication_list.store.memory_server import Content, Hash, MemoryServer, put, role_at
+from services.medication_list.store.memory_server import Content, Hash, MemoryServer, put, role_at, source_offset
 from services.medication_list.store.roles import (
     ROLE_FIELDS,
     Attending,
@@ -50,16 +50,21 @@ class MemoryRoles:
         if keys.offset not in content.hashes:
             if role is not None and role.live == beginning.generation:
                 return False
-            put(content, keys.offset, {b"offset": b"0", b"epoch": b"0"})
+            if role is not None and not beginning.beside:
+                return True
+            put(content, keys.offset, {b"offset": b"0", b"epoch": str(beginning.first_epoch).encode()})
         if role is None:
-            reached = int(content.hashes[keys.offset][b"offset"]) >= beginning.until
+            stands = int(content.hashes[keys.offset][b"offset"])
+            reached = stands >= beginning.until
             state = RoleState.LIVE if reached else RoleState.BUILDING
             begun = Role(beginning.epoch, beginning.generation, state, "", beginning.until, beginning.effects_from)
             put(content, common.role, _role_fields(begun))
             content.hashes.pop(keys.withheld, None)
             if is_replaced:
-                content.outboxes.pop(common.outbox, None)
-                content.hashes.pop(common.released, None)
+                waiting = content.outboxes.get(common.outbox, [])
+                content.outboxes[common.outbox] = [each for each in waiting if source_offset(each[1]) < stands]
+                if not stands:
+                    content.hashes.pop(common.released, None)
             withheld = {str(offset).encode(): reason.encode() for offset, reason in beginning.withheld.items()}
             put(content, keys.withheld, withheld)
         return True

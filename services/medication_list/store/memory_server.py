@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
+
 from services.medication_list.store.keys import PartitionKeys
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.roles import ROLE_FIELDS, Attending, Role, role_of
@@ -97,3 +99,17 @@ def role_at(content: Content, partition: int) -> Role | None:
     """The role of a partition; None if it was lost or never begun."""
     held = content.hashes.get(PartitionKeys(partition).role, {})
     return role_of([held.get(name.encode()) for name in ROLE_FIELDS])
+
+
+class _Entry(msgspec.Struct, frozen=True, array_like=True):
+    """The first element of an outbox entry, all that the store knows of it; the rest concerns the fold and the relay."""
+
+    source_offset: int
+
+
+_decoder = msgspec.msgpack.Decoder(_Entry)
+
+
+def source_offset(entry: bytes) -> int:
+    """The offset of the record that an outbox entry comes from. Raises msgspec.DecodeError."""
+    return _decoder.decode(entry).source_offset

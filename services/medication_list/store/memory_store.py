@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-import msgspec
-
 from services.medication_list.store.epochs import by_chance
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys, disputed_name
-from services.medication_list.store.memory_server import Content, MemoryServer, drop, put, role_at
+from services.medication_list.store.memory_server import Content, MemoryServer, drop, put, role_at, source_offset
 from services.medication_list.store.port import (
     PartitionWrite,
     PatientRewrite,
@@ -21,15 +19,6 @@ from services.medication_list.store.port import (
     check_writes,
 )
 from services.medication_list.store.roles import Role, RoleState
-
-
-class _Entry(msgspec.Struct, frozen=True, array_like=True):
-    """The first element of an outbox entry, all that the store knows of it; the rest concerns the fold and the relay."""
-
-    source_offset: int
-
-
-_decoder = msgspec.msgpack.Decoder(_Entry)
 
 
 class MemoryStore:
@@ -222,7 +211,7 @@ class MemoryStore:
             put(content, keys.events_of + change.patient, change.remember)
         if own:
             for effect in write.effects:
-                if _source_offset(effect) >= role.effects_from:
+                if source_offset(effect) >= role.effects_from:
                     content.last_entry += 1
                     content.outboxes[common.outbox].append((content.last_entry, effect))
         taken = self._owners(content, keys.rx, write)
@@ -249,8 +238,3 @@ class MemoryStore:
                 if who not in disputed:
                     held[disputed_name(name).encode()] = disputed + who
         return taken
-
-
-def _source_offset(entry: bytes) -> int:
-    """The offset of the record that an entry comes from. Raises msgspec.DecodeError."""
-    return _decoder.decode(entry).source_offset

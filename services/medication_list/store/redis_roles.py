@@ -1,6 +1,7 @@
 """Roles and pointer in Redis."""
 
 from collections.abc import Collection, Mapping
+from typing import Final
 
 from services.medication_list.store.keys import LIVE, GenerationKeys, PartitionKeys, workers_key
 from services.medication_list.store.library import function
@@ -16,6 +17,8 @@ from services.medication_list.store.roles import (
     pointer_of,
     role_of,
 )
+
+_REFUSED: Final = (b"retired", b"alone")
 
 
 class RedisRoles:
@@ -39,7 +42,7 @@ class RedisRoles:
     def begin(self, beginnings: Mapping[int, Beginning]) -> Collection[int]:
         """See `Roles.begin`."""
         replies = self._link.ask(_pack_begin(partition, each) for partition, each in beginnings.items())
-        return [partition for partition, reply in zip(beginnings, replies, strict=True) if reply[0] != b"ok"]
+        return [partition for partition, reply in zip(beginnings, replies, strict=True) if reply[0] in _REFUSED]
 
     def turn(self, partition: int, seen: Role, shall: Role) -> bool:
         """See `Roles.turn`."""
@@ -80,8 +83,8 @@ class RedisRoles:
 
 def _pack_begin(partition: int, beginning: Beginning) -> bytes:
     at, own = PartitionKeys(partition), GenerationKeys(beginning.generation, partition)
-    generation, epoch, until, effects_from, instead_of, beside, withheld = beginning
-    words: list[Word] = [generation, epoch, until, effects_from, instead_of, beside]
+    generation, epoch, until, effects_from, instead_of, beside, withheld, first_epoch = beginning
+    words: list[Word] = [generation, epoch, until, effects_from, instead_of, beside, first_epoch]
     for offset, reason in withheld.items():
         words += (offset, reason)
     keys = (at.role, own.offset, own.withheld, at.outbox, at.released)

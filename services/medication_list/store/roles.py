@@ -49,10 +49,11 @@ class Pointer:
 class Beginning(NamedTuple):
     """How a generation begins in a partition without a role: see Role for `until` and `effects_from`.
 
-    A role of the generation `instead_of`, which is gone, counts as none; its effects that wait are dropped, since they are
-    made again. With `beside`, which is 0 or 1, the generation
-    begins only where there is a role: beside the live one, and never in its place. `withheld` maps the offset of each
-    record that it parks while it is building, whether or not it can be read, to the reason.
+    A role of the generation `instead_of`, which is gone, counts as none; of its effects that wait those are dropped that are
+    made again. With `beside`, which is 0 or 1, the generation begins only where there is a role: beside the live one, and
+    never in its place. Without it nothing begins where another one has the role. `withheld` maps the offset of each record
+    that it parks while it is building, whether or not it can be read, to the reason. `first_epoch`: of its data; another
+    one each time that a partition is begun again, so that what was read before that is stale.
     """
 
     generation: str
@@ -62,6 +63,7 @@ class Beginning(NamedTuple):
     instead_of: str = ""
     beside: int = 0
     withheld: Mapping[int, str] = {}
+    first_epoch: int = 0
 
 
 class WorkerKind(StrEnum):
@@ -96,6 +98,7 @@ class Roles(Protocol):
     def begin(self, beginnings: Mapping[int, Beginning]) -> Collection[int]:
         """Begin a generation in these partitions; repeating is harmless. Without a role there it becomes the live one.
 
+        Where another one has the role, and it is not to begin beside that, nothing happens: look again who has it.
         Returns the partitions where it could not begin: it is live there by its role, and its data is gone; or there is
         no role to begin beside.
         """

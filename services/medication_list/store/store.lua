@@ -352,13 +352,25 @@ local function look(keys, args)
   return reply
 end
 
+-- Deletes from the outbox what follows from records at or beyond an offset.
+local function unsend(outbox_key, offset)
+  for _, entry in ipairs(redis.call('XRANGE', outbox_key, '-', '+')) do
+    if source_offset(entry[2][2]) >= offset then
+      redis.call('XDEL', outbox_key, entry[1])
+    end
+  end
+end
+
 -- Begins a generation in one partition; again is harmless. Where no role stands, the generation becomes the live one,
 -- building until its offset has reached `until`, and withholding records from being judged; not so one that is to begin
--- beside the live one. A role of the generation that is to be replaced counts as none, and what that one was about to send
--- goes with it: it is made again. Left in the outbox it would come before effects of older records, and take the relay's
--- progress beyond them.
--- KEYS: role, offset, withheld, outbox, released. ARGV: generation, role epoch, until, effects from, which one is to be replaced, 1 to
--- begin beside, then offsets that are withheld, each with its reason. Answers 'ok', or 'retired', or 'alone'.
+-- beside the live one. A role of the generation that is to be replaced counts as none, and what that one was to send of what
+-- is judged again goes with it: left in the outbox it would come before effects of older records, and take the relay's
+-- progress beyond them. Where another role stands, nothing is begun but beside it: a generation that came so far there,
+-- without effects and without what is withheld, must not be made the live one afterwards.
+-- The first epoch is given, so that none comes twice where a partition is lost and begun again.
+-- KEYS: role, offset, withheld, outbox, released. ARGV: generation, role epoch, until, effects from, which one is to be
+-- replaced, 1 to begin beside, first epoch, then offsets that are withheld, each with its reason.
+-- Answers 'ok', or 'retired', or 'alone', or 'other'.
 local function begin(keys, args)
   local role = redis.call('HMGET', keys[1], 'live')
   local stands = redis.call('HGET', keys[2], 'offset')
@@ -375,15 +387,18 @@ local function begin(keys, args)
   if not role[1] and args[6] == '1' then
     return {'alone'}
   end
-  local are_whole = whole(args[2]) and whole(args[3]) and whole(args[4]) and #args % 2 == 0
-  for i = 7, #args, 2 do
+  if role[1] and args[6] ~= '1' then
+    return {'other'}
+  end
+  local are_whole = whole(args[2]) and whole(args[3]) and whole(args[4]) and whole(args[7]) and #args % 2 == 1
+  for i = 8, #args, 2 do
     are_whole = are_whole and whole(args[i])
   end
   if not are_whole then
     return redis.error_reply('BADARGUMENT a generation begins with whole numbers')
   end
   if not stands then
-    redis.call('HSET', keys[2], 'offset', '0', 'epoch', '0')
+    redis.call('HSET', keys[2], 'offset', '0', 'epoch', args[7])
     stands = '0'
   end
   if not role[1] then
@@ -392,9 +407,12 @@ local function begin(keys, args)
       'until', args[3], 'effects_from', args[4])
     redis.call('DEL', keys[3])
     if is_replaced then
-      redis.call('DEL', keys[4], keys[5])
+      unsend(keys[4], tonumber(stands))
+      if stands == '0' then
+        redis.call('DEL', keys[5])
+      end
     end
-    set_pairs(keys[3], args, 7, #args)
+    set_pairs(keys[3], args, 8, #args)
   end
   return {'ok'}
 end
