@@ -152,8 +152,8 @@ def batch_skipped_after_an_error(stack: ExitStack) -> None:
 
     original = pump._answers
 
-    def careless(process: Any, fetch: Any, *more: Any) -> Any:
-        answers = original(process, fetch, *more)
+    def careless(log: Any, process: Any, fetch: Any, *more: Any) -> Any:
+        answers = original(log, process, fetch, *more)
         return answers or {each.partition: Applied(each.next_offset) for each in fetch.batches}
 
     _instead(stack, pump, "_answers", careless)
