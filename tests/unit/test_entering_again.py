@@ -20,8 +20,10 @@ class Running:
         self.roles = MemoryRoles(self.server)
         self.now_s = 0.0
         log = MemorySourceLog(log_ends={0: 30, 1: 0})
-        self.worker = Worker(self.roles, log, lambda name: MemoryStore(self.server, name), 2, made_at_ms=0)
-        self.worker.patience = Patience(monotonic=lambda: self.now_s)
+        patience = Patience(monotonic=lambda: self.now_s)
+        self.worker = Worker(
+            self.roles, log, lambda name: MemoryStore(self.server, name), 2, made_at_ms=0, patience=patience
+        )
         self.worker.enter()
 
     def role(self) -> Role:
