@@ -1,11 +1,11 @@
 """Made data for a platform that nobody has written to yet: a small town, played through it once."""
 
 import subprocess
-import sys
 from typing import Final
 
 from deploy.local.layout import CHECKOUT
 from deploy.local.state import State
+from services.command_line.app import COMMAND
 from services.medication_list.log.source_log import KafkaSourceLog
 from services.publishing.kafka_access import KafkaAccess
 from services.simulator.population import Town
@@ -27,8 +27,7 @@ def play_into_empty(state: State, events: int) -> bool:
     """
     if events == 0 or any(KafkaSourceLog(KafkaAccess(state.kafka)).ends().values()):
         return False
-    command = "from services.command_line.app import main; main()"
-    argv = [sys.executable, "-c", command, "simulate", f"--events={events}"]
+    argv = [*COMMAND, "simulate", f"--events={events}"]
     if subprocess.run(argv, cwd=CHECKOUT, check=False).returncode:  # noqa: S603  our own command line, no shell
         raise TownNotPlayedError("the town could not be played")
     return True

@@ -1,6 +1,7 @@
 """`medchain`: one command whose parts are loaded only when they are called."""
 
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
@@ -9,6 +10,8 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+COMMAND: Final = (sys.executable, "-m", "services.command_line")
+"""`medchain` in a process of its own, by this interpreter; its words come after it."""
 # Each part by its name: the module that holds its Typer `app`, and one line of help.
 PARTS: Final[dict[str, tuple[str, str]]] = {
     "chaos": (

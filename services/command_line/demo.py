@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from deploy.local.program import ProgramDiedError
 from deploy.local.state import AlreadyRunsError
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from schemas.events import AllergyRecorded
+from services.command_line.app import COMMAND
 from services.command_line.follow import Story, StoryBrokenError
 from services.command_line.telling import CANNOT, AsJson, ending, tell
 from services.publishing.kafka_access import KafkaAccess
@@ -55,7 +55,6 @@ SHOWN: Final = 20
 FAILED: Final = 1
 NOT_STARTED: Final = (FolderRefusedError, AlreadyRunsError, ProgramDiedError, NeverCameTrueError, CannotSetUpError)
 """Why a platform of one's own does not come about."""
-_COMMAND: Final = "from services.command_line.app import main; main()"
 
 app = typer.Typer(
     name="demo",
@@ -261,7 +260,7 @@ def asked_to_check(platform: Platform, folder: Path) -> dict[str, Any]:
     words = ("check", *where, "--show", "--reason", "made people", "--json")
     told = {**os.environ, "MEDCHAIN_ACCESS_RECORD": str(folder / "access-record.jsonl")}
     said = subprocess.run(  # noqa: S603  our own command line
-        [sys.executable, "-c", _COMMAND, *words], env=told, capture_output=True, text=True, check=False
+        [*COMMAND, *words], env=told, capture_output=True, text=True, check=False
     )
     try:
         found: dict[str, Any] = json.loads(said.stdout)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from deploy.local.layout import BUILD
 from deploy.local.platform import Platform
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from schemas import codec
+from services.command_line.app import COMMAND
 from services.command_line.clients import Found, NeverReadError, write_until
 from services.command_line.demo import (
     FAILED,
@@ -56,7 +56,6 @@ _VISITORS: Final = 2_000
 _SWITCHED_WITHIN_S: Final = 300.0
 _JUDGED_WITHIN_S: Final = 3_600.0
 _POLL_MS: Final = 500
-_COMMAND: Final = "from services.command_line.app import main; main()"
 
 app = typer.Typer(
     name="drill", help="Replay, switch and roll back under load.", add_completion=False, pretty_exceptions_enable=False
@@ -271,12 +270,12 @@ class Drill:
 
     def _command(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603  our own command line
-            [sys.executable, "-c", _COMMAND, *words], env=self._environment, capture_output=True, text=True, check=False
+            [*COMMAND, *words], env=self._environment, capture_output=True, text=True, check=False
         )
 
     def _started(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(  # noqa: S603  our own command line
-            [sys.executable, "-c", _COMMAND, *words], env=self._environment, stdout=subprocess.PIPE, text=True
+            [*COMMAND, *words], env=self._environment, stdout=subprocess.PIPE, text=True
         )
 
     # --- What came of it ------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from deploy.local.platform import Platform
 from deploy.local.waiting import wait_until
 from schemas import codec
 from schemas.events import Event
-from services.command_line.app import app
+from services.command_line.app import COMMAND, app
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
 from services.medication_list.generations import record_of
 from services.medication_list.judging.judge import Judge
@@ -97,8 +97,7 @@ class ReplayStand:
 
     def started(self, *words: str, release: Path = CHECKOUT) -> subprocess.Popen[str]:
         """As `running`, for whoever ends it."""
-        code = "from services.command_line.app import main; main()"
-        return self._popen(["-c", code, *words], release)
+        return self._popen([*COMMAND, *words], release)
 
     def logged(self) -> str:
         """What the processes of their own have said to people by now."""
@@ -106,7 +105,7 @@ class ReplayStand:
 
     def begin_processor(self) -> None:
         """Start this release's processor."""
-        self._processor = self._popen(["-m", "services.medication_list.processor.app"], CHECKOUT)
+        self._processor = self._popen([sys.executable, "-m", "services.medication_list.processor.app"], CHECKOUT)
         wait_until(lambda: self.roles.pointer() is not None, within_s=WITHIN_S, what="there is a view")
 
     def end_processor(self) -> None:
@@ -120,7 +119,7 @@ class ReplayStand:
     @contextmanager
     def processor(self, release: Path) -> Iterator[subprocess.Popen[str]]:
         """One processor of another release."""
-        process = self._popen(["-m", "services.medication_list.processor.app"], release)
+        process = self._popen([sys.executable, "-m", "services.medication_list.processor.app"], release)
         try:
             yield process
         finally:
@@ -130,7 +129,7 @@ class ReplayStand:
     def _popen(self, words: list[str], release: Path) -> subprocess.Popen[str]:
         with self._log.open("a") as written:
             return subprocess.Popen(  # noqa: S603  our own code
-                [sys.executable, *words],
+                words,
                 cwd=release,
                 env={**os.environ, **self.told, "PYTHONPATH": str(release)},
                 stdout=subprocess.DEVNULL,

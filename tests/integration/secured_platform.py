@@ -19,6 +19,7 @@ from deploy.local.platform import Platform
 from deploy.local.ports import LOOPBACK, choose_port, is_listening
 from deploy.local.program import Child, Program
 from deploy.services import Service
+from services.command_line.app import COMMAND
 from services.publishing.kafka_access import KafkaAccess
 from services.topics.registry import Parties
 from tests.certificates import Authority
@@ -107,9 +108,7 @@ class SecuredPlatform(Platform):
             **{f"MEDCHAIN_{name.upper()}_URL": urls[name] for name in ("prescriber", "pharmacy")},
             "MEDCHAIN_LIST_URL": self.url("medication-list"),
         }
-        code = "from services.command_line.app import main; main()"
-        argv = [sys.executable, "-c", code, *command]
-        return subprocess.run(argv, cwd=CHECKOUT, env=told, capture_output=True, text=True, check=False)  # noqa: S603
+        return subprocess.run([*COMMAND, *command], cwd=CHECKOUT, env=told, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 def _rights(name: str, acl: dict[str, Any]) -> Iterable[ACL]:

@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from deploy.local.layout import CHECKOUT
+from services.command_line.app import COMMAND
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.long]
 def test_a_small_drill_loses_doubles_and_reorders_nothing_and_says_so_in_json(scratch: Path) -> None:
     folder, report = scratch / "drill", scratch / "drill.json"
     words = ("--events", "500", "--rate", "10", "--seconds", "1", "--max-share", "1", "--folder", str(folder))
-    call = [sys.executable, "-c", "from services.command_line.app import main; main()", "drill", *words]
+    call = [*COMMAND, "drill", *words]
     told = {name: each for name, each in os.environ.items() if not name.startswith("MEDCHAIN_")}
     said = subprocess.run(  # noqa: S603  our own command line
         [*call, "--report", str(report), "--json"], cwd=CHECKOUT, env=told, capture_output=True, text=True, check=False

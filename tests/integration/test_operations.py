@@ -8,7 +8,6 @@ import re
 import signal
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -22,6 +21,7 @@ from deploy.local.keys import keys_of
 from deploy.local.layout import CHECKOUT
 from deploy.local.platform import Platform
 from deploy.local.waiting import wait_until
+from services.command_line.app import COMMAND
 from services.identity.national_id import synthetic
 
 pytestmark = pytest.mark.integration
@@ -29,9 +29,6 @@ pytestmark = pytest.mark.integration
 PROCESSES: Final = (
     *("prescriber", "pharmacy", "medication-list", "processor-1", "relay", "prescriber-inbox", "pharmacy-inbox"),
 )
-
-
-MEDCHAIN: Final = (sys.executable, "-c", "from services.command_line.app import main; main()")
 
 
 class Said(NamedTuple):
@@ -61,7 +58,7 @@ class Operator:
 
     def asks(self, *words: str, told: Mapping[str, str] | None = None) -> Said:
         """A call of `medchain`, with --json if that is among the words."""
-        call = [*MEDCHAIN, *words]
+        call = [*COMMAND, *words]
         environment = self.environment() | dict(told or {})
         done = subprocess.run(call, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  ours
         assert "Traceback" not in done.stderr + done.stdout
@@ -152,7 +149,7 @@ class Terminal:
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         with open(slave, "wb") as there:  # noqa: PTH123  a descriptor, no path
             self.process = subprocess.Popen(  # noqa: S603  ours
-                [*MEDCHAIN, *words], cwd=CHECKOUT, env=environment, stdin=there, stdout=there, stderr=there
+                [*COMMAND, *words], cwd=CHECKOUT, env=environment, stdin=there, stdout=there, stderr=there
             )
         signal.signal(signal.SIGINT, before)
         os.set_blocking(self._master, False)

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from typer.testing import CliRunner
 
 from deploy.local.layout import CHECKOUT
 from deploy.local.waiting import wait_until
+from services.command_line.app import COMMAND
 from services.publishing.kafka_access import KafkaAccess
 from services.topics.cli import app
 from services.topics.cluster import Difference, create, differences
@@ -145,8 +145,7 @@ def test_the_command_tells_what_it_would_create_and_creates_it(cluster: str, adm
 def test_a_cluster_that_is_away_is_told_in_json() -> None:
     """In a process of its own: the library drops sockets that were refused without closing them."""
     words = ("topics", "create", "--kafka", "127.0.0.1:1", "--one-broker", "--json")
-    call = [sys.executable, "-c", "from services.command_line.app import main; main()", *words]
-    said = subprocess.run(call, cwd=CHECKOUT, capture_output=True, text=True, check=False)  # noqa: S603  ours
+    said = subprocess.run([*COMMAND, *words], cwd=CHECKOUT, capture_output=True, text=True, check=False)  # noqa: S603  ours
     found = json.loads(said.stdout)
     assert (said.returncode, found["exit"]) == (2, 2)
     assert "127.0.0.1:1" in found["error"]

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from deploy.local.layout import CHECKOUT
-from services.command_line.app import PARTS, app
+from services.command_line.app import COMMAND, PARTS, app
 from services.identity.national_id import synthetic
 from services.publishing.kafka_access import CA, CERTIFICATE, KEY
 from tests.unit.every_command import FAILING, every_command
@@ -81,6 +81,11 @@ def test_what_is_no_number_to_count_with_is_turned_away_by_whatever_option(name:
     """A least alone does not do it."""
     with pytest.raises(typer.BadParameter):
         every_command()[name].make_context(name, [option, value])
+
+
+def test_the_command_runs_in_a_process_of_its_own_by_any_interpreter_of_ours() -> None:
+    said = subprocess.run([*COMMAND, "generations", "--help"], cwd=CHECKOUT, capture_output=True, text=True, check=True)  # noqa: S603  ours
+    assert "services.command_line generations" in said.stdout
 
 
 # --- JSON, and nothing else ---------------------------------------------------------------------------------------
