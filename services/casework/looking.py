@@ -1,6 +1,7 @@
 """The options that every look shares: who asks, why, and whose data; a national id is read from the terminal or a file."""
 
 import getpass
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -62,10 +63,18 @@ def note_look(
     accesses: AccessRecord, action: str, reason: str, operator: str | None, **about: str | bool | None
 ) -> None:
     """Record a look before it is made. Raises ReasonRefusedError, AccessNotRecordedError: then it must not be made."""
-    account = getpass.getuser()
+    account = _account()
     accesses.note(
         action=action, operator=account if operator is None else operator, account=account, reason=reason, **about
     )
+
+
+def _account() -> str:
+    """The account's name, or its number where it has none, as in a container that runs under a number of its own."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the one until Python 3.12, the other since
+        return f"uid-{os.getuid()}"
 
 
 def values_looked_at(

@@ -312,6 +312,20 @@ def test_a_reason_says_something_and_holds_no_number(stand: Stand, reason: str) 
     assert stand.looks() == []
 
 
+@pytest.mark.parametrize("operator", [[], ["--operator", "Kari Vakt"]], ids=["account", "operator"])
+def test_an_account_without_a_name_is_recorded_by_its_number(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, operator: list[str]
+) -> None:
+    """As in a pod that runs under a number which its image gives no name."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2_000_000_001)
+    assert stand.run(patient, "timeline", *WHO, *WHY, *operator).exit_code == 0
+    (look,) = stand.looks()
+    assert look["account"] == "uid-2000000001"
+    assert look["operator"] == (operator[-1] if operator else look["account"])
+
+
 @pytest.mark.parametrize("operator", ["", " ", "...", "x" * 81])
 def test_an_operator_who_is_named_has_a_name(stand: Stand, operator: str) -> None:
     said = stand.run(patient, "timeline", *WHO, *WHY, "--operator", operator)

@@ -203,6 +203,14 @@ def test_every_process_is_given_the_certificate_of_its_own_user_and_the_brokers_
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"], "else it could not read its key"
 
 
+def test_the_number_under_which_pods_run_has_a_name_in_the_image() -> None:
+    dockerfile = (CHECKOUT / "deploy" / "compose" / "Dockerfile").read_text(encoding="utf-8")
+    (number,) = re.findall(r"^RUN useradd --uid (\d+) ", dockerfile, re.MULTILINE)
+    for service in SERVICES:
+        pod = named("Deployment")[service.name]["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsUser"] == int(number)
+
+
 def test_every_user_is_a_process_the_operator_or_a_party_and_whoever_the_topics_name_is_one() -> None:
     ours = {user_of(name) for name in (OPERATOR, *(each.name for each in SERVICES))}
     parties = {"system-example", "pharmacy-999000001", "organisation-999000001"}
