@@ -16,6 +16,7 @@ RULES: Final = CHECKOUT / "deploy" / "monitoring" / "alerts.yml"
 STEP_S: Final = 30
 STEPS: Final = 24
 """Twelve minutes of health, then as many in which the condition stands."""
+STEPS_OF_AN_HOUR: Final = 3_600 // STEP_S + STEPS
 _SCRAPED_WITHIN_S: Final = 3.0
 
 Series = dict[str, float]
@@ -47,14 +48,18 @@ def told(text: str, where: Mapping[str, str] | None = None) -> Series:
     }
 
 
-def check_fires(folder: Path, alerts: Collection[str], healthy: Series, during: Series) -> None:
-    """Each of these alerts fires while the condition stands, and did not before. Prometheus evaluates the rules."""
-    before_s, after_s = STEP_S * (STEPS - 2), STEP_S * (2 * STEPS - 2)
+def check_fires(folder: Path, alerts: Collection[str], healthy: Series, during: Series, steps: int = STEPS) -> None:
+    """Each of these alerts fires while the condition stands, and did not before. Prometheus evaluates the rules.
+
+    `steps`: of health, and of the condition; more than usual for what is waited for longer.
+    """
+    before_s, after_s = STEP_S * (steps - 2), STEP_S * (2 * steps - 2)
     expressions = [f'count(ALERTS{{alertname="{each}", alertstate="firing"}}) > bool 0' for each in alerts]
     test = {
         "interval": f"{STEP_S}s",
         "input_series": [
-            {"series": name, "values": _values(name, healthy, during)} for name in sorted(healthy.keys() | during)
+            {"series": name, "values": _values(name, healthy, during, steps)}
+            for name in sorted(healthy.keys() | during)
         ],
         "promql_expr_test": [
             *({"expr": each, "eval_time": f"{before_s}s", "exp_samples": []} for each in expressions),
@@ -70,18 +75,18 @@ def check_fires(folder: Path, alerts: Collection[str], healthy: Series, during: 
     assert done.returncode == 0, f"{sorted(alerts)}: {done.stdout}{done.stderr}"
 
 
-def _values(name: str, healthy: Series, during: Series) -> str:
+def _values(name: str, healthy: Series, during: Series, steps: int) -> str:
     """A series over time. What counts goes on as it went between the scrapes; an age grows with time."""
-    first = f"{healthy[name]}x{STEPS - 1}" if name in healthy else f"_x{STEPS - 1}"
+    first = f"{healthy[name]}x{steps - 1}" if name in healthy else f"_x{steps - 1}"
     if name not in during:
-        return f"{first} stale _x{STEPS - 1}"
+        return f"{first} stale _x{steps - 1}"
     value, each_step = during[name], 0.0
     metric = name.partition("{")[0]
     if metric.endswith("_total"):
         each_step = max(0.0, value - healthy.get(name, 0.0))
     elif metric.endswith("_seconds") and value > 0:
         each_step = STEP_S
-    return f"{first} {value}+{each_step}x{STEPS - 1}"
+    return f"{first} {value}+{each_step}x{steps - 1}"
 
 
 def _written(name: str, labels: Mapping[str, str]) -> str:

@@ -183,7 +183,8 @@ def _memory(redis: RedisOverview | None) -> str:
 def _generations(seen: Overview) -> Table:
     table = Table("generation", "fold", "release", "made", "is", "lag", title="Generations", title_justify="left")
     for each in seen.generations:
-        state = ("live" if each.is_live else "beside it") + ("" if each.is_complete else ", being made")
+        half = ", being made" if each.is_live or each.is_fed else ", half made, and nobody works on it"
+        state = ("live" if each.is_live else "beside it") + ("" if each.is_complete else half)
         made = second(each.made_at_ms)
         table.add_row(each.generation, str(each.fold_version), each.release, made, state, _number(each.lag))
     return table

@@ -29,9 +29,11 @@ from services.identity.pseudonym import Pseudonymiser
 from services.medication_list.fold import VERSION
 from services.medication_list.generations import RELEASE, GenerationRecord, GenerationState, begin_beside, mark
 from services.medication_list.log.source_log import KafkaSourceLog
+from services.medication_list.store.keys import PartitionKeys
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles
+from services.medication_list.store.roles import Attending, WorkerKind
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
@@ -40,7 +42,7 @@ from services.submissions.inbox_metrics import InboxMetrics
 from services.submissions.reception import Received
 from services.telemetry import Registry, TroubleMetrics, new_registry
 from services.topics.registry import EVENTS_TOPIC, load
-from tests.alerting import RULES, Series, check_fires, scrape, told
+from tests.alerting import RULES, STEPS_OF_AN_HOUR, Series, check_fires, scrape, told
 from tests.integration.test_metrics import prescription_message
 
 pytestmark = pytest.mark.integration
@@ -246,21 +248,39 @@ def test_a_prescription_that_comes_again_with_other_content_raises_its_alert(sta
     check_fires(tmp_path, ("MedchainConflictingDuplicate",), before, seen)
 
 
-def test_a_generation_that_nobody_completes_raises_its_alert(stand: Stand, tmp_path: Path) -> None:
-    """As one is left by a replay that was killed; it bears the time of two hours ago, which nobody waits for."""
-    made_at_ms = SystemClock().now_ms() - 2 * 60 * 60 * 1000
-    record = GenerationRecord(VERSION, RELEASE, made_at_ms, GenerationState.FILLING)
+def test_a_live_view_of_which_a_partition_is_lost_raises_its_alert(stand: Stand, tmp_path: Path) -> None:
+    """With nobody there to make it again. What is lost is a role, which is put back as it was."""
+    role = PartitionKeys(0).role
+    with closing(redis.Redis.from_url(stand.platform.redis_url)) as client, stand.standing_still("processor-1"):
+        stood = client.dump(role)
+        assert stood is not None
+        client.delete(role)
+        try:
+            seen = stand.until("medchain_generation_building", lambda value: value == 1)
+        finally:
+            client.restore(role, 0, stood)
+    check_fires(tmp_path, ("MedchainGenerationBuilding",), stand.healthy, seen, STEPS_OF_AN_HOUR)
+
+
+def test_a_generation_that_nobody_completes_raises_its_alert_and_a_replay_that_works_does_not(
+    stand: Stand, tmp_path: Path
+) -> None:
+    """As one is left by a replay that was killed."""
+    record = GenerationRecord(VERSION, RELEASE, SystemClock().now_ms(), GenerationState.FILLING)
     with closing(Link(stand.platform.redis_url)) as link:
         roles, inventory = RedisRoles(link), RedisInventory(link)
         made = begin_beside(roles, KafkaSourceLog(KafkaAccess(stand.platform.kafka_address)), record)
         try:
-            name = f'medchain_generation_building_seconds{{generation="{made}"'
-            seen = stand.until(name, lambda value: value > 0)
+            name = f'medchain_generation_left{{generation="{made}"'
+            seen = stand.until(name, lambda value: value == 1)
+            roles.attend(made, Attending(WorkerKind.REPLAY, "here"), for_ms=60_000)
+            stand.until(name, lambda value: value == 0)
         finally:
             mark(roles, made, GenerationState.RETIRED)
             for partition in range(load().partitions(EVENTS_TOPIC)):
                 inventory.forget(partition, made)
-    check_fires(tmp_path, ("MedchainGenerationBuilding",), stand.healthy, seen)
+    check_fires(tmp_path, ("MedchainReplayLeft",), stand.healthy, seen, STEPS_OF_AN_HOUR)
+    assert not [each for each, value in seen.items() if each.startswith("medchain_generation_building") and value]
 
 
 async def test_an_inbox_that_reads_what_is_old_raises_its_alert(stand: Stand, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from io import StringIO
 
+from msgspec.structs import replace
 from rich.console import Console
 
 from services.medication_list.overview.overview import GenerationOverview, Overview, PartitionOverview, RedisOverview
@@ -42,6 +43,7 @@ SEEN = Status(
                 made_at_ms=0,
                 is_live=True,
                 is_complete=False,
+                is_fed=True,
                 lag=1007,
             ),
         ),
@@ -105,3 +107,10 @@ def test_who_does_not_answer_what_is_judged_and_the_generations_are_shown() -> N
     assert "Redis 7.4.1: 5.0 MB of 10 MB, noeviction" in text
     (generation,) = rows(text, "Generations")
     assert (generation["generation"], generation["is"], generation["lag"]) == ("g1-abcdef", "live, being made", "1,007")
+
+
+def test_a_generation_that_a_replay_left_is_told_from_one_that_is_being_made() -> None:
+    (live,) = SEEN.overview.generations
+    half = tuple(replace(live, is_live=False, is_fed=is_fed) for is_fed in (True, False))
+    told = rows(shown(replace(SEEN, overview=replace(SEEN.overview, generations=half))), "Generations")
+    assert [each["is"] for each in told] == ["beside it, being made", "beside it, half made, and nobody works on it"]

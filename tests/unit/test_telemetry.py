@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import httpx
+import msgspec
 from fastapi import FastAPI
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
@@ -85,10 +86,18 @@ def overview_of(lag: int) -> Overview:
         partition=0, end=lag, offset=0, lag=lag, lag_seconds=1.0, parked=1, outbox=1, outbox_seconds=1.0
     )
     generation = GenerationOverview(
-        generation="g1-abcdef", fold_version=2, release="0.1.0", made_at_ms=0, is_live=True, is_complete=True, lag=lag
+        generation="g1-abcdef",
+        fold_version=2,
+        release="0.1.0",
+        made_at_ms=0,
+        is_live=True,
+        is_complete=True,
+        is_fed=True,
+        lag=lag,
     )
+    beside = msgspec.structs.replace(generation, generation="g2-abcdef", is_live=False)
     redis = RedisOverview(version="7.0", used_bytes=1, max_bytes=2, policy="noeviction", appends_file=True)
-    return Overview(at_ms=0, partitions=(partition,), generations=(generation,), redis=redis)
+    return Overview(at_ms=0, partitions=(partition,), generations=(generation, beside), redis=redis)
 
 
 def test_every_label_is_of_a_closed_vocabulary() -> None:

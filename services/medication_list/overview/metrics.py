@@ -92,17 +92,24 @@ def _of_partitions(seen: Overview) -> Iterator[Metric]:
 
 def _of_generations(seen: Overview) -> Iterator[Metric]:
     building = GaugeMetricFamily(
-        "medchain_generation_building_seconds",
-        "For how long it is being made; 0 once it is whole.",
+        "medchain_generation_building",
+        "Of the live one: 1 while partitions of it are being made, and not shown.",
+        labels=["generation"],
+    )
+    left = GaugeMetricFamily(
+        "medchain_generation_left",
+        "Of one beside it: 1 while it is half made and nobody works on it.",
         labels=["generation"],
     )
     lag = GaugeMetricFamily("medchain_generation_lag_events", "Records that it lacks.", labels=["generation"])
     for each in seen.generations:
         if each.lag is not None:
             lag.add_metric([each.generation], each.lag)
-        age_s = 0.0 if each.is_complete else (seen.at_ms - each.made_at_ms) / 1000
-        building.add_metric([each.generation], age_s)
-    yield from (building, lag)
+        if each.is_live:
+            building.add_metric([each.generation], not each.is_complete)
+        else:
+            left.add_metric([each.generation], not each.is_complete and not each.is_fed)
+    yield from (building, left, lag)
 
 
 def _one(name: str, about: str, value: float) -> Metric:

@@ -15,7 +15,7 @@ from services.medication_list.fold import VERSION
 from services.medication_list.generations import GenerationState, record_of
 from services.medication_list.groups import group_of_generation, group_of_release
 from services.medication_list.overview.log_side import LogAsker, LogSide
-from services.medication_list.store.keys import GenerationKeys, PartitionKeys
+from services.medication_list.store.keys import GenerationKeys, PartitionKeys, workers_key
 from services.medication_list.store.link import Link, command
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.redis_roles import RedisRoles
@@ -54,6 +54,8 @@ class GenerationOverview(msgspec.Struct, frozen=True, kw_only=True):
     is_live: bool
     is_complete: bool
     """Whether no partition of it is being built: by a replay, or, if it is live, after a loss."""
+    is_fed: bool
+    """Whether anybody works on it."""
     lag: int | None
 
 
@@ -88,6 +90,7 @@ class _ViewSide(msgspec.Struct):
     pointer: Pointer | None = None
     roles: Mapping[int, Role | None] = {}
     offsets: Mapping[str, Mapping[int, int | None]] = {}
+    fed: Mapping[str, bool] = {}
     parked: Mapping[int, int] = {}
     outboxes: Mapping[int, tuple[int, int | None]] = {}
     redis: RedisOverview | None = None
@@ -147,10 +150,17 @@ def _view_side(link: Link, partitions: range) -> _ViewSide:
         pointer,
         roles.roles(partitions),
         {each: roles.offsets(each, partitions) for each in generations},
+        _fed(link, generations),
         {} if pointer is None else _parked(link, pointer.generation, partitions),
         _outboxes(link, partitions),
         redis_overview(link),
     )
+
+
+def _fed(link: Link, generations: Sequence[str]) -> dict[str, bool]:
+    """Only looked at, unlike `Roles.attending`, which removes whose time is over: the key goes with the last of them."""
+    there = link.ask(command("EXISTS", workers_key(each)) for each in generations)
+    return {name: bool(each) for name, each in zip(generations, there, strict=True)}
 
 
 def _parked(link: Link, generation: str, partitions: range) -> dict[int, int]:
@@ -232,6 +242,7 @@ def _generations(log: LogSide, view: _ViewSide) -> tuple[GenerationOverview, ...
                 made_at_ms=record.made_at_ms,
                 is_live=is_live,
                 is_complete=_is_shown(tuple(view.roles.values())) if is_live else record.state is GenerationState.WHOLE,
+                is_fed=view.fed[name],
                 lag=sum(lags) if lags else None,
             )
         )
