@@ -31,7 +31,7 @@ from services.medication_list.store.roles import Roles, RoleState
 from services.medication_list.store.waiting import Outbox
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.partitioning import partition_of
-from services.schema_registry import framing_at_start
+from services.schema_registry import framing_now
 from services.topics.registry import EVENTS_TOPIC, load
 
 _CURRENT_WITHIN_S: Final = 10.0
@@ -121,12 +121,12 @@ def open_desk() -> Iterator[Desk]:
     """The platform of the environment, else the one that runs here.
 
     Raises NoPlatformError, CaseRefusedError, AccessNotRecordedError, NotThereError, StoreUnavailableError,
-    SourceLogUnavailableError.
+    SourceLogUnavailableError, RegistryUnavailableError, RegistryRefusedError.
     """
     configure("casework")
     platform = named_platform()
     accesses = record_path(platform.access_record, platform.folder)
-    framing = framing_at_start(platform.schema_registry)
+    framing = framing_now(platform.schema_registry)
     link, source = Link(platform.redis), KafkaSourceLog(platform.kafka, framing=framing)
     with closing(link), closing(KafkaRecordLog(platform.kafka)) as records:
         roles = RedisRoles(link)

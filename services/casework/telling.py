@@ -17,6 +17,7 @@ from services.medication_list.refolding.refolder import RefoldNotNowError, Refol
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError
 from services.publishing.log import LogUnavailable
+from services.schema_registry import RegistryRefusedError
 
 
 class Exit(IntEnum):
@@ -46,6 +47,7 @@ EXPECTED: Final = (
     NoPlatformError,
     CaseRefusedError,
     RefoldRefusedError,
+    RegistryRefusedError,
     AccessNotRecordedError,
     ReasonRefusedError,
 )

@@ -31,7 +31,7 @@ from services.operations.reaching import ServiceStatus, ask_services
 from services.publishing.broker_check import BrokerCheck
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_clients import connect
-from services.schema_registry import framing_at_start
+from services.schema_registry import RegistryRefusedError, framing_now
 from services.topics.cluster import differences
 from services.topics.reading import places
 from services.topics.registry import EVENTS_TOPIC, load
@@ -62,8 +62,8 @@ async def broker_findings(platform: NamedPlatform, *, one_broker: bool | None) -
         brokers, version = _brokers(platform.kafka)
         single = len(brokers) == 1 if one_broker is None else one_broker
         found += [_broker_version(version), *_topics(platform.kafka, one_broker=single)]
-        found += _newest(platform.kafka, framing_at_start(platform.schema_registry))
-    except (KafkaError, OSError, RegistryUnavailableError) as failed:
+        found += _newest(platform)
+    except (KafkaError, OSError) as failed:
         found.append(error("broker", f"it could not be examined ({type(failed).__name__})", "Try again."))
     return found
 
@@ -101,9 +101,30 @@ def _topics(kafka: KafkaAccess, *, one_broker: bool) -> Iterator[Finding]:
         yield well("topics", "as declared")
 
 
-def _newest(kafka: KafkaAccess, framing: Framing) -> Iterator[Finding]:
+def _newest(platform: NamedPlatform) -> Iterator[Finding]:
     """The newest record of each partition: whether its schema is known here, and whether it is of the future."""
-    records, now_ms = _last_records(kafka), int(time.time() * 1000)
+    records, now_ms = _last_records(platform.kafka), int(time.time() * 1000)
+    try:
+        yield from _schemas(records, framing_now(platform.schema_registry))
+    except RegistryUnavailableError as away:
+        do = "Start it, or correct MEDCHAIN_SCHEMA_REGISTRY: a process that starts waits for it."
+        yield error("schema registry", f"{away}", do)
+    except RegistryRefusedError as refused:
+        yield error(
+            "schema registry",
+            f"{refused}",
+            "Correct MEDCHAIN_SCHEMA_REGISTRY, or what that registry holds: no process starts with it.",
+        )
+    ahead_s = max((record.timestamp - now_ms for record in records), default=0) / 1000
+    if ahead_s > SKEW_S:
+        yield error("broker clock", f"{ahead_s:.0f} s ahead of this machine", "Let both follow the same time servers.")
+    else:
+        # Records bear the broker's time, and an old one says nothing of a clock that is behind.
+        yield well("broker clock", "no record is of the future")
+
+
+def _schemas(records: Sequence[Any], framing: Framing) -> Iterator[Finding]:
+    """Raises RegistryUnavailableError."""
     partitions = load().partitions(EVENTS_TOPIC)
     unknown = [
         item
@@ -120,12 +141,6 @@ def _newest(kafka: KafkaAccess, framing: Framing) -> Iterator[Finding]:
         )
     else:
         yield well("schemas", f"known in the newest record of {len(records)} partitions")
-    ahead_s = max((record.timestamp - now_ms for record in records), default=0) / 1000
-    if ahead_s > SKEW_S:
-        yield error("broker clock", f"{ahead_s:.0f} s ahead of this machine", "Let both follow the same time servers.")
-    else:
-        # Records bear the broker's time, and an old one says nothing of a clock that is behind.
-        yield well("broker clock", "no record is of the future")
 
 
 def _last_records(kafka: KafkaAccess) -> list[Any]:

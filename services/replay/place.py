@@ -23,7 +23,7 @@ from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Pointer, Roles
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_clients import connect
-from services.schema_registry import framing_at_start
+from services.schema_registry import framing_now
 from services.topics.registry import EVENTS_TOPIC, load
 
 
@@ -60,10 +60,10 @@ def open_place() -> Iterator[Place]:
     """The platform of the environment, else the one that runs here.
 
     Raises NoPlatformError, GenerationRefusedError (Redis holds the view of another log), StoreUnavailableError,
-    SourceLogUnavailableError.
+    SourceLogUnavailableError, RegistryUnavailableError, RegistryRefusedError.
     """
     platform = named_platform()
-    framing = framing_at_start(platform.schema_registry)
+    framing = framing_now(platform.schema_registry)
     with closing(Link(platform.redis)) as link:
         roles, log = RedisRoles(link), KafkaSourceLog(platform.kafka, framing=framing)
         refuse_another_log(roles, log)

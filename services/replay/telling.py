@@ -11,6 +11,7 @@ from services.command_line.telling import tell_error
 from services.medication_list.generations import GenerationRefusedError
 from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import StoreUnavailableError
+from services.schema_registry import RegistryRefusedError
 
 
 class Exit(IntEnum):
@@ -28,7 +29,13 @@ def answered(*, as_json: bool) -> Iterator[None]:
     """Turn what was refused, and what is away, into one sentence and the exit code for it."""
     try:
         yield
-    except (NoPlatformError, GenerationRefusedError, ReasonRefusedError, AccessNotRecordedError) as refusal:
+    except (
+        NoPlatformError,
+        GenerationRefusedError,
+        RegistryRefusedError,
+        ReasonRefusedError,
+        AccessNotRecordedError,
+    ) as refusal:
         tell_error(str(refusal), Exit.REFUSED, as_json=as_json)
     except (StoreUnavailableError, SourceLogUnavailableError, RegistryUnavailableError) as error:
         tell_error(f"Log, store or registry do not answer: {error}.", Exit.REFUSED, as_json=as_json)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final
 
+import httpx
+
 from schemas import codec
 from schemas.framing import Framing, RegistryUnavailableError
 from services.canonical_log import get_logger
@@ -32,6 +34,24 @@ def framing_at_start(url: str | None) -> Framing:
         except RegistryRefusedError as refusal:
             client.close()
             raise SystemExit(str(refusal)) from None
+
+
+def framing_now(url: str | None) -> Framing:
+    """The framing of a command with this registry, or with none. Asks once: whoever waits at a terminal is told.
+
+    Raises RegistryUnavailableError, RegistryRefusedError.
+    """
+    if not url:
+        return Framing()
+    if not _is_url(url):
+        # Not repeated, for it may hold a password.
+        raise RegistryRefusedError("The address of the schema registry is no URL (http://host:port).")
+    client = RegistryClient(url, SystemClock())
+    try:
+        return registered(client)
+    except (RegistryUnavailableError, RegistryRefusedError):
+        client.close()
+        raise
 
 
 def registered(
@@ -62,6 +82,14 @@ def subjects_of(name: str, topics: Topics) -> Iterator[str]:
     for pattern, declared in topics.topics.items():
         if name in declared.schemas:
             yield f"{pattern.partition('.')[0]}-{full_name}"
+
+
+def _is_url(told: str) -> bool:
+    try:
+        url = httpx.URL(told)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)
 
 
 def _registered(client: RegistryClient, subject: str, versions: Iterable[codec.Release]) -> dict[bytes, int]:

@@ -2,27 +2,32 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from schemas.framing import RegistryUnavailableError
 from services.command_line.named_platform import NoPlatformError, runs_here
 from services.command_line.telling import CANNOT, AsJson, DryRun, ending, err, finite, tell
-from services.schema_registry import framing_at_start
+from services.schema_registry import RegistryRefusedError, framing_now
 from services.simulator.connecting import Via, Where, channels, named_where, refuse_without_keys
+from services.simulator.diary import Planned
 from services.simulator.history import History
-from services.simulator.playing import Played, play
+from services.simulator.playing import Channel, Played, play
 from services.simulator.population import Town
 from services.simulator.town import events, patients_for
 from services.topics import cluster
 from services.topics.cluster import ClusterAwayError
 from services.topics.registry import load
+
+_NOT_PLAYED: Final = (NoPlatformError, ClusterAwayError, RegistryUnavailableError, RegistryRefusedError)
 
 app = typer.Typer(name="simulate", help="Play a town through the platform.", add_completion=False)
 
@@ -52,7 +57,7 @@ def simulate(
     """
     town = Town(patients if patients is not None else patients_for(events_wanted))
     path = history or _usual_history()
-    with ending(CANNOT, NoPlatformError, ClusterAwayError, as_json=as_json):
+    with ending(CANNOT, *_NOT_PLAYED, as_json=as_json):
         where = named_where()
         refuse_without_keys(via, where)
         single = runs_here(where.kafka)
@@ -61,10 +66,11 @@ def simulate(
                 lacking = cluster.missing(where.kafka, load(), town.parties, one_broker=single)
                 _tell_plan(where, town, events_wanted, via, lacking, as_json=as_json)
                 return
+            framing = framing_now(where.schema_registry)
             cluster.create(where.kafka, load(), town.parties, one_broker=single)
             with History(path) as lines, progress(f"playing {via}", events_wanted, quiet=as_json) as told:
-                # Kafka's clients and HTTP's must be made where the loop runs.
-                played = asyncio.run(_play(via, where, town, lines, seed, events_wanted, rate, told))
+                opened = partial(channels, via, where, town, lines, framing)
+                played = asyncio.run(_play(events(seed, events_wanted, town=town), opened, rate, told))
 
     def page(out: Console) -> None:
         out.print(counts_table(lines.counts))
@@ -85,17 +91,13 @@ def _tell_plan(where: Where, town: Town, n: int, via: Via, lacking: Sequence[str
 
 
 async def _play(
-    via: Via,
-    where: Where,
-    town: Town,
-    lines: History,
-    seed: int,
-    n: int,
+    planned: Iterable[Planned],
+    opened: Callable[[], dict[Channel, int]],
     rate: float | None,
     told: Callable[[int], None],
 ) -> Played:
-    framing = await asyncio.to_thread(framing_at_start, where.schema_registry)
-    return await play(events(seed, n, town=town), channels(via, where, town, lines, framing), rate=rate, told=told)
+    # Kafka's clients and HTTP's must be made where the loop runs.
+    return await play(planned, opened(), rate=rate, told=told)
 
 
 def summary(played: Played, lines: History, patients: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from services.publishing.kafka_access import KafkaAccess
 from services.publishing.memory_log import MemoryLog
 from services.publishing.partitioning import partition_of
 from services.recording.outcomes import MedicationListClient
-from services.schema_registry import RegistryClient, RegistryRefusedError, registered
+from services.schema_registry import RegistryClient, RegistryRefusedError, framing_now, registered
 from services.schema_registry.client import AWAY_MS, MISSING_MS
 from services.submissions.inbox import take
 from services.submissions.reception import Received, Reception
@@ -85,6 +85,17 @@ def a_later_version(field: Mapping[str, Any]) -> codec.Release:
     schema = deepcopy(dict(RELEASED.schema))
     schema["fields"].append(field)
     return codec.Release(RELEASED.name, RELEASED.version + 1, schema, codec.SINGLE_OBJECT + bytes(8))
+
+
+def test_a_command_asks_once_and_is_told_that_the_registry_is_away_or_has_no_address(server: RegistryServer) -> None:
+    assert framing_now(server.url).to_topic(RELEASED.header + b"its body")[:1] == b"\0"
+    server.stop()
+    with pytest.raises(RegistryUnavailableError, match="does not answer"):
+        framing_now(server.url)
+    for wrong in ("registry-1:8081", "http://somebody:secret@registry-1:port", "registry-1"):
+        with pytest.raises(RegistryRefusedError, match="is no URL") as refused:
+            framing_now(wrong)
+        assert wrong not in str(refused.value)
 
 
 def a_foreign_schema() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from services.medication_list.log.record_log import LogLookupError
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError
 from services.publishing.kafka_access import KafkaAccess
-from services.schema_registry import framing_at_start
+from services.schema_registry import RegistryRefusedError, framing_now
 from services.topics import cluster
 from services.topics.registry import load
 from tests.oracle.comparing import Held, compare
@@ -41,6 +41,7 @@ NOT_COMPARED: Final = (
     LogEndedEarlyError,
     LogLookupError,
     RegistryUnavailableError,
+    RegistryRefusedError,
     NotReadyError,
     ReasonRefusedError,
     AccessNotRecordedError,
@@ -94,7 +95,7 @@ def make_app(open_held: OpenHeld, clock: Clock, read: Callable[..., Log] = read_
         with ending(CANNOT, *NOT_COMPARED, as_json=as_json):
             platform = named_platform(kafka=kafka, redis=list_url)
             looked_at = values_looked_at("check", reason, operator, platform.folder) if show else None
-            framing = framing_at_start(schema_registry or platform.schema_registry)
+            framing = framing_now(schema_registry or platform.schema_registry)
             with cluster.asked(platform.kafka), open_held(platform.redis, platform.kafka) as held:
                 log = read(platform.kafka, load().partitions(TOPIC), framing=framing)
                 report = compare(log, held, [now_ms, now_ms + FAR], sample)
