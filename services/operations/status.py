@@ -8,7 +8,7 @@ from io import StringIO
 from typing import Annotated, Final
 
 import typer
-from msgspec import Struct
+from msgspec import Struct, structs
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console, Group
 from rich.live import Live
@@ -28,6 +28,7 @@ from services.topics.registry import load
 app = typer.Typer(name="status", add_completion=False, pretty_exceptions_enable=False)
 
 _EVENTS: Final = "medchain_processor_events_total"
+_NOBODY_ASKED: Final = "No process is named, and none was asked: set MEDCHAIN_SERVICES to name=URL,... of those to ask."
 _COLOURS: Final = {"ready": "green", "degraded": "yellow"}
 
 
@@ -41,6 +42,8 @@ class Status(Struct, frozen=True):
     outcomes: dict[str, float]
     per_second: dict[str, float] | None
     overview: Overview
+    troubles: tuple[str, ...] = ()
+    """What else is not well."""
 
 
 @app.callback(invoke_without_command=True)
@@ -78,14 +81,16 @@ def look(platform: NamedPlatform, asker: LogAsker, link: Link, before: Status | 
     services = ask_services(platform.processes())
     outcomes = outcomes_in(each.metrics for each in services)
     ready = all(each.state == "ready" for each in services)
+    troubles = () if services else (_NOBODY_ASKED,)
     return Status(
         seen.at_ms,
-        ready and not seen.away and seen.without_owner == (),
+        ready and not troubles and not seen.away and seen.without_owner == (),
         services,
         seen.without_owner,
         outcomes,
         None if before is None else _rates(before, seen.at_ms, outcomes),
         seen,
+        troubles,
     )
 
 
@@ -109,7 +114,7 @@ def _rates(before: Status, at_ms: int, outcomes: dict[str, float]) -> dict[str, 
 def _plain(seen: Status) -> Status:
     """Without what only the rates are made of."""
     services = tuple(ServiceStatus(each.name, each.url, each.state, each.troubles) for each in seen.services)
-    return Status(seen.at_ms, seen.well, services, seen.without_owner, seen.outcomes, seen.per_second, seen.overview)
+    return structs.replace(seen, services=services)
 
 
 def _follow(
@@ -133,7 +138,7 @@ def screen(seen: Status) -> Group:
     """What people see."""
     head = Text(f"{second(seen.at_ms)}  ", style="bold")
     head.append("all is well", "green") if seen.well else head.append("something is not well", "bold red")
-    away = [Text(each, style="bold red") for each in seen.overview.away]
+    away = [Text(each, style="bold red") for each in (*seen.troubles, *seen.overview.away)]
     return Group(head, *away, _services(seen), _partitions(seen), _rest(seen), _generations(seen.overview))
 
 

@@ -138,6 +138,35 @@ def test_a_key_that_is_none_keeps_nobody_from_what_needs_no_key(operator: Operat
     assert "MEDCHAIN_PSEUDONYM_KEY is not 64 hexadecimal characters" in said.document["error"]
 
 
+def test_a_platform_of_which_no_process_is_named_is_not_said_to_be_well(operator: Operator) -> None:
+    told = {"MEDCHAIN_SERVICES": ""}
+    said = operator.asks("status", "--json", told=told)
+    assert (said.code, said.document["well"]) == (1, False)
+    assert "MEDCHAIN_SERVICES" in said.document["troubles"][0]
+    assert "something is not well" in (shown := operator.asks("status", "--once", told=told).text)
+    assert "No process is named" in shown
+
+
+def test_a_schema_registry_that_is_away_keeps_no_command_waiting(operator: Operator, tmp_path: Path) -> None:
+    told = {"MEDCHAIN_SCHEMA_REGISTRY": "http://127.0.0.1:1", "MEDCHAIN_ACCESS_RECORD": str(tmp_path / "access.jsonl")}
+    codes = {
+        ("generations",): 2,
+        ("check",): 2,
+        ("replay", "retire", "g1-000000", "--yes"): 2,
+        ("simulate", "--history", str(tmp_path / "history.jsonl")): 2,
+        ("parked", "list"): 1,
+        ("patient", "list", "--pseudonym", "5e" * 16, "--reason", "is it there?"): 1,
+    }
+    for words, code in codes.items():
+        said = operator.asks(*words, "--json", told=told)
+        assert (said.code, said.document["exit"]) == (code, code), words
+        assert "the schema registry does not answer" in said.document["error"]
+    examined = operator.asks("doctor", "--json", told=told)
+    (found,) = [each for each in examined.document["findings"] if each["is"] != "well"]
+    assert (examined.code, found["check"]) == (2, "schema registry")
+    assert "MEDCHAIN_SCHEMA_REGISTRY" in found["do"]
+
+
 class Terminal:
     """A command on a terminal of 60 lines; `text`: all that it has shown, without colours and movements."""
 
