@@ -284,7 +284,8 @@ def _network() -> Iterable[Manifest]:
     yield _policy("redis", _labels("redis"), [_from(of_redis, 6379)])
     of_list = [each.name for each in SERVICES if "MEDCHAIN_LIST_URL" in each.variables]
     for service in SERVICES:
-        callers = of_list if service.name == "medication-list" else []
+        # The operator's pod asks every process how it is: `medchain status` and `doctor`.
+        callers = [*(of_list if service.name == "medication-list" else []), OPERATOR]
         # Who calls from outside the namespace (a gateway, Prometheus) bears this label.
         admitted: list[Manifest] = [{"namespaceSelector": {"matchLabels": {"medchain.no/admitted": "true"}}}]
         peers = admitted + [{"podSelector": {"matchLabels": _labels(name)}} for name in callers]

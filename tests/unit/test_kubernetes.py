@@ -62,11 +62,14 @@ def patched(folder: Path) -> Iterator[tuple[dict[str, Any], str, Any]]:
     for patch in yaml.safe_load((folder / "kustomization.yaml").read_text())["patches"]:
         manifest = copy.deepcopy(named(patch["target"]["kind"])[patch["target"]["name"]])
         for each in yaml.safe_load(patch["patch"]):
-            assert each["op"] == "replace"
             *steps, last = (int(step) if step.isdecimal() else step for step in each["path"].split("/")[1:])
             place: Any = manifest
             for step in steps:
                 place = place[step]
+            if each["op"] == "test":
+                assert place[last] == each["value"], each["path"]
+                continue
+            assert each["op"] == "replace"
             assert place[last] != each["value"], each["path"]
             place[last] = each["value"]
             yield manifest, each["path"], each["value"]
@@ -168,6 +171,14 @@ def test_only_who_is_told_where_redis_is_and_the_operator_may_reach_it() -> None
     assert admitted == {OPERATOR, *(each.name for each in SERVICES if "MEDCHAIN_REDIS" in each.variables)}
 
 
+@pytest.mark.parametrize("service", SERVICES, ids=lambda each: each.name)
+def test_the_operator_may_ask_every_process_how_it_is(service: Service) -> None:
+    (rule,) = named("NetworkPolicy")[service.name]["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": service.port}]
+    admitted = [each["podSelector"]["matchLabels"] for each in rule["from"] if "podSelector" in each]
+    assert {"app.kubernetes.io/name": OPERATOR} in admitted
+
+
 def test_nobody_reaches_kafka_without_a_certificate_and_no_certificate_is_above_the_rights() -> None:
     kafka = named("Kafka")[CLUSTER]["spec"]["kafka"]
     assert kafka["authorization"] == {"type": "simple"}
@@ -259,6 +270,18 @@ def test_the_example_changes_what_stands_in_the_base_and_stays_valid() -> None:
             kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
+def test_the_example_lets_redis_use_the_memory_that_it_gives_it_and_leaves_the_same_room() -> None:
+    *_, (redis, *_) = (each for each in patched(FOLDER / "overlays" / "example") if each[0]["kind"] == "StatefulSet")
+    (base,) = named("StatefulSet")["redis"]["spec"]["template"]["spec"]["containers"]
+    (container,) = redis["spec"]["template"]["spec"]["containers"]
+
+    def share(of: dict[str, Any]) -> float:
+        used = dict(zip(of["args"][::2], of["args"][1::2], strict=True))["--maxmemory"]
+        return float(used.removesuffix("gb")) / float(of["resources"]["limits"]["memory"].removesuffix("Gi"))
+
+    assert share(container) == share(base)
+
+
 def test_keda_is_told_a_prometheus_that_it_finds_from_its_own_namespace_and_the_example_names_its_own() -> None:
     base = named("ScaledObject")["processor"]["spec"]["triggers"][0]["metadata"]["serverAddress"]
     own = [value for _, path, value in patched(FOLDER / "overlays" / "example") if path.endswith("/serverAddress")]
@@ -269,7 +292,8 @@ def test_keda_is_told_a_prometheus_that_it_finds_from_its_own_namespace_and_the_
 
 def test_the_operator_is_told_of_prometheus_and_of_the_label_that_lets_it_in() -> None:
     told = (CHECKOUT / "docs" / "how-to" / "operator.md").read_text(encoding="utf-8")
-    (peer,) = named("NetworkPolicy")["relay"]["spec"]["ingress"][0]["from"]
+    peers = named("NetworkPolicy")["relay"]["spec"]["ingress"][0]["from"]
+    (peer,) = [each for each in peers if "namespaceSelector" in each]
     ((label, value),) = peer["namespaceSelector"]["matchLabels"].items()
     assert f"`{label}={value}`" in told
     assert "`serverAddress`" in told
