@@ -1,6 +1,7 @@
 """What was parked for want of a schema is refolded when the schema is there, bounded, by one worker or by several."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,12 +12,25 @@ from schemas.events import Body, Event
 from schemas.framing import Framing
 from services.canonical_log.allowed_keys import ALLOWED
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
+from services.medication_list.fold import VERSION
+from services.medication_list.generations import (
+    RELEASE,
+    GenerationRecord,
+    GenerationState,
+    begin_beside,
+    flip,
+    freeze,
+    mark,
+)
 from services.medication_list.judging.judge import Judge
+from services.medication_list.log.source_log import MemorySourceLog
+from services.medication_list.processor.worker import LOOK_AROUND_EVERY_S, Patience, Worker
 from services.medication_list.refolding import mending
 from services.medication_list.refolding.mending import AGAIN_S, Held, Mender, mend_held
 from services.medication_list.refolding.refolder import Refolder
 from services.medication_list.store.memory_roles import MemoryRoles
-from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.store.memory_store import MemoryStore
+from services.medication_list.store.port import Store, StoreUnavailableError
 from services.medication_list.store.roles import RoleState
 from tests.unit.fold_world import ACTORS, at, id_of, issued
 from tests.unit.refold_world import RefoldWorld, Stored
@@ -58,13 +72,21 @@ class Parked:
             )
             framed = b"\x00" + SCHEMA_ID.to_bytes(4, "big") + codec.encode(event)[10:]
             self.world.records[0, offset] = Stored(offset, patient.encode(), framed, at(0))
+        self.judge_in(self.world.store)
+
+    def judge_in(self, store: Store) -> None:
+        """As a worker does that feeds this one."""
         records = list(self.world.records.values())
-        judge = Judge(self.world.store, 1, Framing(self.registry))
-        assert judge.process(Fetch((PartitionBatch(0, 0, patients, records, 0),))) == {0: Applied(patients)}
+        judge = Judge(store, 1, Framing(self.registry))
+        assert judge.process(Fetch((PartitionBatch(0, 0, len(records), records, 0),))) == {0: Applied(len(records))}
 
     def mender(self) -> Mender:
         """A worker's, with what a process knows of the registry."""
-        store, log, framing = self.world.store, self.world.log, Framing(self.registry)
+        return self.mender_in(self.world.store)
+
+    def mender_in(self, store: Store, *_: object) -> Mender:
+        """One that mends there."""
+        log, framing = self.world.log, Framing(self.registry)
         return Mender(Refolder(store, log, 1, lambda: at(1), framing), store, log, 1, framing, lambda _: None)
 
     def parked(self) -> int:
@@ -159,3 +181,24 @@ def test_a_look_that_fails_is_made_again() -> None:
     for _ in range(3):
         mend_held(held, mend)
     assert tries == [4, 4]
+
+
+def test_after_a_switch_a_worker_mends_in_the_generation_that_it_feeds_now() -> None:
+    parked, now_s = Parked(2), 0.0
+    parked.world.server.flush()
+    roles, log = MemoryRoles(parked.world.server), MemorySourceLog(log_ends={0: 2})
+    stores = partial(MemoryStore, parked.world.server)
+    patience = Patience(monotonic=lambda: now_s)
+    worker = Worker(roles, log, stores, 1, 0, mender_of=parked.mender_in, patience=patience)
+    worker.enter()
+    old, new = str(worker.generation), begin_beside(roles, log, GenerationRecord(VERSION, RELEASE, 0))
+    for each in (old, new):
+        parked.judge_in(stores(each))
+    parked.registry.learn()
+    mark(roles, new, GenerationState.WHOLE)
+    assert flip(roles, 1, freeze(roles, 1), new)
+    now_s += LOOK_AROUND_EVERY_S
+    worker.standing([0])
+    assert worker.generation == new
+    assert worker.mend(0) == 2
+    assert [len(stores(each).parked(0)) for each in (old, new)] == [2, 0]
