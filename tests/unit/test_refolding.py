@@ -15,6 +15,8 @@ from services.admission.read_token import ReadToken
 from services.medication_list.fold.judgement import NoticeDue, ReceiptDue
 from services.medication_list.read_api.view import show_treatment
 from services.medication_list.refolding.refolder import Refold, RefoldRefusedError
+from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.store.roles import Beginning
 from services.medication_list.stored.answered import ANSWERED
 from services.medication_list.stored.effects import effect_id_of
 from services.medication_list.stored.packing import unpack_field
@@ -36,7 +38,7 @@ from tests.unit.fold_world import (
     reversed_,
     tablets,
 )
-from tests.unit.refold_world import RefoldWorld, Story
+from tests.unit.refold_world import GENERATION, RefoldWorld, Story
 
 
 def without_answers(view: dict[str, object]) -> dict[str, object]:
@@ -205,6 +207,25 @@ def test_each_correction_of_one_event_is_another_effect() -> None:
         story.world.mend([offset])
         story.world.refolder.refold(PATIENT)
     told = [each.due for each in story.world.effects() if isinstance(each.due, NoticeDue)]
+    corrections = [due for due in told if due.kind == "outcome_changed"]
+    assert [(due.outcome, due.reason) for due in corrections] == [("applied", None), ("refused", "recalled")]
+    assert len({effect_id_of(due) for due in corrections}) == 2
+
+
+def test_a_correction_after_a_loss_is_another_effect_than_one_before_it_that_told_something_else() -> None:
+    """How often an answer has changed is known to the view alone; a lost one counts from the beginning."""
+    story = Story()
+    story.say(issued("R1"), damaged=True)
+    story.say(recalled("R1"), damaged=True)
+    story.say(claimed("R1", "C1", by="P"))
+    told = []
+    for offset in (0, 1):
+        story.world.mend([offset])
+        story.world.refolder.refold(PATIENT)
+        told += [each.due for each in story.world.effects() if isinstance(each.due, NoticeDue)]
+        story.world.server.flush()
+        MemoryRoles(story.world.server).begin({0: Beginning(GENERATION, 1, 0, 0)})
+        story.world.judge(list(story.world.records.values()))
     corrections = [due for due in told if due.kind == "outcome_changed"]
     assert [(due.outcome, due.reason) for due in corrections] == [("applied", None), ("refused", "recalled")]
     assert len({effect_id_of(due) for due in corrections}) == 2

@@ -82,7 +82,8 @@ class NoticeDue(Struct, frozen=True, array_like=True, tag="n", gc=False):
     by: str | None = None
     outcome: str | None = None
     change: int = 0
-    """For an outcome changed by a refold: which change of its event this is (1, 2, ...), so that each is a separate effect."""
+    """For an outcome changed by a refold: the offset after that of the last record which was judged by it, so that each change is
+    a separate effect, and has the same id when it is made again after a loss."""
 
 
 class OrderDue(Struct, frozen=True, array_like=True, tag="o", gc=False):

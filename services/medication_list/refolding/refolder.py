@@ -199,7 +199,8 @@ class _Anew:
         changes = [each for offset, item in events.items() if (each := self._change_of(offset, item, fold)) is not None]
         answered = self._answered(changes, fold, events)
         effects = self._released(items, unparked, fold)
-        effects += self._corrections(changes, answered, [due for _, due in effects], events, now_ms)
+        by = max([*unparked, *([] if unparked else self.was)], default=0)
+        effects += self._corrections(changes, by, [due for _, due in effects], events, now_ms)
         rewrite = self._rewrite(fold, events, unparked, answered, effects)
         return Refold(
             patient=self.patient,
@@ -310,12 +311,12 @@ class _Anew:
     @staticmethod
     def _corrections(
         changes: Sequence[AnswerChange],
-        answered: Mapping[int, ChangedAnswer],
+        by: int,
         released: Sequence[Effect],
         events: Mapping[int, Readable],
         now_ms: int,
     ) -> list[tuple[Readable, Effect]]:
-        """One for each changed outcome, unless the fold itself has told its sender."""
+        """One for each changed outcome, unless the fold itself has told its sender. `by`: the last record that changed it."""
         told = {
             due.source_event
             for due in released
@@ -333,7 +334,7 @@ class _Anew:
                     flags=change.now.flags,
                     reason=change.now.reason,
                     outcome=change.now.outcome,
-                    change=answered[change.offset].times,
+                    change=1 + by,
                 ),
             )
             for change in changes

@@ -23,7 +23,7 @@ class ChangedAnswer(Struct, frozen=True, array_like=True, gc=False):
     entry: str | None
     """The treatment that shows the flag, None where the list has no entry of it."""
     times: int
-    """How often it has changed; tells the corrections of one event apart."""
+    """How often it has changed since it was answered in this view. Earlier releases tell the corrections of one event apart by it."""
 
 
 class Answered(Struct, frozen=True, array_like=True, gc=False):

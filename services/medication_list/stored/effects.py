@@ -26,7 +26,7 @@ def effect_id_of(due: Due) -> str:
         case NoticeDue():
             about = f"{due.prescription}/{due.subject or due.prescription or ''}"
             if due.change:
-                about += f"/{due.change}"
+                about += f"/{due.change}/{due.outcome}/{due.reason or ''}"
             return _effect_id(due.source_event, due.kind, due.organisation, about)
         case OrderDue():
             return _effect_id(due.source_event, "dispense-order", due.pharmacy, due.dispatch)
