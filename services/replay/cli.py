@@ -92,7 +92,7 @@ def start(
                 _tell_plan(planned, until, as_json=as_json)
                 return
             generation = begin(place, planned)
-            _run(place, generation, workers, bounds, max_share, planned.room.reserve, follow=follow, as_json=as_json)
+            _run(place, generation, workers, bounds, max_share, planned, follow=follow, as_json=as_json)
 
 
 @app.command("follow")
@@ -100,7 +100,7 @@ def follow_(workers: Workers = 1, max_share: MaxShare = 0.5, *, as_json: AsJson 
     """Feed the generations of this release's fold that nobody else feeds, so that the way to them, or back, is open."""
     with answered(as_json=as_json), open_place() as place:
         beside = to_follow(place)
-        _run(place, beside, workers, {}, max_share, 0, follow=True, as_json=as_json)
+        _run(place, beside, workers, {}, max_share, None, follow=True, as_json=as_json)
 
 
 @app.command("compare")
@@ -185,11 +185,12 @@ def _run(
     workers: int,
     bounds: Mapping[int, int],
     max_share: float,
-    reserve: int,
+    planned: Plan | None,
     *,
     follow: bool,
     as_json: bool,
 ) -> None:
+    """`planned`: how it is made; None where it is whole, and may be left at any time."""
     assert place.kafka is not None
     assert place.settings is not None
     started = partial(ChildReader, settings=place.settings)
@@ -197,13 +198,14 @@ def _run(
         closing(LogTail(place.kafka, place.partitions)) as tail,
         Crew(generation, place.partitions, workers, bounds, place.clock, started) as crew,
     ):
+        reserve = 0 if planned is None else planned.room.reserve
         watch = Watch(place, tail, crew, generation, max_share, reserve, bounds)
         end_on_signals()
         try:
             crew.start(max_share)
             _show(watch, follow=follow, as_json=as_json)
         except SystemExit:
-            if watch.phase is Phase.FILLING:
+            if planned is not None and watch.phase is Phase.FILLING:
                 # As for a script that waits for it: what was ended here is not done.
                 raise GenerationRefusedError(_ended(generation, Phase.FILLING)) from None
             raise

@@ -121,7 +121,7 @@ class Watch:
         ours = self._place.offsets(self._generation)
         state, is_live = record_of(pointer, self._generation).state, pointer.generation == self._generation
         self._begin_lost(pointer, ours, ends)
-        self._find_phase(ours, state, is_live=is_live)
+        self._find_phase(ours, is_live=is_live)
         self._phase_kept(state)
         share = self._throttle.look(ends, live)
         if self._phase is Phase.WHOLE and sum(max(0, (live[p] or 0) - (ours[p] or 0)) for p in ends) < _NEAR:
@@ -148,7 +148,7 @@ class Watch:
             if lost := [each for each in partitions if offsets[each] is None]:
                 begin_again(self._place.roles, name, lost)
 
-    def _find_phase(self, ours: Mapping[int, int | None], state: GenerationState, *, is_live: bool) -> None:
+    def _find_phase(self, ours: Mapping[int, int | None], *, is_live: bool) -> None:
         if self._phase is not Phase.FILLING:
             return
         if self._until:
@@ -158,11 +158,8 @@ class Watch:
             roles = self._place.roles.roles(range(self._place.partitions)).values()
             if all(role is not None and role.state == RoleState.LIVE for role in roles):
                 self._phase = Phase.WHOLE
-        elif state == GenerationState.WHOLE or self._has_come_to_live(ours):
+        elif self._live and all((ours[each] or 0) >= (offset or 0) for each, offset in self._live.items()):
             self._phase = Phase.WHOLE
-
-    def _has_come_to_live(self, ours: Mapping[int, int | None]) -> bool:
-        return bool(self._live) and all((ours[each] or 0) >= (offset or 0) for each, offset in self._live.items())
 
     def _phase_kept(self, state: GenerationState) -> None:
         if self._phase is Phase.WHOLE and state == GenerationState.FILLING:
