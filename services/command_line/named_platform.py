@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ PSEUDONYM_KEY: Final = "MEDCHAIN_PSEUDONYM_KEY"
 SEALING_KEY: Final = "MEDCHAIN_SEALING_KEY"
 READ_TOKEN_KEY: Final = "MEDCHAIN_READ_TOKEN_KEY"  # noqa: S105  the name of a variable
 _BOTH: Final = "name both, or neither for the platform that runs here."
+_BROKER: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 _Made = TypeVar("_Made")
 
@@ -108,6 +110,8 @@ def with_key(keys: Mapping[str, str | None], variable: str, make: Callable[[byte
 
 
 def _of(settings: PlatformSettings, kafka: KafkaAccess, redis: str) -> NamedPlatform:
+    if not all(_BROKER.fullmatch(each.strip()) for each in kafka.addresses):
+        raise NoPlatformError("MEDCHAIN_KAFKA is no list of host:port, separated by commas.")
     if redis and not _is_of_redis(redis):
         # Not repeated, for it may hold a password.
         raise NoPlatformError("MEDCHAIN_REDIS is no URL of a Redis server (redis://host:port/0).")

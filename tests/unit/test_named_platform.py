@@ -146,6 +146,22 @@ def test_an_address_of_redis_that_is_no_url_is_refused_by_its_variable_and_not_r
     assert url not in said.output
 
 
+@pytest.mark.parametrize(
+    "servers", ["kafka-1", "kafka-1:port", "redis://kafka-1:9092", "kafka-1:9092,", "kafka 1:9092"]
+)
+@pytest.mark.parametrize("words", [*OF_BOTH, *OF_KAFKA], ids=" ".join)
+def test_brokers_that_are_no_addresses_are_refused_by_their_variable(words: tuple[str, ...], servers: str) -> None:
+    said, document = asked(*words, told=AWAY | {KAFKA: servers})
+    assert said.exit_code == 2
+    assert f"{KAFKA} is no list of host:port" in document["error"]
+
+
+@pytest.mark.parametrize("servers", ["kafka-1:9092", "kafka_1.example.no:9092, 10.0.0.2:9093", "[::1]:9092"])
+def test_brokers_are_named_by_host_and_port(monkeypatch: pytest.MonkeyPatch, servers: str) -> None:
+    monkeypatch.setenv(KAFKA, servers)
+    assert named_platform(needs_redis=False).kafka == KafkaAccess(servers)
+
+
 # --- Keys ---------------------------------------------------------------------------------------------------------
 
 
