@@ -5,18 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from services.medication_list.generations import (
-    GenerationRefusedError,
-    GenerationState,
-    flip,
-    freeze,
-    give_up,
-    has_reached,
-    is_announced,
-    left_last,
-    record_of,
-)
+from services.medication_list.generations import GenerationRefusedError, GenerationState, is_announced, record_of
 from services.medication_list.store.roles import Pointer, RoleState, WorkerKind
+from services.medication_list.switch_protocol import flip, freeze, give_up, has_reached, left_last
 from services.replay.place import Place
 
 WITHIN_S: Final = 0.8

@@ -15,11 +15,6 @@ from services.medication_list.generations import (
     begin_again,
     begin_beside,
     enter,
-    flip,
-    follow,
-    freeze,
-    give_up,
-    has_reached,
     mark,
     partitions_to_begin,
 )
@@ -42,6 +37,7 @@ from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Beginning, Role, Roles, RoleState
+from services.medication_list.switch_protocol import flip, follow, freeze, give_up, has_reached
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 RECORD = GenerationRecord(fold_version=3, release="0.1.0", made_at_ms=1_700_000_000_000)

@@ -13,10 +13,7 @@ from services.medication_list.generations import (
     GenerationState,
     begin_beside,
     enter,
-    flip,
-    freeze,
     generation_for,
-    left_last,
     mark,
     record_of,
 )
@@ -38,6 +35,7 @@ from services.medication_list.store.redis_inventory import RedisInventory
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.roles import Attending, Pointer, Roles, WorkerKind
+from services.medication_list.switch_protocol import flip, freeze, left_last
 
 ANNA, BERIT, KARI = "a" * 32, "b" * 32, "c" * 32
 OLD, NEW = GenerationRecord(3, "0.1.0", 0), GenerationRecord(4, "0.2.0", 0)

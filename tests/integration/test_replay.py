@@ -9,8 +9,8 @@ import pytest
 
 from deploy.local.waiting import wait_until
 from services.medication_list.fold import VERSION
-from services.medication_list.generations import freeze
 from services.medication_list.store.roles import WorkerKind
+from services.medication_list.switch_protocol import freeze
 from tests.integration.replay_stand import PARTITIONS, WITHIN_S, ReplayStand, a_replay_stand, another_release
 from tests.unit.fold_world import allergic, reconciled
 

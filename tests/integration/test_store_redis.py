@@ -19,8 +19,6 @@ from services.medication_list.generations import (
     GenerationState,
     begin_beside,
     enter,
-    freeze,
-    give_up,
     mark,
     refuse_another_log,
 )
@@ -49,6 +47,7 @@ from services.medication_list.store.redis_store import RedisStore
 from services.medication_list.store.redis_views import RedisViews
 from services.medication_list.store.roles import Attending, Beginning, WorkerKind
 from services.medication_list.stored.packing import pack_effect
+from services.medication_list.switch_protocol import freeze, give_up
 from services.publishing.memory_log import MemoryLog
 from services.topics.registry import load
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from services.medication_list import generations
+from services.medication_list import switch_protocol
 from services.medication_list.driver.app import FaustLog
 from services.medication_list.judging import judge
 from services.medication_list.judging.items import Readable
@@ -300,9 +300,9 @@ def switch_to_what_is_behind(stack: ExitStack) -> None:
     """A generation becomes the live one wherever it stands, though writes were frozen as they must be."""
     from services.replay import switching
 
-    _instead(stack, generations, "has_reached", lambda *_: True)
+    _instead(stack, switch_protocol, "has_reached", lambda *_: True)
     _instead(stack, switching, "has_reached", lambda *_: True)
-    _instead(stack, generations, "_is_behind", lambda *_: False)
+    _instead(stack, switch_protocol, "_is_behind", lambda *_: False)
 
 
 @mutant
@@ -335,8 +335,8 @@ def switch_skips_effects(stack: ExitStack) -> None:
 @mutant
 def switch_without_freeze(stack: ExitStack) -> None:
     """A switch is announced and decided, and writes go on all the while."""
-    _instead(stack, generations, "_frozen", lambda role, _token: role)
-    original = generations.follow
+    _instead(stack, switch_protocol, "_frozen", lambda role, _token: role)
+    original = switch_protocol.follow
 
     def follow(roles: Any, partitions: int) -> None:
         pointer = roles.pointer()
@@ -350,11 +350,11 @@ def switch_without_freeze(stack: ExitStack) -> None:
                 roles.turn(partition, role, role._replace(live=pointer.generation, epoch=pointer.epoch))
         original(roles, partitions)
 
-    _instead(stack, generations, "follow", follow)
+    _instead(stack, switch_protocol, "follow", follow)
     from services.medication_list.processor import worker
 
     _instead(stack, worker, "follow", follow)
-    _instead(stack, generations, "has_reached", lambda *_: True)
+    _instead(stack, switch_protocol, "has_reached", lambda *_: True)
     from services.replay import switching
 
     _instead(stack, switching, "has_reached", lambda *_: True)

@@ -4,11 +4,12 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from services.medication_list.fold import VERSION
-from services.medication_list.generations import GenerationRecord, GenerationRefusedError, begin_beside, left_last
+from services.medication_list.generations import GenerationRecord, GenerationRefusedError, begin_beside
 from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.store.inventory import Inventory
 from services.medication_list.store.memory_inventory import MemoryInventory
 from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.switch_protocol import left_last
 from services.replay.place import Place
 from services.replay.switching import switch, way_back
 from tests.simulation.loop import Process

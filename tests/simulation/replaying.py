@@ -13,17 +13,12 @@ import msgspec
 
 from schemas.framing import PLAIN
 from services.medication_list.driver.batches import Fetch, Verdict
-from services.medication_list.generations import (
-    GenerationRecord,
-    GenerationRefusedError,
-    GenerationState,
-    left_last,
-    record_of,
-)
+from services.medication_list.generations import GenerationRecord, GenerationRefusedError, GenerationState, record_of
 from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.processor.worker import Worker
 from services.medication_list.store.keys import LIVE, GenerationKeys
 from services.medication_list.store.port import StoreUnavailableError
+from services.medication_list.switch_protocol import left_last
 from services.replay.bulk import CHASING, Bounded, ReplayWorker, code_of, replay
 from services.replay.compare import compare
 from services.replay.crew import Crew

@@ -9,10 +9,11 @@ import pytest
 
 from services.medication_list.driver.cursors import StopReason
 from services.medication_list.fold import VERSION
-from services.medication_list.generations import GenerationRecord, begin_beside, flip, freeze
+from services.medication_list.generations import GenerationRecord, begin_beside
 from services.medication_list.log.source_log import MemorySourceLog
 from services.medication_list.store.keys import GenerationKeys, PartitionKeys
 from services.medication_list.store.memory_roles import MemoryRoles
+from services.medication_list.switch_protocol import flip, freeze
 from services.topics.registry import EVENTS_TOPIC
 from tests.simulation.broker import IDENTITY, Stored
 from tests.simulation.loop import running

@@ -13,15 +13,7 @@ from schemas.framing import Framing
 from services.canonical_log.allowed_keys import ALLOWED
 from services.medication_list.driver.batches import Applied, Fetch, PartitionBatch
 from services.medication_list.fold import VERSION
-from services.medication_list.generations import (
-    RELEASE,
-    GenerationRecord,
-    GenerationState,
-    begin_beside,
-    flip,
-    freeze,
-    mark,
-)
+from services.medication_list.generations import RELEASE, GenerationRecord, GenerationState, begin_beside, mark
 from services.medication_list.judging.judge import Judge
 from services.medication_list.log.source_log import MemorySourceLog
 from services.medication_list.processor.worker import LOOK_AROUND_EVERY_S, Patience, Worker
@@ -32,6 +24,7 @@ from services.medication_list.store.memory_roles import MemoryRoles
 from services.medication_list.store.memory_store import MemoryStore
 from services.medication_list.store.port import Store, StoreUnavailableError
 from services.medication_list.store.roles import RoleState
+from services.medication_list.switch_protocol import flip, freeze
 from tests.unit.fold_world import ACTORS, at, id_of, issued
 from tests.unit.refold_world import RefoldWorld, Stored
 

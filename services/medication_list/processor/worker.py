@@ -26,9 +26,7 @@ from services.medication_list.generations import (
     GenerationRefusedError,
     GenerationState,
     enter,
-    follow,
     generation_for,
-    give_up,
     is_announced,
     partitions_to_begin,
     record_of,
@@ -41,6 +39,7 @@ from services.medication_list.processor.metrics import ProcessorMetrics
 from services.medication_list.refolding.mending import Held, Mender
 from services.medication_list.store.port import Standing, Store, StoreUnavailableError, ViewLostError
 from services.medication_list.store.roles import Attending, Pointer, Roles, WorkerKind
+from services.medication_list.switch_protocol import follow, give_up
 from services.telemetry import new_registry
 from services.telemetry.exposition import with_process
 from services.telemetry.traces import Traces

@@ -14,21 +14,12 @@ from typing import Final
 from deploy.local.program import Child
 from deploy.local.waiting import NeverCameTrueError, wait_until
 from services.medication_list.fold import VERSION
-from services.medication_list.generations import (
-    RELEASE,
-    GenerationRecord,
-    GenerationState,
-    begin_beside,
-    flip,
-    freeze,
-    give_up,
-    has_reached,
-    record_of,
-)
+from services.medication_list.generations import RELEASE, GenerationRecord, GenerationState, begin_beside, record_of
 from services.medication_list.log.source_log import KafkaSourceLog
 from services.medication_list.store.link import Link
 from services.medication_list.store.redis_roles import RedisRoles
 from services.medication_list.store.roles import Pointer, Roles
+from services.medication_list.switch_protocol import flip, freeze, give_up, has_reached
 from services.publishing.kafka_access import KafkaAccess
 from tests.chaos.faults.registry import PROCESSOR_MS, fault, let_pass
 from tests.chaos.stand import Stand
