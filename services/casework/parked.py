@@ -16,8 +16,8 @@ from services.casework.event import place_at
 from services.casework.looking import Operator, Reason, note_look
 from services.casework.parking import ParkedRecord, ShownRecord, note_at, parked_records, shown
 from services.casework.refold_answer import RefoldTold, page, told
-from services.casework.telling import EXPECTED, Exit, answered, exit_of, instant, sentence_of
-from services.command_line.telling import AsJson, Yes, tell, tell_error
+from services.casework.telling import EXPECTED, answered, exit_of, instant, sentence_of
+from services.command_line.telling import AsJson, Exit, Yes, tell, tell_error
 from services.medication_list.refolding.refolder import RefoldRefusedError
 from services.medication_list.stored.parked_note import unpack_note
 
@@ -148,7 +148,7 @@ def _add_close(app: typer.Typer, desk_opened: DeskOpened) -> None:
                 closing = close(desk, at, closing, reason, number)
             tell(closing, lambda out: _close_page(out, closing), as_json=as_json)
             if closing.done and closing.outcome not in (None, "applied", "duplicate"):
-                raise typer.Exit(int(Exit.NOT_WELL))
+                raise typer.Exit(Exit.NOT_WELL)
 
 
 def _patients(desk: Desk, place: str | None) -> list[str]:

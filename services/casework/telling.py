@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import IntEnum
 from typing import Final
 
 from schemas.framing import RegistryUnavailableError
@@ -10,7 +9,7 @@ from services.admission.plain import rfc3339
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
 from services.casework.desk import CaseRefusedError, NotCurrentError, NotNowError, NotThereError
 from services.command_line.named_platform import NoPlatformError
-from services.command_line.telling import tell_error
+from services.command_line.telling import Exit, tell_error
 from services.medication_list.log.record_log import AnotherLogError, LogLookupError
 from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.refolding.refolder import RefoldNotNowError, RefoldRefusedError
@@ -18,17 +17,6 @@ from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError
 from services.publishing.log import LogUnavailable
 from services.schema_registry import RegistryRefusedError
-
-
-class Exit(IntEnum):
-    """What a command ends with."""
-
-    DONE = 0
-    NOT_WELL = 1
-    """Something did not answer, is behind, busy or not there: the text says what, and trying again may help."""
-    REFUSED = 2
-    """It was not done, and the same again will not be either."""
-
 
 NOT_WELL: Final = (
     NotCurrentError,
@@ -66,7 +54,7 @@ def answered(*, as_json: bool) -> Iterator[None]:
 def exit_of(*errors: Exception) -> Exit:
     """What a command ends with that came upon these: 1 if any of them may be gone at the next try."""
     passing = (each for each in errors if not isinstance(each, AnotherLogError))
-    return Exit.NOT_WELL if any(isinstance(each, NOT_WELL) for each in passing) else Exit.REFUSED
+    return Exit.NOT_WELL if any(isinstance(each, NOT_WELL) for each in passing) else Exit.CANNOT
 
 
 def sentence_of(error: Exception) -> str:

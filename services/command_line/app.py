@@ -91,9 +91,9 @@ def _numbers_masked() -> Iterator[None]:
 
 
 def _tell(sentence: str, code: int | None, *, as_json: bool) -> NoReturn:
-    from services.command_line.telling import CANNOT, tell_error  # noqa: PLC0415  costs time that completion need not spend
+    from services.command_line.telling import Exit, tell_error  # noqa: PLC0415  costs time that completion need not spend
 
-    tell_error(sentence, CANNOT if code is None else code, as_json=as_json)
+    tell_error(sentence, Exit.CANNOT if code is None else code, as_json=as_json)
 
 
 app = typer.Typer(name="medchain", cls=Parts, no_args_is_help=True, pretty_exceptions_enable=False)

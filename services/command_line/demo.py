@@ -31,7 +31,7 @@ from deploy.local.waiting import NeverCameTrueError, wait_until
 from schemas.events import AllergyRecorded
 from services.command_line.app import COMMAND
 from services.command_line.follow import Story, StoryBrokenError
-from services.command_line.telling import CANNOT, AsJson, ending, tell
+from services.command_line.telling import AsJson, Exit, ending, tell
 from services.publishing.kafka_access import KafkaAccess
 from services.simulator.cli import counts_table, progress
 from services.simulator.connecting import SERVICES, Via, Where, channels
@@ -52,7 +52,6 @@ CAUGHT_UP_WITHIN_S: Final = 120.0
 SHOWN: Final = 20
 """Differences that are printed."""
 
-FAILED: Final = 1
 NOT_STARTED: Final = (FolderRefusedError, AlreadyRunsError, ProgramDiedError, NeverCameTrueError, CannotSetUpError)
 """Why a platform of one's own does not come about."""
 
@@ -105,7 +104,7 @@ def demo(
     out.quiet = as_json
     town = Town(patients_for(events_wanted))
     with (
-        ending(FAILED, DemoFailedError, CheckNotMadeError, as_json=as_json),
+        ending(Exit.NOT_WELL, DemoFailedError, CheckNotMadeError, as_json=as_json),
         started(FOLDER, FOLDER, town, as_json=as_json) as platform,
     ):
         report = _lived_in(platform, town, seed, events_wanted, via)
@@ -118,13 +117,13 @@ def demo(
 
     tell(report, page, as_json=as_json)
     if report["lost"] or report["mismatches"] or report["behind"] or report["story"] != "told":
-        raise typer.Exit(FAILED)
+        raise typer.Exit(Exit.NOT_WELL)
 
 
 @contextmanager
 def started(folder: Path, usual: Path, town: Town, *, as_json: bool) -> Iterator[Platform]:
     """A platform of this command's own, in an empty folder, until it is left; ends the command where none comes about."""
-    with ending(CANNOT, *NOT_STARTED, as_json=as_json):
+    with ending(Exit.CANNOT, *NOT_STARTED, as_json=as_json):
         emptied(folder, usual)
         out.rule("[bold]The medication chain[/bold]: one citizen, one list")
         with step("Starting broker, Redis, topics and services"):

@@ -25,7 +25,6 @@ from schemas import codec
 from services.command_line.app import COMMAND
 from services.command_line.clients import Found, NeverReadError, write_until
 from services.command_line.demo import (
-    FAILED,
     CheckNotMadeError,
     asked_to_check,
     out,
@@ -34,7 +33,7 @@ from services.command_line.demo import (
     step,
     summary,
 )
-from services.command_line.telling import AsJson, ending, finite, tell
+from services.command_line.telling import AsJson, Exit, ending, finite, tell
 from services.publishing.kafka_access import KafkaAccess
 from services.publishing.kafka_clients import connect
 from services.replay.place import LogTail
@@ -88,14 +87,14 @@ def drill(
     out.quiet = as_json
     town = Town(patients_for(events_wanted))
     with (
-        ending(FAILED, DrillFailedError, CheckNotMadeError, NeverCameTrueError, NeverReadError, as_json=as_json),
+        ending(Exit.NOT_WELL, DrillFailedError, CheckNotMadeError, NeverCameTrueError, NeverReadError, as_json=as_json),
         started(folder, FOLDER, town, as_json=as_json) as platform,
     ):
         found = Drill(platform, town, folder, rate, seconds).play(events_wanted, workers, max_share)
     report.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     tell(found, lambda _: out.print(summary(found)), as_json=as_json)
     if any(found[name] for name in ("differences", "lost", "doubled", "went_back", "mismatches")):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(Exit.NOT_WELL)
 
 
 class DrillFailedError(RuntimeError):

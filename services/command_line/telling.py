@@ -6,6 +6,7 @@ And the options that several commands have, or what holds for those of one kind.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
@@ -18,9 +19,19 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be done
 
 out: Final = Console(soft_wrap=True, highlight=False)
 err: Final = Console(stderr=True, soft_wrap=True, highlight=False)
-CANNOT: Final = 2
-"""The exit code of what could not be done, or looked at, by whichever command."""
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Exit(IntEnum):
+    """What a command ends with; the help of each says what that means of it."""
+
+    DONE = 0
+    """It was done, or all is well."""
+    NOT_WELL = 1
+    """Something differs, is lost, or should be looked at; or it did not answer, is behind or busy, and may be there at the next try."""
+    CANNOT = 2
+    """It was refused, could not be done or looked at: the text says why. Of `doctor`: something must be done."""
+
 
 Page = Callable[[Console], object]
 """Prints for people what the document says."""
@@ -44,7 +55,7 @@ def finite(value: float | None) -> float | None:
 
 
 @contextmanager
-def ending(code: int, *expected: type[Exception], as_json: bool) -> Iterator[None]:
+def ending(code: Exit, *expected: type[Exception], as_json: bool) -> Iterator[None]:
     """End with one sentence and this exit code, instead of a stack trace, where something of this goes wrong."""
     try:
         yield

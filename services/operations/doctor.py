@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from contextlib import closing
-from enum import IntEnum
 from io import StringIO
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from rich.text import Text
 from services.canonical_log import configure
 from services.casework.telling import answered
 from services.command_line.named_platform import named_platform
-from services.command_line.telling import AsJson, tell
+from services.command_line.telling import AsJson, Exit, tell
 from services.medication_list.store.link import Link
 from services.operations.examining import Finding, Seriousness, on_this_machine
 from services.operations.examining_platform import broker_findings, process_findings, redis_findings
@@ -24,20 +23,10 @@ from services.operations.examining_platform import broker_findings, process_find
 app = typer.Typer(name="doctor", add_completion=False, pretty_exceptions_enable=False)
 
 
-class Health(IntEnum):
-    """What the command ends with."""
-
-    WELL = 0
-    WARNED = 1
-    """It works, and something should be looked at."""
-    ILL = 2
-    """Something must be done, or could not be looked at."""
-
-
 class Report(Struct, frozen=True):
     """Every check, in the order in which they were made."""
 
-    exit: int
+    exit: Exit
     findings: tuple[Finding, ...]
 
 
@@ -71,16 +60,16 @@ def doctor(
                 *asyncio.run(redis_findings(platform, link)),
                 *process_findings(processes),
             )
-        report = Report(int(_health(findings)), findings)
+        report = Report(_exit_of(findings), findings)
         tell(report, lambda out: _page(report, out), as_json=as_json)
         raise typer.Exit(report.exit)
 
 
-def _health(findings: tuple[Finding, ...]) -> Health:
+def _exit_of(findings: tuple[Finding, ...]) -> Exit:
     found = {each.is_ for each in findings}
     if Seriousness.ERROR in found:
-        return Health.ILL
-    return Health.WARNED if Seriousness.WARNING in found else Health.WELL
+        return Exit.CANNOT
+    return Exit.NOT_WELL if Seriousness.WARNING in found else Exit.DONE
 
 
 _COLOURS = {Seriousness.WELL: "green", Seriousness.WARNING: "yellow", Seriousness.ERROR: "bold red"}

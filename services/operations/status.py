@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from services.canonical_log import configure
-from services.casework.telling import Exit, answered, second
+from services.casework.telling import answered, second
 from services.command_line.named_platform import NamedPlatform, named_platform
-from services.command_line.telling import finite, tell
+from services.command_line.telling import Exit, finite, tell
 from services.medication_list.overview.log_side import LogAsker
 from services.medication_list.overview.overview import Overview, PartitionOverview, RedisOverview, overview
 from services.medication_list.store.link import Link
@@ -72,7 +72,7 @@ def status(
             if not once and not as_json and console.is_terminal:
                 _follow(console, platform, asker, link, seen, every_s)
             tell(_plain(seen), lambda out: out.print(screen(seen)), as_json=as_json)
-    raise typer.Exit(int(Exit.DONE if seen.well else Exit.NOT_WELL))
+    raise typer.Exit(Exit.DONE if seen.well else Exit.NOT_WELL)
 
 
 def look(platform: NamedPlatform, asker: LogAsker, link: Link, before: Status | None) -> Status:
@@ -128,7 +128,7 @@ def _follow(
                 seen = look(platform, asker, link, seen)
                 live.update(screen(seen), refresh=True)
         except KeyboardInterrupt:
-            raise typer.Exit(int(Exit.DONE if seen.well else Exit.NOT_WELL)) from None
+            raise typer.Exit(Exit.DONE if seen.well else Exit.NOT_WELL) from None
 
 
 # --- The screen ---------------------------------------------------------------------------------------------------

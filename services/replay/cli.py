@@ -18,7 +18,7 @@ from rich.text import Text
 
 from deploy.local.supervisor import end_on_signals
 from services.casework.looking import Operator, ReasonToShow, Show, values_looked_at
-from services.command_line.telling import AsJson, Yes, err, out, tell
+from services.command_line.telling import AsJson, Exit, Yes, err, out, tell
 from services.medication_list.generations import GenerationRefusedError, GenerationState, record_of
 from services.medication_list.log.positions import LogPlace
 from services.replay import retiring, switching
@@ -27,7 +27,7 @@ from services.replay.compare import Comparison, compare, kinds_of
 from services.replay.crew import Crew
 from services.replay.place import LogTail, Place, open_place
 from services.replay.starting import SAMPLED_KEYS, Doing, Plan, begin, mib, plan, refuse_beyond, to_follow
-from services.replay.telling import Exit, answered
+from services.replay.telling import answered
 from services.replay.watching import Look, Phase, Watch
 
 app = typer.Typer(
@@ -130,7 +130,7 @@ def compare_(
             looked_at(found.whose_values())
     document = found.as_plain(show=show) | {"memory_mib": _memory_mib()}
     tell(document, lambda _: _tell_comparison(found, show=show), as_json=as_json)
-    raise typer.Exit(Exit.DONE if found.is_clean else Exit.DIFFERENT)
+    raise typer.Exit(Exit.DONE if found.is_clean else Exit.NOT_WELL)
 
 
 @app.command()

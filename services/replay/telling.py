@@ -2,26 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import IntEnum
 
 from schemas.framing import RegistryUnavailableError
 from services.casework.access_record import AccessNotRecordedError, ReasonRefusedError
 from services.command_line.named_platform import NoPlatformError
-from services.command_line.telling import tell_error
+from services.command_line.telling import Exit, tell_error
 from services.medication_list.generations import GenerationRefusedError
 from services.medication_list.log.source_log import SourceLogUnavailableError
 from services.medication_list.store.port import StoreUnavailableError
 from services.schema_registry import RegistryRefusedError
-
-
-class Exit(IntEnum):
-    """What a command ends with."""
-
-    DONE = 0
-    DIFFERENT = 1
-    """Two generations differ, or something is not well."""
-    REFUSED = 2
-    """It was refused, or could not be done: the text says why and what to do."""
 
 
 @contextmanager
@@ -36,6 +25,6 @@ def answered(*, as_json: bool) -> Iterator[None]:
         ReasonRefusedError,
         AccessNotRecordedError,
     ) as refusal:
-        tell_error(str(refusal), Exit.REFUSED, as_json=as_json)
+        tell_error(str(refusal), Exit.CANNOT, as_json=as_json)
     except (StoreUnavailableError, SourceLogUnavailableError, RegistryUnavailableError) as error:
-        tell_error(f"Log, store or registry do not answer: {error}.", Exit.REFUSED, as_json=as_json)
+        tell_error(f"Log, store or registry do not answer: {error}.", Exit.CANNOT, as_json=as_json)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from schemas.framing import RegistryUnavailableError
 from services.command_line.named_platform import NoPlatformError, runs_here
-from services.command_line.telling import CANNOT, AsJson, DryRun, ending, err, finite, tell
+from services.command_line.telling import AsJson, DryRun, Exit, ending, err, finite, tell
 from services.schema_registry import RegistryRefusedError, framing_now
 from services.simulator.connecting import Via, Where, channels, named_where, refuse_without_keys
 from services.simulator.diary import Planned
@@ -57,7 +57,7 @@ def simulate(
     """
     town = Town(patients if patients is not None else patients_for(events_wanted))
     path = history or _usual_history()
-    with ending(CANNOT, *_NOT_PLAYED, as_json=as_json):
+    with ending(Exit.CANNOT, *_NOT_PLAYED, as_json=as_json):
         where = named_where()
         refuse_without_keys(via, where)
         single = runs_here(where.kafka)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from services.command_line.named_platform import NoPlatformError, named_platform, runs_here
-from services.command_line.telling import CANNOT, AsJson, DryRun, ending, tell
+from services.command_line.telling import AsJson, DryRun, Exit, ending, tell
 from services.publishing.kafka_access import KafkaAccess
 from services.topics import cluster
 from services.topics.cluster import ClusterAwayError
@@ -49,7 +49,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make every declared topic that is missing. What is there already is left as it is."""
-    with ending(CANNOT, NoPlatformError, ClusterAwayError, InvalidPartyError, as_json=as_json):
+    with ending(Exit.CANNOT, NoPlatformError, ClusterAwayError, InvalidPartyError, as_json=as_json):
         access, single = _where(kafka, one_broker=one_broker)
         parties = _parties(system, pharmacy, organisation)
         with cluster.asked(access):
@@ -69,14 +69,14 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Compare the cluster with the declaration; exit 1 on any difference."""
-    with ending(CANNOT, NoPlatformError, ClusterAwayError, InvalidPartyError, as_json=as_json):
+    with ending(Exit.CANNOT, NoPlatformError, ClusterAwayError, InvalidPartyError, as_json=as_json):
         access, single = _where(kafka, one_broker=one_broker)
         parties = _parties(system, pharmacy, organisation)
         with cluster.asked(access):
             found = cluster.differences(access, load(), parties, one_broker=single)
     lines = [*map(str, found), f"{len(found)} differences" if found else "no differences"]
     tell([each._asdict() for each in found], "\n".join(lines), as_json=as_json)
-    raise typer.Exit(1 if found else 0)
+    raise typer.Exit(Exit.NOT_WELL if found else Exit.DONE)
 
 
 def _made(names: Sequence[str], *, one_broker: bool, dry_run: bool) -> str:

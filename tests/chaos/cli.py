@@ -18,7 +18,7 @@ from deploy.local.layout import BUILD
 from deploy.local.program import ProgramDiedError
 from deploy.local.supervisor import end_on_signals
 from deploy.local.waiting import NeverCameTrueError
-from services.command_line.telling import CANNOT, AsJson, finite, tell, tell_error
+from services.command_line.telling import AsJson, Exit, finite, tell, tell_error
 from tests.chaos.checker import Kind, Violation
 from tests.chaos.faults import FAULTS
 from tests.chaos.mutants import MUTANTS
@@ -34,7 +34,6 @@ app = typer.Typer(
 )
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
-FAILED: Final = 1
 
 
 @app.command()
@@ -65,7 +64,7 @@ def chaos(  # noqa: PLR0913  every option of the command
     mutants = {service: name for service, _, name in (each.partition("=") for each in mutant or ())}
     unknown += [name or service for service, name in mutants.items() if name not in MUTANTS]
     if unknown:
-        tell_error(f"Unknown: {', '.join(unknown)}. `medchain chaos --list` lists all.", CANNOT, as_json=as_json)
+        tell_error(f"Unknown: {', '.join(unknown)}. `medchain chaos --list` lists all.", Exit.CANNOT, as_json=as_json)
     end_on_signals()  # a file system that was mounted for a round must not outlive it
     outcomes = []
     for number in range(rounds):
@@ -83,7 +82,7 @@ def chaos(  # noqa: PLR0913  every option of the command
         REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     tell(report, lambda out: _page(out, report), as_json=as_json)
     if report["violations"]:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(Exit.NOT_WELL)
 
 
 def _page(out: Console, report: dict[str, Any]) -> None:
@@ -97,7 +96,7 @@ def _played(plan: Plan, tell_progress: Tell, *, as_json: bool) -> Outcome:
     try:
         return play(plan, folder, tell_progress)
     except CannotSetUpError as error:
-        tell_error(f"Seed {plan.seed} could not be played: {error}", CANNOT, as_json=as_json)
+        tell_error(f"Seed {plan.seed} could not be played: {error}", Exit.CANNOT, as_json=as_json)
     except (ProgramDiedError, NeverCameTrueError, RuntimeError) as error:
         # A platform that does not start, or that the clients could not use, is a finding like any other.
         return Outcome(plan.seed, folder, violations=[Violation(Kind.UNRECOVERED, "the round", str(error))])

@@ -16,7 +16,7 @@ from services.casework.access_record import AccessNotRecordedError, ReasonRefuse
 from services.casework.looking import Operator, ReasonToShow, Show, values_looked_at
 from services.clock import Clock, SystemClock
 from services.command_line.named_platform import NoPlatformError, named_platform
-from services.command_line.telling import CANNOT, AsJson, ending, tell
+from services.command_line.telling import AsJson, Exit, ending, tell
 from services.medication_list.log.record_log import LogLookupError
 from services.medication_list.store.port import StoreUnavailableError
 from services.medication_list.store.reading import NotReadyError
@@ -92,7 +92,7 @@ def make_app(open_held: OpenHeld, clock: Clock, read: Callable[..., Log] = read_
         and why, before it is made. Exit codes: 0 nothing differs; 1 something does; 2 it could not be compared.
         """
         now_ms = clock.now_ms()
-        with ending(CANNOT, *NOT_COMPARED, as_json=as_json):
+        with ending(Exit.CANNOT, *NOT_COMPARED, as_json=as_json):
             platform = named_platform(kafka=kafka, redis=list_url)
             looked_at = values_looked_at("check", reason, operator, platform.folder) if show else None
             framing = framing_now(schema_registry or platform.schema_registry)
@@ -103,10 +103,10 @@ def make_app(open_held: OpenHeld, clock: Clock, read: Callable[..., Log] = read_
                 looked_at(report.whose_values())
         document = report.as_plain(show=show)
         if write is not None:
-            with ending(CANNOT, OSError, as_json=as_json):
+            with ending(Exit.CANNOT, OSError, as_json=as_json):
                 write.write_text(json.dumps(document, indent=2), encoding="utf-8")
         tell(document, lambda out: page(document, report.behind, out), as_json=as_json)
-        raise typer.Exit(0 if report.is_clean else 1)
+        raise typer.Exit(Exit.DONE if report.is_clean else Exit.NOT_WELL)
 
     return app
 
