@@ -8,12 +8,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pytest
 import redis
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
 
 from deploy.local.layout import CHECKOUT
 from deploy.local.platform import KAFKA_PORT, REDIS_PORT, Platform
@@ -57,6 +58,24 @@ def parked(watched: Platform) -> str:
         name = f"{live(watched)}:{{0}}:parked"
         wait_until(lambda: client.hexists(name, str(offset)), within_s=WITHIN_S, what="it is parked")
     return f"0-{offset}"
+
+
+@pytest.fixture(scope="module")
+def submitted(watched: Platform) -> None:
+    """Something that the inboxes have taken, so that their groups have come somewhere."""
+    topics = {each.name.partition(".")[0]: each.name for each in load().wanted() if "-submissions." in each.name}
+    with closing(KafkaProducer(bootstrap_servers=watched.kafka_address)) as producer:
+        for topic in topics.values():
+            producer.send(topic, value=b"junk", partition=0).get(timeout=WITHIN_S)
+    with closing(KafkaAdminClient(bootstrap_servers=watched.kafka_address)) as admin:
+        for group in ("prescriber-inbox", "pharmacy-inbox"):
+            wait_until(
+                lambda group=group: admin.list_group_offsets(group)[group], within_s=WITHIN_S, what="it is taken"
+            )
+
+
+def _has_come_somewhere(admin: KafkaAdminClient, group: str) -> bool:
+    return bool(admin.list_group_offsets(group)[group])
 
 
 def live(platform: Platform) -> str:
@@ -111,7 +130,7 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def shell(watched: Platform, parked: str, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+def shell(watched: Platform, parked: str, submitted: None, tmp_path_factory: pytest.TempPathFactory) -> Shell:  # noqa: ARG001  it has happened
     """With logs in which everything stands that the pages look for: what happened, and one line of each name besides."""
     folder = tmp_path_factory.mktemp("platform")
     for name in ("kafka", "redis"):
