@@ -69,9 +69,7 @@ def submitted(watched: Platform) -> None:
             producer.send(topic, value=b"junk", partition=0).get(timeout=WITHIN_S)
     with closing(KafkaAdminClient(bootstrap_servers=watched.kafka_address)) as admin:
         for group in ("prescriber-inbox", "pharmacy-inbox"):
-            wait_until(
-                lambda group=group: admin.list_group_offsets(group)[group], within_s=WITHIN_S, what="it is taken"
-            )
+            wait_until(partial(_has_come_somewhere, admin, group), within_s=WITHIN_S, what="it is taken")
 
 
 def _has_come_somewhere(admin: KafkaAdminClient, group: str) -> bool:
