@@ -199,7 +199,7 @@ class _Anew:
         changes = [each for offset, item in events.items() if (each := self._change_of(offset, item, fold)) is not None]
         answered = self._answered(changes, fold, events)
         effects = self._released(items, unparked, fold)
-        by = max([*unparked, *([] if unparked else self.was)], default=0)
+        by = max(unparked or self.was, default=0)
         effects += self._corrections(changes, by, [due for _, due in effects], events, now_ms)
         rewrite = self._rewrite(fold, events, unparked, answered, effects)
         return Refold(
